@@ -1,0 +1,96 @@
+"""The keys of a phase file and their defaults. Pure values; the only reader of YAML is `phases`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelConfig(_Section):
+    """Which model, and how it is loaded."""
+
+    id: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-3B-Instruct"
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+class GenerationConfig(_Section):
+    """How a reply is sampled. `max_new_tokens` in tokens; temperature 0 is greedy."""
+
+    max_new_tokens: Count = 400
+    temperature: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class MemoryConfig(_Section):
+    """When the conversation is pruned (tokens, turns since the last prune) and what is kept (turns)."""
+
+    strategy: Literal["recent"] = "recent"
+    max_conversation_tokens: Count = 2000
+    max_turns: Count = 3
+    keep_recent_turns: Count = 2
+
+
+class LimitsConfig(_Section):
+    """Where a run stops in good order: per experiment, and `max_seconds` for the whole run."""
+
+    max_calls: Count = 50
+    max_turns: Count = 60
+    max_tokens: Count | None = None
+    max_seconds: Annotated[float, Field(gt=0, strict=False)] | None = None
+    max_result_tokens: Count | None = None
+
+
+class SystemPromptConfig(_Section):
+    """`text` says who the model is; `detail` is how fully the tools are described."""
+
+    detail: Literal["auto", "full", "brief"] = "auto"
+    text: str = ""
+
+
+class ExperimentConfig(_Section):
+    """One task of a phase. `tools` and `documents` narrow those of the phase."""
+
+    name: Name
+    task: Annotated[str, Field(min_length=1)]
+    tools: tuple[str, ...] | None = None
+    documents: tuple[str, ...] | None = None
+
+
+class PhaseConfig(_Section):
+    """One phase file, resolved: everything that a run of it depends on."""
+
+    name: Name
+    title: str = ""
+    model: ModelConfig = ModelConfig()
+    generation: GenerationConfig = GenerationConfig()
+    memory: MemoryConfig = MemoryConfig()
+    limits: LimitsConfig = LimitsConfig()
+    system_prompt: SystemPromptConfig = SystemPromptConfig()
+    tools: Annotated[tuple[str, ...], Field(min_length=1)]
+    documents: tuple[str, ...] = ()
+    experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> PhaseConfig:
+        names = [experiment.name for experiment in self.experiments]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two experiments are called '{twice[0]}'")
+        return self
+
+    @property
+    def max_result_tokens(self) -> int:
+        """Tokens that one tool result may take: a quarter of the conversation unless it is set."""
+        return self.limits.max_result_tokens or max(64, self.memory.max_conversation_tokens // 4)

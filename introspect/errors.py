@@ -1,0 +1,59 @@
+"""Errors with an addressee.
+
+    IntrospectError            the user's: one line says what, where and what to do; exit 2
+    |-- ConfigError            a phase file, a --set or an option
+    |-- ModelError             a model that is missing, unreadable or not supported
+    |-- RecordError            a run, log or event file that cannot be read
+    ToolError                  the model's: becomes a tool result that the model reads
+    CacheCorruption            ours or the machine's: cached state is not what it must be; exit 3
+
+Every other exception is a defect of this program and ends in a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IntrospectError(Exception):
+    """Something that the user can put right. The message is one line."""
+
+
+class ConfigError(IntrospectError):
+    """A phase file, a `--set` or an option is wrong."""
+
+
+class ModelError(IntrospectError):
+    """A model is missing, unreadable or outside what is supported."""
+
+
+class RecordError(IntrospectError):
+    """A record of a run cannot be read."""
+
+
+class ToolError(Exception):
+    """A tool call that cannot be answered; the model reads the message and can act on it."""
+
+
+class CacheCorruption(Exception):
+    """Cached state is not what a recomputation gives. `code` is the stable name of the fault."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The known names most like `name`, best first; empty where none is close."""
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause that offers the nearest known name, or lists what is known when none is near."""
+    known = list(known)
+    close = nearest(name, known, most=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + ", ".join(sorted(known)) if known else "none is known"
