@@ -55,7 +55,7 @@ class UserMessage:
 
 @dataclass(frozen=True)
 class Prefill:
-    """The ids fed for one prompt: they stand at slots `start`, `start + 1`, ...; `chunks` are their lengths."""
+    """The ids fed for one prompt, standing at slots `start`, `start + 1`, ...; `chunks` are their lengths."""
 
     event: ClassVar[str] = "prefill"
     experiment: int

@@ -81,7 +81,11 @@ def plan_prune(
     )
     if count_tokens(after) < tokens:
         return plan
-    why = "nothing older than the turns to keep" if not leaving else "the memory note outweighs what would leave"
+    why = (
+        "nothing older than the turns to keep"
+        if not leaving
+        else "the memory note outweighs what would leave"
+    )
     if not leaving and tokens > memory.max_conversation_tokens:
         why += " and no tool result that can be shortened"
     return replace(

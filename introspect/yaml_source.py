@@ -83,9 +83,8 @@ def parse_scalar(text: str) -> Any:
 def _refuse_aliases(text: str, path: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(
-                f"{path}:{event.start_mark.line + 1}: YAML aliases (*{event.anchor}) are not read; write it out"
-            )
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise ConfigError(f"{path}:{line}: YAML aliases (*{event.anchor}) are not read; write it out")
 
 
 def _build(node: yaml.Node, key: str, source: YamlSource, loader: _Loader) -> Any:

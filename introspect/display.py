@@ -1,0 +1,34 @@
+"""Text that others wrote, made fit to be shown: what may reach a terminal or a log is decided here alone."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_KEPT = frozenset("\n\t\u200c\u200d")
+"""Kept although not printable: the layout, and the two joiners that scripts and emoji are spelled with."""
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """`text` with every character that acts on a display, instead of standing in it, as a visible escape.
+
+    Control characters (ANSI sequences with them), bidirectional and other format characters, line and
+    paragraph separators, and lone surrogates become `\\x1b`, `\\u202e` and the like. Newline and tab stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def one_line(text: str) -> str:
+    """`printable(text)` with newlines and tabs escaped too: one line, whatever it was."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _visible(character: str) -> str:
+    if character in _KEPT or unicodedata.category(character) not in _ESCAPED_CATEGORIES:
+        return character
+    code = ord(character)
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,0 +1,91 @@
+"""Serving the loop's requests with an engine: prefill what the cache lacks, then decode id by id."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+from introspect.events import Event, Token
+from introspect.loop import Steps
+from introspect.model.engine import DECODE_PATH, DecodingSequence, Engine
+from introspect.model.prompt_format import ChatML
+from introspect.protocols import FaultPlanter
+from introspect.session import GenerationRequest, Reply
+
+
+class Driver(Protocol):
+    """Answers a request; may yield token events while it works."""
+
+    def serve(self, request: GenerationRequest) -> Generator[Token, None, Reply]: ...
+
+
+class EngineDriver:
+    """Decodes on this machine. `interrupted` is asked between tokens; true raises KeyboardInterrupt."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt_format: ChatML,
+        interrupted: Callable[[], bool] = lambda: False,
+        fault_planter: FaultPlanter | None = None,
+    ) -> None:
+        self.engine = engine
+        self.prompt_format = prompt_format
+        self.interrupted = interrupted
+        self.fault_planter = fault_planter
+
+    def serve(self, request: GenerationRequest) -> Generator[Token, None, Reply]:
+        """Decode one reply. Raises KeyboardInterrupt between tokens, with the cache whole."""
+        started = time.perf_counter()
+        prompt_ids = request.prompt.token_ids
+        if self.fault_planter is not None:
+            prompt_ids = self.fault_planter.before_prefill(request.cache, prompt_ids)
+        prefill = self.engine.prefill(request.cache, prompt_ids)
+        prefill_seconds = time.perf_counter() - started
+        sequence = DecodingSequence(
+            request.cache, request.sampler, prefill.logits, request.stop_ids, request.max_new_tokens
+        )
+        shown = 0
+        for _ in self.engine.decode([sequence]):
+            text = self.prompt_format.decode(sequence.token_ids)
+            if not text.endswith("\ufffd"):
+                yield Token(
+                    request.experiment,
+                    request.turn,
+                    text[shown:],
+                    len(sequence.token_ids),
+                    request.cache.num_cached_tokens,
+                )
+                shown = len(text)
+            if self.interrupted():
+                raise KeyboardInterrupt
+        return Reply(
+            prefill.start,
+            prefill.token_ids,
+            prefill.chunks,
+            prefill_seconds,
+            tuple(sequence.token_ids),
+            sequence.finish_reason or "length",
+            tuple(sequence.logprobs),
+            sequence.top_logits,
+            sequence.logits_digest,
+            request.cache.state_digest(),
+            DECODE_PATH,
+            time.perf_counter() - started,
+        )
+
+
+def drive(steps: Steps, driver: Driver) -> Generator[Event, None, str]:
+    """Run a loop to its end with a driver: yields the events, returns the loop's status."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, GenerationRequest):
+                reply = yield from driver.serve(step)
+                step = steps.send(reply)
+            else:
+                yield step
+                step = next(steps)
+    except StopIteration as end:
+        return str(end.value)

@@ -1,0 +1,184 @@
+"""Whether a text is garbled, by its structure alone: no list of words, no dictionary.
+
+Each check is a pure function that yields evidence with a weight. The rule: the weights of the kinds of
+evidence add up, and `GARBLED` or more is garbled, less is weak. One sign that a working model can also give
+(a stray quote, a loop, one odd identifier) never suffices; a reply that opens inside a structure which
+nothing opened does.
+
+| kind | weight | what it is |
+| --- | --- | --- |
+| opens-inside | 2, or 1 | it begins with members, a string's end or a closer of what it never opened |
+| glued-token | 1 each, at most 2 | a value runs into the tail of a key: `"ab": 12cd": 3` |
+| open-string | 1 | a key among members without its closing quote: `"ab12,` |
+| nested-key | 1 | an object is the value of its own first key: `{"f": {"f":` |
+| spliced | 1 each, at most 2 | a word with digits is joined in mid-word from two earlier ones |
+| shared-fragment | 1 | words share a tail with digits that starts in mid-word and stands nowhere alone |
+| loop | 1 | most of the text is one phrase over and over |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+GARBLED = 2
+"""The weight from which a text counts as garbled."""
+MAX_CHARS = 65_536
+_MAX_PARSES = 200
+_LOOP_REPEATS = 6
+_LOOP_SHARE = 0.6
+_LONGEST_PHRASE = 12
+_LONGEST_WORD = 64
+
+_STRING = r'"(?:[^"\\\n]|\\.){0,400}"'
+_SCALAR = rf"(?:{_STRING}|\[[^\[\]{{}}]{{0,400}}\]|[\w.+-]{{1,40}})"
+_MEMBER = re.compile(rf'\s*(?:{_STRING}|[\w.-]{{1,80}}")\s*:\s*{_SCALAR}\s*,')
+_LAST_MEMBER = re.compile(rf"\s*{_STRING}\s*:\s*{_SCALAR}\s*(?:$|[}}\]])")
+_STRING_END = re.compile(r'[^"{}\[\]]{0,2000}"\s*,\s*"[^"\n]{1,80}"\s*:')
+_CLOSER = re.compile(r'\s*"?\s*[}\]]\s*([}\]]|,\s*["{\[])?')
+_GLUED = re.compile(r':\s*\d+[A-Za-z_]\w{0,80}"\s*:')
+_OPEN_STRING = re.compile(r'[,{\[][ \t]*\n[ \t]*"[\w.-]{1,80},[ \t]*\n[ \t]*["}\]]')
+_NESTED_KEY = re.compile(r'\{\s*"([^"\n]{1,80})"\s*:\s*\{\s*"\1"\s*:')
+_OPENER = re.compile(r"[{\[]")
+_WORD = re.compile(r"[A-Z]*[a-z]+\d+|[A-Z]+\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One sign of garbling. `weight` counts towards `GARBLED`; `detail` quotes the (hostile) text."""
+
+    kind: str
+    weight: int
+    detail: str
+
+
+def evidence_of(text: str, earlier: Iterable[str] = (), continues: bool = False) -> list[Evidence]:
+    """All evidence in one reply.
+
+    Args:
+        text: The reply.
+        earlier: Texts of the same session that the model had read or written before, for comparison.
+        continues: Whether the reply before broke off inside a structure, so that this one may go on in it.
+    """
+    text = text[:MAX_CHARS]
+    rest = without_valid_json(text)
+    words = frozenset(word for other in earlier for word in words_of(other[:MAX_CHARS]))
+    return [
+        *opens_inside(text, continues),
+        *glued_tokens(rest),
+        *open_strings(rest),
+        *nested_keys(rest),
+        *spliced_words(text, words),
+        *shared_fragments(text, words),
+        *loops(text),
+    ]
+
+
+def weight(evidence: Iterable[Evidence]) -> int:
+    """The weight of evidence taken together."""
+    return sum(sign.weight for sign in evidence)
+
+
+def without_valid_json(text: str) -> str:
+    """`text` without the objects and arrays in it that are valid JSON: what parses is not broken."""
+    decoder, kept, position = json.JSONDecoder(), "", 0
+    for _ in range(_MAX_PARSES):
+        opener = _OPENER.search(text, position)
+        if opener is None:
+            break
+        kept += text[position : opener.start()]
+        try:
+            _, position = decoder.raw_decode(text, opener.start())
+        except (ValueError, RecursionError):
+            kept += opener[0]
+            position = opener.end()
+    return kept + text[position:]
+
+
+def opens_inside(text: str, continues: bool = False) -> Iterator[Evidence]:
+    """The reply begins where no reply can begin: inside an object, an array or a string."""
+    members, end = 0, 0
+    while (match := _MEMBER.match(text, end)) and members < 50:
+        members, end = members + 1, match.end()
+    if members and _LAST_MEMBER.match(text, end):
+        members += 1
+    closer = _CLOSER.match(text)
+    certain = members >= 2 or _STRING_END.match(text) or (closer and closer[1])
+    if certain or members or closer:
+        yield Evidence("opens-inside", 2 if certain and not continues else 1, text.strip()[:60])
+
+
+def glued_tokens(text: str) -> Iterator[Evidence]:
+    """A number runs into the tail of a key. Give it text without valid JSON."""
+    for match in [*_GLUED.finditer(text)][:2]:
+        yield Evidence("glued-token", 1, match[0][:60])
+
+
+def open_strings(text: str) -> Iterator[Evidence]:
+    """A bare key on a line of its own, among members, is never closed. Give it text without valid JSON."""
+    if match := _OPEN_STRING.search(text):
+        yield Evidence("open-string", 1, match[0].strip()[:60])
+
+
+def nested_keys(text: str) -> Iterator[Evidence]:
+    """An object is the value of its own first key. Give it text without valid JSON."""
+    if match := _NESTED_KEY.search(text):
+        yield Evidence("nested-key", 1, match[0][:60])
+
+
+@lru_cache(maxsize=256)
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text: identifiers are cut where the case changes, at underscores and after digits."""
+    return frozenset(word for word in _WORD.findall(text) if len(word) <= _LONGEST_WORD)
+
+
+def spliced_words(text: str, earlier: frozenset[str]) -> Iterator[Evidence]:
+    """Words with digits that join the start of an earlier word, in mid-word, with the tail of another one."""
+    tails = {word[cut:] for word in earlier if word[-1].isdigit() for cut in range(1, len(word))} - earlier
+    heads = {word[:cut].lower() for word in earlier for cut in range(2, len(word) + 1)}
+    found = 0
+    for word in sorted(words_of(text) - earlier):
+        cuts = range(2, len(word) - 2) if word[-1].isdigit() else ()
+        cut = next(
+            (cut for cut in cuts if word[:cut].lower() in heads and _is_splice(word, cut, tails)), None
+        )
+        if cut is not None and found < 2:
+            found += 1
+            yield Evidence("spliced", 1, f"{word[:cut]}|{word[cut:]}")
+
+
+def shared_fragments(text: str, earlier: frozenset[str]) -> Iterator[Evidence]:
+    """Words end in the same letters and digits, after different letters; that tail stands nowhere alone."""
+    words = words_of(text)
+    known = {word.lower() for word in words | earlier}
+    before: dict[str, set[str]] = {}
+    for word in words:
+        for cut in range(2, len(word) - 3) if word[-1].isdigit() else ():
+            if word[cut - 1].islower() and sum(map(str.isalpha, word[cut:])) >= 3:
+                before.setdefault(word[cut:], set()).add(word[cut - 1])
+    shared = [tail for tail, letters in before.items() if len(letters) >= 2 and tail.lower() not in known]
+    if shared:
+        yield Evidence("shared-fragment", 1, max(shared, key=len))
+
+
+def loops(text: str) -> Iterator[Evidence]:
+    """One phrase, repeated without a break, makes up most of the text."""
+    tokens = _TOKEN.findall(text)
+    for length in range(1, _LONGEST_PHRASE + 1):
+        run = best = 0
+        for place in range(length, len(tokens)):
+            run = run + 1 if tokens[place] == tokens[place - length] else 0
+            best = max(best, run)
+        phrases = best // length + 1
+        if phrases >= _LOOP_REPEATS and best + length >= _LOOP_SHARE * len(tokens) and len(tokens) >= 24:
+            yield Evidence("loop", 1, f"a phrase of {length} tokens, {phrases} times")
+            return
+
+
+def _is_splice(word: str, cut: int, tails: set[str]) -> bool:
+    tail = word[cut:]
+    return word[cut - 1].islower() and tail in tails and sum(map(str.isalpha, tail)) >= 3

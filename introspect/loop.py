@@ -1,0 +1,204 @@
+"""The loop: a phase as a stream of events, and of requests for replies that a driver serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from introspect import events
+from introspect.config import ExperimentConfig
+from introspect.events import Event
+from introspect.pruning import plan_prune
+from introspect.session import GenerationRequest, Reply, Session
+from introspect.tools.execution import execute
+from introspect.tools.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.shortening import shorten_message
+
+Step = Event | GenerationRequest
+Steps = Generator[Step, Reply | None, str]
+"""Yields events, and requests that must be answered by sending a Reply; returns a status."""
+Ending = tuple[str, str]
+"""Status and reason."""
+
+WORST_LAST = ("complete", "limited", "failed", "corrupt")
+
+
+def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> Steps:
+    """Run the experiments in order; returns the worst of their statuses."""
+    session.started = session.clock()
+    status = "complete"
+    for index, experiment in enumerate(experiments):
+        ended = yield from run_experiment(session, index, experiment)
+        status = max(status, ended, key=WORST_LAST.index)
+        if ended == "corrupt":
+            break
+    return status
+
+
+def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -> Steps:
+    """Run one experiment until it is complete, failed, corrupt or at a limit; returns which."""
+    session.begin_experiment(index, experiment)
+    calls_before = session.totals.calls
+    task = session.transcript.messages[0].text
+    yield events.ExperimentStart(index, experiment.name, task)
+    yield events.UserMessage(index, 0, "task", task)
+    misses, ended = 0, None
+    while ended is None:
+        ended = _limit_reached(session, session.totals.calls - calls_before)
+        if ended is None:
+            misses, ended = yield from run_turn(session, misses)
+    status, reason = ended
+    calls = session.totals.calls - calls_before
+    yield events.ExperimentEnd(index, experiment.name, status, reason, session.turn, calls)
+    return status
+
+
+def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tuple[int, Ending | None]]:
+    """One turn: prune if due, generate, audit, answer. Returns misses in a row, and how it ended."""
+    session.turn += 1
+    if session.turn > 1:
+        yield from prune_if_due(session)
+    if session.conversation_tokens() > session.context_length - session.system_tokens - 1:
+        return misses, (
+            "failed",
+            "the conversation outgrew the model's context and nothing can be dropped",
+        )
+    request = session.next_request()
+    if request is None:
+        session.turn -= 1
+        return misses, ("limited", "the forced record has no further reply")
+    text, reply = yield from generate(session, request)
+    if (yield from audit(session, request, reply)):
+        return misses, ("corrupt", "the cached state is not what it must be")
+    action = parse_reply(text, reply.finish_reason == "length", session.phase.generation.max_new_tokens)
+    content = reply.token_ids[:-1] if reply.finish_reason == "stop" else reply.token_ids
+    function = action.function if isinstance(action, CallRequest) else None
+    session.transcript = session.transcript.append("reply", text, reply_ids=content, function=function)
+    if isinstance(action, Completion):
+        return 0, ("complete", action.reasoning)
+    if isinstance(action, CallRequest):
+        yield from answer_call(session, action)
+        return 0, None
+    yield from answer_miss(session, action)
+    if misses + 1 >= 2:
+        return misses + 1, ("failed", f"twice in a row no valid call and no completion ({action.code})")
+    return misses + 1, None
+
+
+def prune_if_due(session: Session) -> Generator[Event, None, None]:
+    """Drop the oldest turns from the window when the conversation is over its budget or three turns old."""
+    memory = session.phase.memory.model_copy(update={"max_conversation_tokens": session.conversation_budget})
+    encode = session.prompt_format.encode
+    plan = plan_prune(
+        session.transcript,
+        session.turns_since_prune,
+        memory,
+        session.context.notes.count(),
+        session.conversation_tokens,
+        lambda text, budget: shorten_message(text, budget, lambda part: len(encode(part))),
+    )
+    if plan is None:
+        return
+    before, cached = session.conversation_tokens(), session.cache.num_cached_tokens
+    session.transcript = plan.transcript
+    session.turns_since_prune = 0
+    after = session.cache.match_prefix(session.prompt().token_ids)
+    session.totals.prunes += bool(plan.dropped_messages)
+    yield events.Prune(
+        session.experiment,
+        session.turn,
+        plan.reasons,
+        plan.dropped_messages,
+        plan.dropped_turns,
+        plan.shortened_messages,
+        plan.kept_turns,
+        cached,
+        after,
+        before,
+        session.conversation_tokens(),
+        plan.transcript.memory_note,
+        plan.refused,
+    )
+    if plan.dropped_messages and plan.transcript.memory_note:
+        yield events.UserMessage(session.experiment, session.turn, "memory_note", plan.transcript.memory_note)
+
+
+def generate(
+    session: Session, request: GenerationRequest
+) -> Generator[Step, Reply | None, tuple[str, Reply]]:
+    """Have the next reply made; returns its text, without the end token, and the reply."""
+    reply = yield request
+    assert reply is not None, "a generation request must be answered with a reply"
+    session.account(request.prompt, reply)
+    place = (request.experiment, request.turn)
+    yield events.Prefill(*place, reply.start, reply.prefilled, reply.chunks, reply.prefill_seconds)
+    stopped = reply.finish_reason == "stop"
+    text = session.prompt_format.decode(reply.token_ids[:-1] if stopped else reply.token_ids)
+    yield events.Generation(
+        *place,
+        len(request.prompt.token_ids),
+        reply.start,
+        reply.token_ids,
+        text,
+        reply.finish_reason,
+        reply.seconds,
+        reply.logprobs,
+        reply.top_logits,
+        reply.logits_digest,
+        reply.state_digest,
+        reply.decode_path,
+        request.max_new_tokens,
+        request.forced,
+    )
+    return text, reply
+
+
+def audit(session: Session, request: GenerationRequest, reply: Reply) -> Generator[Event, None, bool]:
+    """Have the auditor check the cache; returns whether something is wrong with it."""
+    if session.auditor is None:
+        return False
+    ids = (*request.prompt.token_ids, *reply.token_ids[:-1])
+    wrong = False
+    for verdict in session.auditor.after_turn(session.cache, ids, session.experiment, session.turn):
+        session.totals.audits[verdict.level] += 1
+        session.totals.audits["failed"] += bool(verdict.codes)
+        wrong = wrong or bool(verdict.codes)
+        yield verdict
+    return wrong
+
+
+def answer_call(session: Session, request: CallRequest) -> Generator[Event, None, None]:
+    """Run a tool call and put its result into the conversation."""
+    place = (session.experiment, session.turn)
+    yield events.ToolCall(*place, request.function, request.arguments, request.reasoning)
+    started = time.perf_counter()
+    outcome = execute(session.tools, session.context, request)
+    seconds = time.perf_counter() - started
+    session.totals.calls += 1
+    session.totals.calls_ok += outcome.ok
+    session.transcript = session.transcript.append("tool_result", outcome.text, function=request.function)
+    yield events.ToolResult(
+        *place, request.function, outcome.ok, outcome.result, outcome.text, seconds, outcome.traceback
+    )
+
+
+def answer_miss(session: Session, action: Unusable) -> Generator[Event, None, None]:
+    """Tell the model what was wrong with a reply that neither calls a tool nor completes."""
+    session.totals.calls += 1
+    session.totals.malformed += 1
+    yield events.Warning(session.experiment, session.turn, action.code, action.message)
+    session.transcript = session.transcript.append("feedback", action.message)
+    yield events.UserMessage(session.experiment, session.turn, "feedback", action.message)
+
+
+def _limit_reached(session: Session, calls: int) -> Ending | None:
+    limits, totals = session.phase.limits, session.totals
+    if session.turn >= limits.max_turns:
+        return "limited", f"limits.max_turns: {limits.max_turns}"
+    if calls >= limits.max_calls:
+        return "limited", f"limits.max_calls: {limits.max_calls}"
+    if limits.max_tokens is not None and totals.generated >= limits.max_tokens:
+        return "limited", f"limits.max_tokens: {limits.max_tokens}"
+    if limits.max_seconds is not None and session.clock() - session.started >= limits.max_seconds:
+        return "limited", f"limits.max_seconds: {limits.max_seconds:g}"
+    return None

@@ -1,0 +1,196 @@
+"""`introspect replay`: reads any record of a run, judges it, and shows it as a person wants to read it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from introspect.errors import RecordError, did_you_mean
+from introspect.onset import judge
+from introspect.replay_view import show_entry, show_findings
+from introspect.runlog.event_history import follow_events, history_of_events
+from introspect.runlog.history import Entry, Finding, History
+from introspect.runlog.sources import find_source, is_event_log
+from introspect.runlog.text_reader import read_text
+
+CORRUPT = 3
+"""The exit code for a record that shows corruption."""
+_ALIASES = {"PRUNE": "MEMORY MANAGEMENT", "REASONING": "MODEL REASONING", "TOOL_RESULT": "TOOL_RESULTS"}
+# fmt: off
+_KNOWN_TAGS = frozenset([
+    "INITIALIZATION", "INITIAL PROMPT", "PHASE", "EXPERIMENT", "USER", "MEMORY MANAGEMENT",
+    "MEMORY OPTIMIZATION", "CACHE", "GENERATION", "MODEL", "SYSTEM", "MODEL REASONING", "TOOL CALL",
+    "TOOL_RESULTS", "FEEDBACK TO MODEL", "AUDIT", "ERROR", "SESSION", "COMPLETE",
+])
+# fmt: on
+_LONGEST_WAIT = 3600.0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A record with what was found in it. `suspects` are the lines of garbled generations."""
+
+    source: str
+    history: History
+    suspects: frozenset[int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def corrupt(self) -> bool:
+        """Whether any finding is corruption."""
+        return any(finding.severity == "corrupt" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `replay --json` prints."""
+        return {
+            "source": self.source,
+            "format": self.history.format,
+            "records": self.history.records,
+            "sessions": self.history.sessions,
+            "generations": [
+                {
+                    "line": seen.line,
+                    "time": seen.time or None,
+                    "tokens": seen.tokens,
+                    "cache_used": seen.cache_used,
+                    "text": seen.text,
+                    "suspect": seen.line in self.suspects,
+                }
+                for seen in self.history.generations
+            ],
+            "prunes": [
+                {"line": seen.line, "time": seen.time or None, "kept_turns": seen.kept_turns}
+                for seen in self.history.prunes
+            ],
+            "findings": [_finding_json(finding) for finding in self.findings],
+            "verify": None,
+        }
+
+
+def load(source: str, output: Path) -> Replay:
+    """Read and judge the record that `source` means; `output` is the parent of run directories.
+
+    Raises RecordError where there is none, or it holds no record.
+    """
+    path = find_source(source, output)
+    history = history_of_events(path) if is_event_log(path) else read_text(path)
+    suspects, garbled = judge(history)
+    findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
+    return Replay(str(path), history, frozenset(suspects), tuple(findings))
+
+
+def show(
+    replay: Replay,
+    console: Console,
+    only: Iterable[str] = (),
+    speed: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show a record, its findings at the end. `speed` waits the recorded gaps divided by it.
+
+    Raises RecordError for a tag in `only` that is neither known nor in the record.
+    """
+    entries = replay.history.entries
+    wanted = _wanted(only, entries)
+    for entry in _paced(entries, speed, sleep):
+        if not wanted or tag_of(entry) in wanted:
+            show_entry(entry, console, entry.line in replay.suspects)
+    show_findings(replay.findings, console)
+
+
+def tag_of(entry: Entry) -> str:
+    """The tag of a message; the first word of one that has no tag but a title of its own, such as PHASE."""
+    if entry.tag:
+        return entry.tag
+    return entry.text.split(None, 1)[0].rstrip(":") if entry.text.strip() else ""
+
+
+def replay_command(
+    source: str,
+    only: Sequence[str] = (),
+    follow: bool = False,
+    speed: float | None = None,
+    as_json: bool = False,
+    output_dir: Path = Path("data/runs"),
+    console: Console | None = None,
+) -> int:
+    """Run `introspect replay` and return its exit code: 0, or 3 where a finding is corrupt.
+
+    Raises RecordError for a source that is missing, empty or holds no record, and for an option that cannot
+    be served.
+    """
+    if speed is not None and not 0 < speed < float("inf"):
+        raise RecordError("--speed has to be a number above 0; 1 is as it was, 10 ten times as fast")
+    if console is None:
+        console = Console(highlight=False)
+    if follow:
+        _follow(find_source(source, output_dir), only, console)
+    replay = load(source, output_dir)
+    if as_json:
+        sys.stdout.write(json.dumps(replay.to_json(), ensure_ascii=True, allow_nan=False) + "\n")
+    elif follow:
+        show_findings(replay.findings, console)
+    else:
+        show(replay, console, only, speed)
+    return CORRUPT if replay.corrupt else 0
+
+
+def _follow(path: Path, only: Sequence[str], console: Console) -> None:
+    """Show a run while it grows, until it ends or the reader interrupts."""
+    if not is_event_log(path):
+        raise RecordError(f"'{path}' is no event log; --follow needs a run directory or its events.jsonl")
+    wanted = _wanted(only, ())
+    try:
+        for entry in follow_events(path):
+            if not wanted or tag_of(entry) in wanted:
+                show_entry(entry, console, suspect=False)
+    except KeyboardInterrupt:
+        return
+
+
+def _wanted(only: Iterable[str], entries: Sequence[Entry]) -> set[str]:
+    known = _KNOWN_TAGS | {tag_of(entry) for entry in entries}
+    wanted = set()
+    for given in only:
+        tag = " ".join(given.strip("[] ").upper().split())
+        tag = _ALIASES.get(tag, tag)
+        if tag not in known:
+            raise RecordError(f"no record has the tag '{given}'; {did_you_mean(tag, sorted(_KNOWN_TAGS))}")
+        wanted.add(tag)
+    return wanted
+
+
+def _paced(entries: Sequence[Entry], speed: float | None, sleep: Callable[[float], None]) -> Iterator[Entry]:
+    before: datetime | None = None
+    for entry in entries:
+        now = _moment(entry.time) if speed else None
+        if speed and now and before and now > before:
+            sleep(min(_LONGEST_WAIT, (now - before).total_seconds() / speed))
+        before = now or before
+        yield entry
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "")) if text else None
+    except ValueError:
+        return None
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "line": finding.line,
+        "after_line": finding.after_line,
+        "between": list(finding.between) if finding.between else None,
+        "message": finding.message,
+    }

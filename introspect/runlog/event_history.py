@@ -1,0 +1,86 @@
+"""The history in an event log: its events as the messages of a log, and what a judge of the run needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from introspect import events as ev
+from introspect.display import one_line
+from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
+from introspect.runlog.reader import LineReader, ReadEvent, follow_lines, read_events
+from introspect.runlog.textlog import RULE, json_text, messages
+
+_POLL_SECONDS = 0.2
+
+
+def history_of_events(path: Path) -> History:
+    """Read an event log. Failed audits and damage are findings. RecordError where it holds no record."""
+    log = read_events(path)
+    generations, prunes, contexts, audits = [], [], [], []
+    for read in log.events:
+        line, when, session = read.line, read.time, read.session
+        match read.event:
+            case ev.Generation() as event:
+                generations.append(_generation(event, read))
+            case ev.Prune(refused=None, kept_turns=kept):
+                prunes.append(PruneSeen(line, line, when, session, kept))
+            case ev.UserMessage(text=text) | ev.ToolResult(text=text) | ev.RunStart(system_prompt=text):
+                contexts.append(ContextSeen(line, session, text))
+            case ev.Audit(codes=codes, level=level, detail=detail) if codes:
+                what = f"audit {level} failed: {', '.join(codes)}. {detail}"
+                audits.append(Finding("audit-failed", "corrupt", line, one_line(what)))
+            case _:
+                pass
+    return History(
+        format="events",
+        records=log.records,
+        sessions=max(1, log.events[-1].session),
+        entries=[entry for read in log.events for entry in entries_of(read)],
+        generations=generations,
+        prunes=prunes,
+        contexts=contexts,
+        findings=[*log.findings, *audits],
+    )
+
+
+def entries_of(read: ReadEvent) -> list[Entry]:
+    """The messages of the text log for one event, without its rules, and with the whole of a tool result."""
+    if isinstance(read.event, ev.ToolResult):
+        text = f"TOOL_RESULTS:\n{json_text(read.event.result, None)}"
+        return [Entry(read.line, read.time, read.session, "INFO", "", text)]
+    return [
+        Entry(read.line, read.time, read.session, message.level, message.tag, message.text)
+        for message in messages(read.event)
+        if message.text != RULE
+    ]
+
+
+def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
+    """The messages of a run as they are written, until the run ends. RecordError where the file goes away."""
+    reader, offset = LineReader(), 0
+    while True:
+        lines, offset = follow_lines(path, offset)
+        for raw in lines:
+            read, _ = reader.take(raw)
+            if read is None:
+                continue
+            yield from entries_of(read)
+            if isinstance(read.event, ev.RunEnd):
+                return
+        if not lines:
+            sleep(_POLL_SECONDS)
+
+
+def _generation(event: ev.Generation, read: ReadEvent) -> GenerationSeen:
+    return GenerationSeen(
+        line=read.line,
+        time=read.time,
+        session=read.session,
+        tokens=len(event.token_ids),
+        cache_used=event.cached_tokens > 0,
+        text=event.text,
+        text_line=read.line,
+        cut=event.finish_reason == "length",
+    )

@@ -1,0 +1,71 @@
+"""Finds the file that a SOURCE on the command line means, and tells an event log from a text log."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from introspect.display import one_line
+from introspect.errors import RecordError, did_you_mean
+from introspect.runlog.reader import EVENTS, unreadable
+
+NEWEST = ("latest", "log")
+_RUN_NAME = re.compile(r"^(?P<stamp>\d{8}T\d{6}Z)-(?P<phase>.+)-[0-9a-f]{4}$", re.ASCII)
+_SNIFFED_BYTES = 4096
+
+
+def find_source(source: str, output: Path) -> Path:
+    """The record that `source` means: a file, a run directory, a phase name, or `latest` (also `log`).
+
+    `output` is the parent of run directories. Raises RecordError where there is none.
+    """
+    shown = one_line(source)
+    if source in NEWEST:
+        return newest_run(output) / EVENTS
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _record_of(path)
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:
+        raise RecordError(f"cannot read '{shown}': {error}; give a run, a log or a phase name") from error
+    phases = sorted({match["phase"] for _, match in _runs(output)})
+    if source in phases:
+        return newest_run(output, source) / EVENTS
+    hint = did_you_mean(source, phases) if phases else f"'{output}' has no runs yet"
+    raise RecordError(f"no file and no phase with a run in '{output}' is called '{shown}'; {hint}")
+
+
+def newest_run(output: Path, phase: str | None = None) -> Path:
+    """The directory of the newest run, by the time in its name, of one phase or all. RecordError if none."""
+    runs = [(match["stamp"], path) for path, match in _runs(output) if phase in (None, match["phase"])]
+    if not runs:
+        raise RecordError(f"'{output}' has no runs yet; start one with `introspect run`, or give a path")
+    return max(runs, key=lambda run: (run[0], run[1].stat().st_mtime_ns, run[1].name))[1]
+
+
+def is_event_log(path: Path) -> bool:
+    """Whether a file holds events, one JSON object a line; else it is text. RecordError if unreadable."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_SNIFFED_BYTES).lstrip()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not start:
+        raise RecordError(f"'{path}' is empty; give a run directory, an events.jsonl or a log")
+    return path.suffix == ".jsonl" or start.startswith(b'{"')
+
+
+def _runs(output: Path) -> list[tuple[Path, re.Match[str]]]:
+    try:
+        found = [(path, _RUN_NAME.match(path.name)) for path in output.iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    return [(path, match) for path, match in found if match and (path / EVENTS).is_file()]
+
+
+def _record_of(directory: Path) -> Path:
+    if not (directory / EVENTS).is_file():
+        raise RecordError(f"'{directory}' has no {EVENTS}; give the directory of one run")
+    return directory / EVENTS

@@ -1,0 +1,211 @@
+"""The text log of a run, for people: a pure function of its events, in the line format of the seed.
+
+A model can write whatever it likes: no line of its text can be taken for a record, a tag or a rule, because
+such a line gets a backslash before it (`shielded`), which `unshielded` takes away again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import singledispatch
+from typing import Any
+
+from introspect import events as ev
+from introspect.display import one_line, printable
+
+LOGGER = "introspect"
+RULE = "=" * 80
+MAX_RESULT_CHARS = 500
+_PRUNING = "MEMORY MANAGEMENT"
+_LOOKS_LIKE_RECORD = re.compile(
+    r"^(\s*)(\\*)"
+    r"(\d{4}-\d\d-\d\d[ T]\d|\[[^\]\n]+\]|={10,}\s*$|Line \d+:|TOOL_RESULTS:|(?:PHASE|EXPERIMENT)\s)"
+)
+_USER_TAGS = {"task": "USER", "feedback": "FEEDBACK TO MODEL", "memory_note": "MEMORY OPTIMIZATION"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of the log. `tag` is without brackets; `text` may have several lines, and is printable."""
+
+    level: str
+    tag: str
+    text: str
+
+    def __str__(self) -> str:
+        if not self.tag:
+            return shielded(self.text)
+        return shielded(f"[{self.tag}] {self.text}")
+
+
+def shielded(text: str) -> str:
+    """`text` with a backslash before each line, but the first, that looks like the start of a record."""
+    first, *rest = text.split("\n")
+    return "\n".join([first, *(_LOOKS_LIKE_RECORD.sub(r"\1\\\2\3", line) for line in rest)])
+
+
+def unshielded(text: str) -> str:
+    """The inverse of `shielded`."""
+    first, *rest = text.split("\n")
+    return "\n".join([first, *(_unshield_line(line) for line in rest)])
+
+
+def prefix(time: str, utc_offset: int, level: str) -> str:
+    """What stands before a message. `time` is UTC, ISO 8601; `utc_offset` is in minutes."""
+    local = datetime.fromisoformat(time.replace("Z", "+00:00")) + timedelta(minutes=utc_offset)
+    return f"{local:%Y-%m-%d %H:%M:%S},{local.microsecond // 1000:03d} - {LOGGER} - {level} - "
+
+
+def render(event: ev.Event, time: str, utc_offset: int) -> str:
+    """The lines of the log for one event, each ended by a newline; empty where it has none."""
+    return "".join(
+        f"{prefix(time, utc_offset, message.level)}{message}\n" for message in messages(event)
+    )  # fmt: skip
+
+
+@singledispatch
+def messages(event: ev.Event) -> list[Message]:
+    """The messages of one event, in the order of the log."""
+    return []
+
+
+@messages.register
+def _(event: ev.RunStart) -> list[Message]:
+    number = one_line(event.phase.removeprefix("phase")) or "?"
+    start = [
+        *_between_rules(f"PHASE {number}: {one_line(event.title or event.phase)}"),
+        _info("INITIALIZATION", f"Loading {one_line(event.model)}, seed {event.seed}"),
+        _info("INITIAL PROMPT", f"System prompt of {event.system_tokens} tokens"),
+    ]
+    if event.fault:
+        start.append(
+            Message("WARNING", "INITIALIZATION", f"Fault planted on purpose: {one_line(event.fault)}")
+        )
+    if event.forced_from:
+        start.append(_info("INITIALIZATION", f"Replies taken from {one_line(event.forced_from)}"))
+    return start
+
+
+@messages.register
+def _(event: ev.ExperimentStart) -> list[Message]:
+    return _between_rules(f"EXPERIMENT {event.experiment + 1}: {one_line(event.name)}")
+
+
+@messages.register
+def _(event: ev.UserMessage) -> list[Message]:
+    if event.kind == "feedback":
+        reason = "the reply has no call that can be run"
+        asked = _info("SYSTEM", f"No tool call detected, asking for clarification: {reason}")
+        return [asked, _info(_USER_TAGS["feedback"], printable(event.text))]
+    return [_info(_USER_TAGS.get(event.kind, "USER"), printable(event.text))]
+
+
+@messages.register
+def _(event: ev.Prefill) -> list[Message]:
+    count = len(event.token_ids)
+    last = event.start + max(count, 1) - 1
+    return [_info("CACHE", f"{event.start} kept, {count} prefilled at {event.start}..{last}")]
+
+
+@messages.register
+def _(event: ev.Generation) -> list[Message]:
+    count, used = len(event.token_ids), event.cached_tokens > 0
+    return [
+        _info("GENERATION", f"Generated {count} tokens, cache used: {used}"),
+        _info("MODEL", printable(event.text)),
+    ]
+
+
+@messages.register
+def _(event: ev.ToolCall) -> list[Message]:
+    call = f"{one_line(event.function)}({one_line(json_text(event.arguments, None))})"
+    reasoning = [_info("MODEL REASONING", printable(event.reasoning))] if event.reasoning else []
+    return [*reasoning, _info("TOOL CALL", call)]
+
+
+@messages.register
+def _(event: ev.ToolResult) -> list[Message]:
+    text = json_text(event.result, 2)
+    if len(text) > MAX_RESULT_CHARS:
+        text = text[:MAX_RESULT_CHARS] + "... (truncated in log only)"
+    return [_info("", f"TOOL_RESULTS:\n{printable(text)}")]
+
+
+@messages.register
+def _(event: ev.Prune) -> list[Message]:
+    due = " and ".join(map(one_line, event.reasons))
+    block = [Message("WARNING", _PRUNING, f"Pruning needed in tool loop: {due}")]
+    if event.refused is not None:
+        return [*block, Message("WARNING", _PRUNING, f"Nothing pruned: {one_line(event.refused)}")]
+    keeping = f"keeping last {event.kept_turns} turns"
+    shortened = len(event.shortened_messages)
+    return [
+        *block,
+        Message("WARNING", _PRUNING, f"Clearing cache and {keeping}"),
+        _info(_PRUNING, f"Reset conversation, {keeping}"),
+        _info(_PRUNING, f"Pruned {event.dropped_turns} old exchanges"),
+        *([_info(_PRUNING, f"Shortened {shortened} tool results")] if shortened else []),
+        _info(_PRUNING, "Model should retrieve old findings with query_memory()"),
+        _info(_PRUNING, "Pruning complete, model will continue with reduced context"),
+    ]
+
+
+@messages.register
+def _(event: ev.Audit) -> list[Message]:
+    where = f"{one_line(event.level)} at turn {event.turn}"
+    if event.codes:
+        codes = ", ".join(map(one_line, event.codes))
+        return [Message("ERROR", "AUDIT", f"{where} FAILED: {codes}. {printable(event.detail)}")]
+    return [_info("AUDIT", f"{where} passed. {printable(event.detail)}".rstrip())]
+
+
+@messages.register
+def _(event: ev.Warning) -> list[Message]:
+    return [Message("WARNING", "SYSTEM", printable(event.message))]
+
+
+@messages.register
+def _(event: ev.Error) -> list[Message]:
+    return [Message("ERROR", "ERROR", printable(event.message))]
+
+
+@messages.register
+def _(event: ev.ExperimentEnd) -> list[Message]:
+    counts = f"{event.turns} turns, {event.tool_calls} tool calls"
+    return [
+        _info(
+            "SESSION", f"{one_line(event.name)}: {one_line(event.status)}, {counts}. {one_line(event.reason)}"
+        )
+    ]
+
+
+@messages.register
+def _(event: ev.RunEnd) -> list[Message]:
+    level = "INFO" if event.status in ("complete", "limited") else "ERROR"
+    return [Message(level, "COMPLETE", f"Run ended: {one_line(event.status)}")]
+
+
+def _info(tag: str, text: str) -> Message:
+    return Message("INFO", tag, text)
+
+
+def _between_rules(text: str) -> list[Message]:
+    return [_info("", RULE), _info("", text), _info("", RULE)]
+
+
+def _unshield_line(line: str) -> str:
+    match = _LOOKS_LIKE_RECORD.match(line)
+    if match is None or not match[2]:
+        return line
+    return line[: match.start(2)] + line[match.start(2) + 1 :]
+
+
+def json_text(value: Any, indent: int | None) -> str:
+    """A value as JSON for people; a placeholder where it is nested too deeply for that."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False)
+    except (RecursionError, TypeError, ValueError):
+        return "(cannot be shown)"

@@ -1,0 +1,202 @@
+"""The state of one run: the only mutable composite. The loop moves it; nothing else does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from introspect.config import ExperimentConfig, PhaseConfig
+from introspect.model.kv_cache import KVCache
+from introspect.model.prompt_format import ChatML, Prompt
+from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
+from introspect.protocols import Auditor
+from introspect.system_prompt import fitting_system_prompt
+from introspect.tools.base import Tool
+from introspect.tools.context import ToolContext
+from introspect.tools.library import Document
+from introspect.tools.note_store import NoteStore
+from introspect.transcript import Transcript
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A reply that the loop wants: a driver makes the cache hold the prompt and decodes after it."""
+
+    experiment: int
+    turn: int
+    prompt: Prompt
+    cache: KVCache
+    sampler: Sampler
+    stop_ids: frozenset[int]
+    max_new_tokens: int
+    forced: bool
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a driver gives back. Fields are those of the `prefill` and `generation` events."""
+
+    start: int
+    prefilled: tuple[int, ...]
+    chunks: tuple[int, ...]
+    prefill_seconds: float
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    logprobs: tuple[float, ...]
+    top_logits: dict[str, list[tuple[int, float]]]
+    logits_digest: str
+    state_digest: tuple[str, ...]
+    decode_path: str
+    seconds: float
+
+
+@dataclass
+class Totals:
+    """Running sums of a run, in tokens and counts."""
+
+    turns: int = 0
+    prunes: int = 0
+    generated: int = 0
+    prefilled: int = 0
+    minimum: int = 0
+    cached_peak: int = 0
+    calls: int = 0
+    calls_ok: int = 0
+    malformed: int = 0
+    audits: dict[str, int] = field(default_factory=lambda: {"e0": 0, "e1": 0, "failed": 0})
+
+
+@dataclass
+class Session:
+    """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
+
+    `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
+    """
+
+    phase: PhaseConfig
+    seed: int
+    prompt_format: ChatML
+    system_prompt: str
+    context_length: int
+    stop_ids: frozenset[int]
+    cache: KVCache
+    all_tools: Mapping[str, Tool]
+    context: ToolContext
+    all_documents: Mapping[str, Document] = field(default_factory=dict)
+    auditor: Auditor | None = None
+    forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    transcript: Transcript = field(default_factory=Transcript)
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    experiment: int = -1
+    turn: int = 0
+    turns_since_prune: int = 0
+    totals: Totals = field(default_factory=Totals)
+    previous_ids: tuple[int, ...] = ()
+    started: float = 0.0
+
+    def begin_experiment(self, index: int, experiment: ExperimentConfig) -> None:
+        """Clear the conversation and begin a task; notes and cached state stay."""
+        self.experiment, self.turn, self.turns_since_prune = index, 0, 0
+        self.transcript = Transcript().append("task", experiment.task.strip())
+        names = experiment.tools if experiment.tools is not None else tuple(self.all_tools)
+        self.tools = {name: self.all_tools[name] for name in names}
+        offered = experiment.documents if experiment.documents is not None else tuple(self.all_documents)
+        documents = {name: self.all_documents[name] for name in offered}
+        self.context = replace(self.context, documents=documents, processed_text=None)
+
+    @property
+    def system_tokens(self) -> int:
+        return self.prompt_format.system_length(self.system_prompt)
+
+    @property
+    def conversation_budget(self) -> int:
+        """Tokens that the conversation may take before a reply: the phase's, or what the context leaves."""
+        room = self.context_length - self.system_tokens - self.phase.generation.max_new_tokens
+        return min(self.phase.memory.max_conversation_tokens, room)
+
+    def prompt(self, transcript: Transcript | None = None) -> Prompt:
+        """What the model should see now, or would see with another transcript."""
+        window = (transcript or self.transcript).window()
+        return self.prompt_format.render(self.system_prompt, window)
+
+    def conversation_tokens(self, transcript: Transcript | None = None) -> int:
+        """Tokens of the rendered conversation: the prompt without its system message."""
+        return len(self.prompt(transcript).token_ids) - self.system_tokens
+
+    def next_request(self) -> GenerationRequest | None:
+        """The request for the next reply; None where replies are forced and the record has no further one."""
+        forced = None
+        if self.forced_replies is not None:
+            forced = self.forced_replies.get((self.experiment, self.turn))
+            if forced is None:
+                return None
+        generation = self.phase.generation
+        seed = reply_seed(self.seed, self.experiment, self.turn)
+        return GenerationRequest(
+            self.experiment,
+            self.turn,
+            self.prompt(),
+            self.cache,
+            ForcedSampler(forced) if forced else sampler_for(generation.temperature, generation.top_p, seed),
+            self.stop_ids,
+            len(forced) if forced else generation.max_new_tokens,
+            forced is not None,
+        )
+
+    def account(self, prompt: Prompt, reply: Reply) -> None:
+        """Add a reply to the totals. `minimum` is what any exact cache must feed for this prompt."""
+        ids, previous = prompt.token_ids, self.previous_ids
+        common = next(
+            (i for i, (a, b) in enumerate(zip(ids, previous, strict=False)) if a != b),
+            min(len(ids), len(previous)),
+        )
+        totals = self.totals
+        totals.turns += 1
+        totals.minimum += max(1, len(ids) - common)
+        totals.prefilled += len(reply.prefilled)
+        totals.generated += len(reply.token_ids)
+        self.previous_ids = (*ids, *reply.token_ids[:-1])
+        totals.cached_peak = max(totals.cached_peak, len(self.previous_ids))
+        self.turns_since_prune += 1
+
+
+def open_session(
+    phase: PhaseConfig,
+    seed: int,
+    model: Any,
+    prompt_format: ChatML,
+    context_length: int,
+    notes: NoteStore,
+    documents: Mapping[str, Document],
+    tools: Mapping[str, Tool],
+    **options: Any,
+) -> Session:
+    """A session of a phase, before its first experiment. `options` are further fields of Session.
+
+    Raises ConfigError where the system prompt and a reply do not fit the model's context.
+    """
+
+    def system_tokens(text: str) -> int:
+        return prompt_format.system_length(text)
+
+    context = ToolContext(
+        model, prompt_format.encode, prompt_format.decode, notes, documents, phase.max_result_tokens
+    )
+    eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
+    return Session(
+        phase=phase,
+        seed=seed,
+        prompt_format=prompt_format,
+        system_prompt=fitting_system_prompt(phase, tools, system_tokens, context_length),
+        context_length=context_length,
+        stop_ids=prompt_format.stop_ids(eos),
+        cache=KVCache(model.config.get_text_config().num_hidden_layers),
+        all_tools=tools,
+        context=context,
+        all_documents=documents,
+        **options,
+    )

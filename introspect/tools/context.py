@@ -1,0 +1,57 @@
+"""What tools may read, and how their results are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from introspect.tools.library import Document
+from introspect.tools.note_store import NoteStore
+
+SIGNIFICANT_DIGITS = 4
+
+
+@dataclass
+class ToolContext:
+    """What tools may read. `processed_text` is the text of the last `process_text` of this experiment.
+
+    `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result.
+    """
+
+    model: Any
+    encode: Callable[[str], tuple[int, ...]]
+    decode: Callable[[Any], str]
+    notes: NoteStore
+    documents: Mapping[str, Document] = field(default_factory=dict)
+    max_result_tokens: int = 500
+    processed_text: str | None = None
+
+    def count_tokens(self, result: Any) -> int:
+        """Tokens of a result as the model reads it."""
+        return len(self.encode(to_json(result)))
+
+    def fit_page(self, make: Callable[[int], dict[str, Any]], most: int) -> dict[str, Any]:
+        """The largest `make(k)`, k from `most` down to 0, that takes at most `max_result_tokens`.
+
+        `make(k)` builds a result that shows k items and says what it leaves out.
+        """
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.count_tokens(make(middle)) <= self.max_result_tokens:
+                low = middle
+            else:
+                high = middle - 1
+        return make(low)
+
+
+def to_json(value: Any) -> str:
+    """JSON as the model reads it: one line, standard spacing, characters as they are."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def rounded(value: float) -> float:
+    """A number to 4 significant digits, as tools report it."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")

@@ -1,0 +1,43 @@
+"""Tools with which the model reads the documents of a phase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from introspect.errors import ToolError, did_you_mean
+from introspect.tools.context import ToolContext
+
+
+def list_heritage_documents(context: ToolContext) -> dict[str, Any]:
+    """Documents that you may read."""
+    listed = [{"document": d.id, "lines": len(d.lines), "title": d.title} for d in context.documents.values()]
+    return context.fit_page(lambda shown: {"documents": listed[:shown], "total": len(listed)}, len(listed))
+
+
+def read_heritage_document(
+    context: ToolContext, document: str, start_line: int = 1, end_line: int | None = None
+) -> dict[str, Any]:
+    """Read some lines of a document.
+
+    Args:
+        document: a name that list_heritage_documents gives
+        start_line: the first line, counted from 1
+        end_line: the last line
+    """
+    if document not in context.documents:
+        raise ToolError(
+            f"no document is called '{document[:80]}'; {did_you_mean(document, context.documents)}"
+        )
+    lines = context.documents[document].lines
+    last = len(lines) if end_line is None else min(end_line, len(lines))
+    if not 1 <= start_line <= last:
+        raise ToolError(f"lines {start_line} to {last}: {document} has lines 1 to {len(lines)}")
+
+    def page(shown: int) -> dict[str, Any]:
+        end = start_line + shown - 1
+        result: dict[str, Any] = {"document": document, "first": start_line, "last": end, "total": len(lines)}
+        if end < last:
+            result["next_line"] = end + 1
+        return result | {"text": "\n".join(lines[start_line - 1 : end])}
+
+    return context.fit_page(page, last - start_line + 1)

@@ -1,0 +1,121 @@
+"""Transcripts to learn from: the product's own loop, prompts and tools, with a teacher in the model's place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from tiny.generic import generic_move, random_phase, random_tool
+from tiny.invention import scrambled_tools
+from tiny.policy import next_move
+from tiny.teacher import Lesson, Teacher
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from introspect.config import PhaseConfig
+from introspect.driver import drive
+from introspect.loop import run_phase
+from introspect.model.prompt_format import ChatML
+from introspect.paths import shipped_documents
+from introspect.phases import load_phase
+from introspect.session import open_session
+from introspect.tools.library import load_documents
+from introspect.tools.note_store import NoteStore
+from introspect.tools.registry import tools_named
+
+CONTEXT = 4096
+GENERIC_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ids of one window and, for each, whether it is part of a reply to learn."""
+
+    token_ids: list[int]
+    learned: list[bool]
+
+
+@lru_cache(maxsize=16)
+def host_model(layers: int, vocabulary: int) -> Any:
+    """A small random model for tools to look at; its numbers do not matter, its structure does."""
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(layers)
+        return Qwen2ForCausalLM(config).eval()
+
+
+def lessons(chat_format: ChatML, rng: random.Random) -> list[Lesson]:
+    """The lessons of one taught run, of a shipped phase or of a generic one."""
+    vocabulary = len(chat_format.tokenizer)
+    model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), vocabulary)
+    phase = _varied(load_phase(rng.choice(("phase1a", "phase1a", "phase1b"))), rng)
+    tools = scrambled_tools(tools_named(phase.tools), rng)
+    steps = None
+    if rng.random() < GENERIC_SHARE:
+        generic = random_phase(rng, phase, tools)
+        phase, tools, steps = generic.phase, generic.tools, generic.steps
+    elif rng.random() < 0.3:
+        tools = _with_strangers(tools, rng)
+    documents = load_documents(shipped_documents(), phase.documents)
+    session = open_session(phase, 0, model, chat_format, CONTEXT, NoteStore(), documents, tools)
+
+    def move(view: Any) -> Any:
+        if steps is not None:
+            return generic_move(steps, view)
+        name = phase.experiments[session.experiment].name
+        return next_move(name, bool(documents), view, rng)
+
+    teacher = Teacher(session, move, rng)
+    for _ in drive(run_phase(session, phase.experiments), teacher):
+        pass
+    return teacher.lessons
+
+
+def rows(chat_format: ChatML, rng: random.Random) -> Iterator[Row]:
+    """The windows of one taught run: a row grows while each prompt continues the one before it."""
+    row: Row | None = None
+    for lesson in lessons(chat_format, rng):
+        prompt = list(lesson.prompt)
+        if row is not None and prompt[: len(row.token_ids)] == row.token_ids:
+            fresh = prompt[len(row.token_ids) :]
+            row = Row(row.token_ids + fresh, row.learned + [False] * len(fresh))
+        else:
+            if row is not None:
+                yield row
+            row = Row(prompt, [False] * len(prompt))
+        learned = [not lesson.mistake] * len(lesson.reply)
+        row = Row(row.token_ids + list(lesson.reply), row.learned + learned)
+    if row is not None:
+        yield row
+
+
+def _varied(phase: PhaseConfig, rng: random.Random) -> PhaseConfig:
+    """The phase with other memory settings now and then, so that windows of every length are seen."""
+    memory = phase.memory.model_copy(
+        update={
+            "max_turns": rng.choice((3, 3, 3, 3, 2, 4, 6)),
+            "keep_recent_turns": rng.choice((2, 2, 2, 2, 1, 3)),
+        }
+    )
+    limits = phase.limits.model_copy(update={"max_result_tokens": rng.choice((500, 500, 300))})
+    brief = phase.system_prompt.model_copy(update={"detail": "brief"})
+    return phase.model_copy(update={"memory": memory, "limits": limits, "system_prompt": brief})
+
+
+def _with_strangers(tools: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    strangers = {tool.name: tool for tool in (random_tool(rng) for _ in range(rng.randint(1, 6)))}
+    pairs = [*tools.items(), *strangers.items()]
+    rng.shuffle(pairs)
+    return dict(pairs)
