@@ -24,7 +24,7 @@ LAYERS = {
     "tools": 2,
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
-    **dict.fromkeys(["garble", "onset", "replay", "report", "audit", "faults", "diagnose"], 5),
+    **dict.fromkeys(["garble", "onset", "replay", "replay_view", "report", "audit", "faults", "diagnose"], 5),
     **dict.fromkeys(["cli", "terminal", "run_command", "__main__"], 6),
 }
 LAST_LAYER_PREFIX = "cli_"
@@ -33,7 +33,7 @@ ONLY_VALUES_BELOW = {4}
 # Layers whose files name no tensor library at all, and modules of other layers that do without it.
 HEAVY = {"torch", "transformers"}
 LIGHT_LAYERS = {0, 4}
-LIGHT_MODULES = {"garble", "onset", "replay", "report"}
+LIGHT_MODULES = {"garble", "onset", "replay", "replay_view", "report"}
 # What must start quickly, as arguments of the interpreter; skipped until the module exists.
 QUICK = {
     "cli": ["-m", "introspect", "--help"],
