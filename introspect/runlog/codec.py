@@ -13,7 +13,7 @@ import types
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from introspect.events import BY_TAG, JSON, Event, from_record
+from introspect.events import BY_TAG, JSON, Event
 
 MAX_DEPTH = 64
 """Levels of nesting that a record keeps; what lies deeper is replaced by `TOO_DEEP`."""
@@ -67,7 +67,7 @@ def typed_event(record: JSON) -> Event | None:
     if kind is None:
         return None
     hints = _hints(kind)
-    values = dict(record)
+    values: JSON = {}
     for name in hints.keys() & record.keys():
         try:
             values[name] = _restored(record[name], hints[name])
@@ -76,7 +76,7 @@ def typed_event(record: JSON) -> Event | None:
         except RecursionError:
             raise ValueError(f"'{name}' is nested too deeply") from None
     try:
-        return from_record(values)
+        return kind(**values)  # type: ignore[no-any-return]
     except TypeError as error:
         missing = str(error).partition("argument")[2].lstrip("s: ")
         raise ValueError(f"a {record['event']} without {missing or 'all of its fields'}") from None

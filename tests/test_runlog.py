@@ -1,0 +1,302 @@
+"""The record of a run on disk: what is written is what is read, and no damage goes unnoticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from record_examples import CALL, PROSE, conversation, generation, prune, run_start, ticking_clock, written
+
+from introspect import events as ev
+from introspect.errors import ConfigError, RecordError
+from introspect.runlog.codec import MAX_DEPTH
+from introspect.runlog.reader import read_events
+from introspect.runlog.sources import find_source, is_event_log
+from introspect.runlog.writer import RunWriter, link_latest
+
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def lines_of(run: Path) -> list[bytes]:
+    return (run / "events.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_a_run_has_its_name_its_manifest_and_a_first_record(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, run_start(), {"seed": 7}, ticking_clock()) as writer:
+        run = writer.directory
+        assert re.fullmatch(r"20251110T204745Z-phase1a-[0-9a-f]{4}", run.name)
+        assert json.loads((run / "manifest.json").read_text()) == {"seed": 7}
+        first = json.loads(lines_of(run)[0])
+        assert (first["event"], first["seq"], first["prev"]) == ("run_start", 0, "")
+        assert re.fullmatch(r"2025-11-10T20:47:45\.\d{3}Z", first["time"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [run.name]
+
+
+def test_two_runs_of_the_same_second_do_not_meet(tmp_path: Path) -> None:
+    runs = {written(tmp_path, []) for _ in range(20)}
+    assert len(runs) == 20
+
+
+def test_the_chain_is_what_the_contract_says_it_is(tmp_path: Path) -> None:
+    prev = ""
+    for number, line in enumerate(lines_of(written(tmp_path, conversation(PROSE + CALL)))):
+        record = json.loads(line)
+        stated = record.pop("checksum")
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        assert stated == hashlib.sha256(text.encode()).hexdigest()[:32]
+        assert (record["prev"], record["seq"]) == (prev, number)
+        prev = stated
+
+
+def test_token_events_are_never_written(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, run_start(), {}) as writer:
+        assert writer.write(ev.Token(0, 1, "a", 1, 612)) is None
+        assert len(lines_of(writer.directory)) == 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=ANY_TEXT, result=JSON_VALUES, reasoning=ANY_TEXT)
+def test_events_come_back_as_they_were(tmp_path: Path, text: str, result: Any, reasoning: str) -> None:
+    events = [
+        generation(text),
+        ev.ToolCall(0, 1, "f", {"a": result}, reasoning),
+        ev.ToolResult(0, 1, "f", True, result, text, 0.25),
+        prune(),
+        ev.RunEnd("complete", {}),
+    ]
+    run = written(tmp_path, events)
+    log = read_events(run / "events.jsonl")
+    assert log.findings == ()
+    assert [read.event for read in log.events][1:] == events
+    assert all(len(line.decode("ascii").splitlines()) == 1 for line in lines_of(run))
+
+
+def test_numbers_that_json_has_no_word_for_come_back(tmp_path: Path) -> None:
+    events = [
+        generation("x", logprobs=(math.nan, -math.inf, math.inf)),
+        ev.RunEnd("failed", {"kl": math.nan}),
+    ]
+    log = read_events(written(tmp_path, events) / "events.jsonl")
+    assert log.findings == ()
+    logprobs = log.events[1].event.logprobs  # type: ignore[union-attr]
+    assert math.isnan(logprobs[0]) and logprobs[1:] == (-math.inf, math.inf)
+    assert log.events[2].event.summary == {"kl": "NaN"}  # type: ignore[union-attr]
+
+
+def test_nesting_without_end_is_recorded_cut(tmp_path: Path) -> None:
+    deep: Any = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    log = read_events(written(tmp_path, [ev.ToolCall(0, 1, "f", deep, "")]) / "events.jsonl")
+    assert [finding.code for finding in log.findings] == ["record-open"]
+    depth, value = 0, log.events[1].event.arguments  # type: ignore[union-attr]
+    while isinstance(value, dict):
+        depth, value = depth + 1, value["a"]
+    assert depth == MAX_DEPTH and isinstance(value, str)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_change_of_a_byte_is_noticed_and_none_is_a_crash(tmp_path: Path, data: st.DataObject) -> None:
+    run = written(tmp_path, [generation("some text"), prune(), ev.RunEnd("complete", {})])
+    path = run / "events.jsonl"
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 2))
+    content[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
+    path.write_bytes(bytes(content))
+    try:
+        findings = read_events(path).findings
+    except RecordError:
+        return
+    assert any(finding.severity == "corrupt" for finding in findings), bytes(content[place - 20 : place + 20])
+
+
+@pytest.mark.parametrize("removed", [1, 2, 3])
+def test_a_removed_line_is_noticed_where_the_next_one_stands(tmp_path: Path, removed: int) -> None:
+    run = written(tmp_path, [generation("a"), generation("b"), generation("c"), ev.RunEnd("complete", {})])
+    lines = lines_of(run)
+    (run / "events.jsonl").write_bytes(b"".join(lines[:removed] + lines[removed + 1 :]))
+    assert [(f.code, f.line) for f in read_events(run / "events.jsonl").findings] == [
+        ("record-damaged", removed + 1)
+    ]
+
+
+def test_a_torn_last_line_is_a_note_wherever_it_is_torn(tmp_path: Path) -> None:
+    run = written(tmp_path, [generation("a"), generation("b")])
+    lines = lines_of(run)
+    for kept in range(1, len(lines[-1]) - 1, 37):
+        (run / "events.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
+        log = read_events(run / "events.jsonl")
+        assert [(f.code, f.severity) for f in log.findings] == [
+            ("record-torn", "note"),
+            ("record-open", "note"),
+        ]
+        assert log.records == 2
+
+
+HOSTILE_LINES = [
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"event": ' + b"[" * 100_000,
+    b'{"event": 5}',
+    b'{"event": "generation"}',
+    b'{"event": ["generation"]}',
+    b'{"event": "run_start", "utc_offset": 1e999}',
+    b'{"event": "prune", "kept_turns": "two", "seq": -1}',
+    b'{"n": ' + b"9" * 10_000 + b"}",
+    b"null",
+    b"",
+    b"\x00" * 1000,
+    b'{"event": "generation", "token_ids": {"a": 1}, "checksum": 5, "prev": [], "time": {}}',
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_LINES, ids=range(len(HOSTILE_LINES)))
+def test_a_hostile_line_is_a_finding_and_the_rest_is_read(tmp_path: Path, hostile: bytes) -> None:
+    run = written(tmp_path, [generation("a"), ev.RunEnd("complete", {})])
+    lines = lines_of(run)
+    (run / "events.jsonl").write_bytes(lines[0] + hostile + b"\n" + b"".join(lines[1:]))
+    log = read_events(run / "events.jsonl")
+    assert {finding.code for finding in log.findings} == {"record-damaged"}
+    assert log.findings[0].line == 2
+    assert len(log.events) == 3
+    (run / "alone.jsonl").write_bytes(hostile)
+    with pytest.raises(RecordError) as raised:
+        read_events(run / "alone.jsonl")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_event_of_a_newer_version_is_counted_and_passed_over(tmp_path: Path) -> None:
+    run = written(tmp_path, [generation("a")])
+    *_, last = [json.loads(line) for line in lines_of(run)]
+    record = {"event": "novelty", "seq": 2, "time": last["time"], "prev": last["checksum"]}
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    record["checksum"] = hashlib.sha256(text.encode()).hexdigest()[:32]
+    with (run / "events.jsonl").open("a") as stream:
+        stream.write(json.dumps(record) + "\n")
+    log = read_events(run / "events.jsonl")
+    assert (log.records, len(log.events)) == (3, 2)
+    assert [finding.severity for finding in log.findings] == ["note"]
+
+
+def test_going_on_after_a_crash_gives_an_unbroken_record(tmp_path: Path) -> None:
+    run = written(tmp_path, [generation("a")])
+    whole = (run / "phase1a.log").read_bytes()
+    with (run / "events.jsonl").open("ab") as stream:
+        stream.write(b'{"event":"gener')
+    (run / "phase1a.log").write_bytes(whole[: len(whole) // 2])
+    with RunWriter.reopen(run, "phase1a", ticking_clock()) as writer:
+        assert (run / "phase1a.log").read_bytes() == whole
+        writer.write(generation("b"))
+        writer.write(ev.RunEnd("complete", {}))
+    log = read_events(run / "events.jsonl")
+    assert log.findings == ()
+    assert [read.seq for read in log.events] == [0, 1, 2, 3]
+
+
+def test_a_damaged_run_is_not_continued(tmp_path: Path) -> None:
+    run = written(tmp_path, [generation("a")])
+    lines = lines_of(run)
+    (run / "events.jsonl").write_bytes(lines[0] + lines[1].replace(b'"turn":1', b'"turn":2'))
+    before = (run / "events.jsonl").read_bytes()
+    with pytest.raises(RecordError, match="damaged at line 2"):
+        RunWriter.reopen(run, "phase1a")
+    assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ConfigError) as raised:
+        RunWriter.create(blocked / "runs", run_start(), {})
+    assert "\n" not in str(raised.value) and "--output" in str(raised.value)
+    assert list(tmp_path.iterdir()) == [blocked]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        RunWriter.create(tmp_path, run_start(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        RunWriter.create(tmp_path, run_start(), {})
+
+
+def test_the_link_leads_to_the_newest_log_and_spares_real_files(tmp_path: Path) -> None:
+    output = Path("data/runs")
+    for _ in range(2):
+        with RunWriter.create(tmp_path / output, run_start(), {}) as writer:
+            link = link_latest(writer, output, root=tmp_path)
+            assert link == tmp_path / "data/logs/phase1a.log"
+            assert not os.path.isabs(os.readlink(link))
+            assert link.resolve() == (writer.directory / "phase1a.log").resolve()
+    assert link_latest(writer, tmp_path / "elsewhere", root=tmp_path) is None
+    link.unlink()
+    link.write_text("the seed's own log")
+    assert link_latest(writer, output, root=tmp_path) is None
+    assert link.read_text() == "the seed's own log"
+
+
+def make_run(output: Path, name: str, modified: int) -> Path:
+    run = output / name
+    run.mkdir(parents=True)
+    (run / "events.jsonl").write_text("{}\n")
+    os.utime(run, (modified, modified))
+    return run
+
+
+def test_sources_are_found_by_what_they_are_called(tmp_path: Path) -> None:
+    old = make_run(tmp_path, "20250101T000000Z-phase1a-0001", modified=900)
+    new = make_run(tmp_path, "20250102T000000Z-phase1a-0001", modified=100)
+    make_run(tmp_path, "20250103T000000Z-phase1b-0002", modified=10)
+    other = make_run(tmp_path, "20250103T000000Z-phase1b-0001", modified=20)
+    (tmp_path / ".20250109T000000Z-phase1a-0001.77").mkdir()
+    (tmp_path / "20250110T000000Z-phase1a-0001").mkdir()
+    for source, run in [
+        ("phase1a", new),
+        ("latest", other),
+        ("log", other),
+        ("phase1b", other),
+        (str(old), old),
+    ]:
+        assert find_source(source, tmp_path) == run / "events.jsonl"
+    assert find_source(str(old / "events.jsonl"), tmp_path) == old / "events.jsonl"
+
+
+@pytest.mark.parametrize("source", ["phase1x", "", "no/such/file", "a\x00b", "x" * 5000, "\x1b[31mred\n"])
+def test_a_source_that_is_not_there_is_one_line(tmp_path: Path, source: str) -> None:
+    make_run(tmp_path, "20250101T000000Z-phase1a-0001", modified=1)
+    with pytest.raises(RecordError) as raised:
+        path = find_source(source, tmp_path)
+        read_events(path)
+    assert str(raised.value).isprintable()
+
+
+def test_no_runs_and_empty_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no runs yet"):
+        find_source("latest", tmp_path / "nothing")
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(RecordError, match="empty"):
+        is_event_log(tmp_path / "empty")
