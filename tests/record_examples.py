@@ -13,7 +13,7 @@ from introspect.runlog.writer import RunWriter
 START = datetime(2025, 11, 10, 20, 47, 45, 29_000, tzinfo=UTC)
 
 GARBLED = '      "nonrozen_parameters": 0,\n"selfwen2LayerCausalLM": 1,\n"Embedwen2For": 1,\n"Qding": 1,'
-CALL = '{"reasoning": "summary first", "tool_call": {"function": "get_architecture_summary", "arguments": {}}}'
+CALL = '{"reasoning": "summary", "tool_call": {"function": "get_architecture_summary", "arguments": {}}}'
 PROSE = "Based on the summary the model has 36 layers and 434 tensors. Next the weights.\n\n"
 
 DOCUMENT = """# Investigation

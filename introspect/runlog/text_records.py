@@ -2,7 +2,8 @@
 
 A record of a log is a prefix line and what follows, up to the next prefix line. Model text can hold lines
 that look like a prefix. Inside such text a prefix line is believed only where its logger is one that also
-writes elsewhere, and its time lies between the record before it and the one after it.
+writes elsewhere, and its time lies between the record before it and the one after it; or where it begins a
+session and the clock goes on from there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _QUOTED = re.compile(r"^(\s*Line (\d{1,9}): ?)(.*)$", re.ASCII | re.DOTALL)
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
 _FENCE = re.compile(r"^\s*```")
 _HOSTILE_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
-_ANNOTATION = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})\s*$", re.DOTALL)
+_ANNOTATION = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})+\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
     kept: list[int] = []
     for position, start in enumerate(starts):
         if kept and foreign[kept[-1]]:
-            in_order = starts[kept[-1]].time <= start.time <= bounds[position]
-            if start.logger not in known or not in_order:
+            now, following = starts[kept[-1]].time, bounds[position]
+            in_order = now <= start.time and (start.time <= following or following < now)
+            clock_went_back = start.time <= following < now and _begins_session(_first_line(start, lines))
+            if start.logger not in known or not (in_order or clock_went_back):
                 continue
         kept.append(position)
     return [starts[position] for position in kept]
@@ -150,8 +153,15 @@ def _times_that_follow(starts: list[_Start], known: set[str]) -> list[str]:
 
 
 def _holds_foreign_text(start: _Start, lines: Sequence[Line]) -> bool:
-    message = start.message
-    if not message.strip() and start.index + 1 < len(lines):
-        message = lines[start.index + 1].text
-    tag = _TAG.match(message)
+    tag = _TAG.match(_first_line(start, lines))
     return tag is not None and tag[1] in _HOSTILE_TAGS
+
+
+def _first_line(start: _Start, lines: Sequence[Line]) -> str:
+    if not start.message.strip() and start.index + 1 < len(lines):
+        return lines[start.index + 1].text
+    return start.message
+
+
+def _begins_session(message: str) -> bool:
+    return message.startswith(("=====", "PHASE ", "[INITIALIZATION]"))
