@@ -1,4 +1,4 @@
-"""Transcripts to learn from: the product's own loop, prompts and tools, with a teacher in the model's place."""
+"""Transcripts to learn from: the product's own loop, prompts and tools, a teacher in the model's place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from introspect.tools.library import load_documents
 from introspect.tools.note_store import NoteStore
 from introspect.tools.registry import tools_named
 
-CONTEXT = 4096
+CONTEXT = 3584
+"""Tokens of the model's context: system prompt up to 1,000, conversation up to 2,000, a reply."""
 GENERIC_SHARE = 0.3
 
 
@@ -56,11 +57,14 @@ def host_model(layers: int, vocabulary: int) -> Any:
         return Qwen2ForCausalLM(config).eval()
 
 
-def lessons(chat_format: ChatML, rng: random.Random) -> list[Lesson]:
-    """The lessons of one taught run, of a shipped phase or of a generic one."""
+def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
+    """The lessons of one taught run, of a shipped phase or of a generic one.
+
+    `tokens_per_token` widens every budget for a tokenizer that has not learned its vocabulary yet.
+    """
     vocabulary = len(chat_format.tokenizer)
     model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), vocabulary)
-    phase = _varied(load_phase(rng.choice(("phase1a", "phase1a", "phase1b"))), rng)
+    phase = _varied(load_phase(rng.choice(("phase1a", "phase1a", "phase1b"))), rng, tokens_per_token)
     tools = scrambled_tools(tools_named(phase.tools), rng)
     steps = None
     if rng.random() < GENERIC_SHARE:
@@ -69,7 +73,8 @@ def lessons(chat_format: ChatML, rng: random.Random) -> list[Lesson]:
     elif rng.random() < 0.3:
         tools = _with_strangers(tools, rng)
     documents = load_documents(shipped_documents(), phase.documents)
-    session = open_session(phase, 0, model, chat_format, CONTEXT, NoteStore(), documents, tools)
+    context = CONTEXT * tokens_per_token
+    session = open_session(phase, 0, model, chat_format, context, NoteStore(), documents, tools)
 
     def move(view: Any) -> Any:
         if steps is not None:
@@ -83,10 +88,10 @@ def lessons(chat_format: ChatML, rng: random.Random) -> list[Lesson]:
     return teacher.lessons
 
 
-def rows(chat_format: ChatML, rng: random.Random) -> Iterator[Row]:
+def rows(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> Iterator[Row]:
     """The windows of one taught run: a row grows while each prompt continues the one before it."""
     row: Row | None = None
-    for lesson in lessons(chat_format, rng):
+    for lesson in lessons(chat_format, rng, tokens_per_token):
         prompt = list(lesson.prompt)
         if row is not None and prompt[: len(row.token_ids)] == row.token_ids:
             fresh = prompt[len(row.token_ids) :]
@@ -101,15 +106,18 @@ def rows(chat_format: ChatML, rng: random.Random) -> Iterator[Row]:
         yield row
 
 
-def _varied(phase: PhaseConfig, rng: random.Random) -> PhaseConfig:
+def _varied(phase: PhaseConfig, rng: random.Random, tokens_per_token: int) -> PhaseConfig:
     """The phase with other memory settings now and then, so that windows of every length are seen."""
     memory = phase.memory.model_copy(
         update={
-            "max_turns": rng.choice((3, 3, 3, 3, 2, 4, 6)),
+            "max_turns": rng.choice((3, 3, 3, 3, 3, 2, 4, 6, 12)),
             "keep_recent_turns": rng.choice((2, 2, 2, 2, 1, 3)),
+            "max_conversation_tokens": phase.memory.max_conversation_tokens * tokens_per_token,
         }
     )
-    limits = phase.limits.model_copy(update={"max_result_tokens": rng.choice((500, 500, 300))})
+    limits = phase.limits.model_copy(
+        update={"max_result_tokens": rng.choice((500, 500, 300)) * tokens_per_token}
+    )
     brief = phase.system_prompt.model_copy(update={"detail": "brief"})
     return phase.model_copy(update={"memory": memory, "limits": limits, "system_prompt": brief})
 

@@ -1,4 +1,4 @@
-"""Phases over tools that do not exist elsewhere: random names, arguments and results, described in the prompt."""
+"""Phases over invented tools: random names, arguments and results, known from the prompt alone."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ def random_tool(rng: random.Random) -> Tool:
 
 def random_phase(rng: random.Random, base: PhaseConfig, real: dict[str, Tool]) -> GenericPhase:
     """A phase of one experiment whose task names the calls to make."""
-    invented = {tool.name: tool for tool in (random_tool(rng) for _ in range(rng.randint(2, 7)))}
+    invented = {tool.name: tool for tool in (random_tool(rng) for _ in range(rng.randint(2, 8)))}
     kept = {name: tool for name, tool in real.items() if rng.random() < 0.35}
     pairs = [*invented.items(), *kept.items()]
     rng.shuffle(pairs)
     steps = []
-    for name in rng.sample(list(invented), min(len(invented), rng.randint(1, 5))):
+    for name in rng.sample(list(invented), min(len(invented), rng.randint(1, 6))):
         steps.append((name, {p.name: _value(p.kind, rng) for p in invented[name].parameters if p.required}))
     told = "; then ".join(_spoken(name, arguments) for name, arguments in steps)
     task = f"{rng.choice(('Task', 'Experiment 1', 'Do this'))}: {told}; then finish."

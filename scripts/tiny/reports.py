@@ -55,11 +55,11 @@ def _architecture(r: dict[str, Any], call: Call, rng: random.Random) -> str:
 
 
 def _names(r: dict[str, Any], call: Call, rng: random.Random) -> str:
-    text = f"{r['matching']} names match, {r['shown']} are shown."
+    text = f"Matching names: {r['matching']}, shown: {r['shown']}."
     if r["names"]:
         text += f" The first is {r['names'][0]}."
     if "left_out" in r:
-        text += f" {r['left_out']} are left out."
+        text += f" Left out: {r['left_out']}."
     return text
 
 
@@ -84,21 +84,21 @@ def _attention(r: dict[str, Any], call: Call, rng: random.Random) -> str:
 
 
 def _record(r: dict[str, Any], call: Call, rng: random.Random) -> str:
-    return f"Note {r['note_id']} is saved; there are {r['notes']} notes."
+    return f"Note {r['note_id']} is saved. Notes so far: {r['notes']}."
 
 
 def _query(r: dict[str, Any], call: Call, rng: random.Random) -> str:
     if not r["notes"]:
         return "No notes were found."
     first = r["notes"][0]
-    return f"{r['found']} notes were found. Note {first['note_id']}: {first['description']}"
+    return f"Notes found: {r['found']}. Note {first['note_id']}: {first['description']}."
 
 
 def _documents(r: dict[str, Any], call: Call, rng: random.Random) -> str:
     if not r["documents"]:
         return "There are no documents."
     first = r["documents"][0]
-    return f"{r['total']} documents are offered. {first['document']} has {first['lines']} lines."
+    return f"Documents offered: {r['total']}. {first['document']} has {first['lines']} lines."
 
 
 def _read(r: dict[str, Any], call: Call, rng: random.Random) -> str:

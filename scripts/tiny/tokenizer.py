@@ -1,4 +1,4 @@
-"""The tiny model's tokenizer: byte-level BPE with single-digit tokens, ChatML control tokens, own template."""
+"""The tiny model's tokenizer: byte-level BPE, single digits, ChatML control tokens, a template of its own."""
 
 from __future__ import annotations
 
