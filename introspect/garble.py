@@ -8,8 +8,9 @@ nothing opened does.
 | kind | weight | what it is |
 | --- | --- | --- |
 | opens-inside | 2, or 1 | it begins with members, a string's end or a closer of what it never opened |
-| glued-token | 1 each, at most 2 | a value runs into the tail of a key: `"ab": 12cd": 3` |
-| open-string | 1 | a key among members without its closing quote: `"ab12,` |
+| glued-token | 1 each, at most 2 | a value runs into the end of a key: `"ab": 12cd": 3` |
+| | 2 | and it is the tail of the key before it: `"ab12cd": 12cd": 3` |
+| open-string | 1 | a key or value among members without its closing quote: `"ab12,` |
 | nested-key | 1 | an object is the value of its own first key: `{"f": {"f":` |
 | spliced | 1 each, at most 2 | a word with digits is joined in mid-word from two earlier ones |
 | shared-fragment | 1 | words share a tail with digits that starts in mid-word and stands nowhere alone |
@@ -38,9 +39,12 @@ _SCALAR = rf"(?:{_STRING}|\[[^\[\]{{}}]{{0,400}}\]|[\w.+-]{{1,40}})"
 _MEMBER = re.compile(rf'\s*(?:{_STRING}|[\w.-]{{1,80}}")\s*:\s*{_SCALAR}\s*,')
 _LAST_MEMBER = re.compile(rf"\s*{_STRING}\s*:\s*{_SCALAR}\s*(?:$|[}}\]])")
 _STRING_END = re.compile(r'[^"{}\[\]]{0,2000}"\s*,\s*"[^"\n]{1,80}"\s*:')
-_CLOSER = re.compile(r'\s*"?\s*[}\]]\s*([}\]]|,\s*["{\[])?')
+_CLOSER = re.compile(r'"?\s{0,200}[}\]]\s*(,\s*"[^"\n]{1,80}"\s*:)?')
 _GLUED = re.compile(r':\s*\d+[A-Za-z_]\w{0,80}"\s*:')
-_OPEN_STRING = re.compile(r'[,{\[][ \t]*\n[ \t]*"[\w.-]{1,80},[ \t]*\n[ \t]*["}\]]')
+_ECHO = re.compile(r'"\w{1,80}?(\w{2,80})"\s*:\s*\1"\s*:')
+_OPEN_STRING = re.compile(
+    r'[,{\[][ \t]*\n[ \t]*"[\w.-]{1,80},[ \t]*\n[ \t]*["}\]]|[:,{]\s*"[\w.-]{1,80},\s*"\w{1,80}"\s*:'
+)
 _NESTED_KEY = re.compile(r'\{\s*"([^"\n]{1,80})"\s*:\s*\{\s*"\1"\s*:')
 _OPENER = re.compile(r"[{\[]")
 _WORD = re.compile(r"[A-Z]*[a-z]+\d+|[A-Z]+\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -101,7 +105,7 @@ def without_valid_json(text: str) -> str:
 
 def opens_inside(text: str, continues: bool = False) -> Iterator[Evidence]:
     """The reply begins where no reply can begin: inside an object, an array or a string."""
-    members, end = 0, 0
+    text, members, end = text.lstrip(), 0, 0
     while (match := _MEMBER.match(text, end)) and members < 50:
         members, end = members + 1, match.end()
     if members and _LAST_MEMBER.match(text, end):
@@ -109,17 +113,20 @@ def opens_inside(text: str, continues: bool = False) -> Iterator[Evidence]:
     closer = _CLOSER.match(text)
     certain = members >= 2 or _STRING_END.match(text) or (closer and closer[1])
     if certain or members or closer:
-        yield Evidence("opens-inside", 2 if certain and not continues else 1, text.strip()[:60])
+        yield Evidence("opens-inside", 2 if certain and not continues else 1, text[:60].rstrip())
 
 
 def glued_tokens(text: str) -> Iterator[Evidence]:
-    """A number runs into the tail of a key. Give it text without valid JSON."""
+    """A value runs into the end of a key. Give it text without valid JSON."""
+    if match := _ECHO.search(text):
+        yield Evidence("glued-token", 2, match[0][:60])
+        return
     for match in [*_GLUED.finditer(text)][:2]:
         yield Evidence("glued-token", 1, match[0][:60])
 
 
 def open_strings(text: str) -> Iterator[Evidence]:
-    """A bare key on a line of its own, among members, is never closed. Give it text without valid JSON."""
+    """A bare word among members opens a string and never closes it. Give it text without valid JSON."""
     if match := _OPEN_STRING.search(text):
         yield Evidence("open-string", 1, match[0].strip()[:60])
 
@@ -138,14 +145,12 @@ def words_of(text: str) -> frozenset[str]:
 
 def spliced_words(text: str, earlier: frozenset[str]) -> Iterator[Evidence]:
     """Words with digits that join the start of an earlier word, in mid-word, with the tail of another one."""
-    tails = {word[cut:] for word in earlier if word[-1].isdigit() for cut in range(1, len(word))} - earlier
-    heads = {word[:cut].lower() for word in earlier for cut in range(2, len(word) + 1)}
+    known = {word.lower() for word in earlier}
+    tails = {word[cut:] for word in known if word[-1].isdigit() for cut in range(1, len(word))} - known
+    heads = {word[:cut] for word in known for cut in range(2, len(word) + 1)}
     found = 0
-    for word in sorted(words_of(text) - earlier):
-        cuts = range(2, len(word) - 2) if word[-1].isdigit() else ()
-        cut = next(
-            (cut for cut in cuts if word[:cut].lower() in heads and _is_splice(word, cut, tails)), None
-        )
+    for word in sorted(words_of(text)):
+        cut = None if word.lower() in known else _splice(word, heads, tails)
         if cut is not None and found < 2:
             found += 1
             yield Evidence("spliced", 1, f"{word[:cut]}|{word[cut:]}")
@@ -179,6 +184,10 @@ def loops(text: str) -> Iterator[Evidence]:
             return
 
 
-def _is_splice(word: str, cut: int, tails: set[str]) -> bool:
-    tail = word[cut:]
-    return word[cut - 1].islower() and tail in tails and sum(map(str.isalpha, tail)) >= 3
+def _splice(word: str, heads: set[str], tails: set[str]) -> int | None:
+    """Where a word is joined: in the midst of its letters, with three or more of them in its tail."""
+    for cut in range(2, len(word) - 3) if word[-1].isdigit() else ():
+        head, tail = word[:cut].lower(), word[cut:].lower()
+        if word[cut - 1].islower() and head in heads and tail in tails and sum(map(str.isalpha, tail)) >= 3:
+            return cut
+    return None

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+from introspect.display import one_line
 from introspect.errors import RecordError
-from introspect.runlog.history import ContextSeen, Entry, GenerationSeen, History, PruneSeen
+from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.reader import unreadable
 from introspect.runlog.text_records import (
     has_prefix_lines,
@@ -86,6 +87,7 @@ class _Assembly:
     generations: list[GenerationSeen] = field(default_factory=list)
     prunes: list[PruneSeen] = field(default_factory=list)
     contexts: list[ContextSeen] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     awaits_text: bool = False
     pruning: PruneSeen | None = None
 
@@ -105,6 +107,8 @@ class _Assembly:
             self.awaits_text = False
         elif self.generations and _TRUNCATED.match(entry.text) and entry.tag in ("", "SYSTEM", "GENERATION"):
             self.generations[-1] = replace(self.generations[-1], cut=True)
+        elif entry.tag == "AUDIT" and entry.level == "ERROR":
+            self.findings.append(Finding("audit-failed", "corrupt", entry.line, one_line(entry.text)))
         elif entry.tag in _CONTEXT_TAGS or (not entry.tag and entry.text.startswith("TOOL_RESULTS:")):
             self.contexts.append(ContextSeen(entry.line, entry.session, entry.text))
 
@@ -140,6 +144,7 @@ def _history(entries: Sequence[Entry]) -> History:
         generations=assembly.generations,
         prunes=assembly.prunes,
         contexts=assembly.contexts,
+        findings=assembly.findings,
     )
 
 

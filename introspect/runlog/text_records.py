@@ -24,7 +24,8 @@ _QUOTED = re.compile(r"^(\s*Line (\d{1,9}): ?)(.*)$", re.ASCII | re.DOTALL)
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
 _FENCE = re.compile(r"^\s*```")
 _HOSTILE_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
-_ANNOTATION = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})+\s*$", re.DOTALL)
+_LONGEST_REMARK = 300
+_REMARK = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})+\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def quoted_entries(lines: Sequence[Line]) -> Iterator[Entry]:
                 yield _entry(number, "", "", text.rstrip())
             number = int(match[2]) if match else number + text.rstrip().count("\n") + 1
             width = len(match[1]) if match else width
-            text = _ANNOTATION.sub("", match[3] if match else content)
+            text = _without_remark(match[3] if match else content)
         elif number:
-            text += "\n" + _ANNOTATION.sub("", content)
+            text += "\n" + _without_remark(content)
     if text.strip():
         yield _entry(number, "", "", text.rstrip())
 
@@ -108,6 +109,10 @@ def quoted_entries(lines: Sequence[Line]) -> Iterator[Entry]:
 def has_prefix_lines(lines: Sequence[Line]) -> bool:
     """Whether any line is the prefix line of a log."""
     return any(_PREFIX.match(line.text) for line in lines)
+
+
+def _without_remark(line: str) -> str:
+    return line[:-_LONGEST_REMARK] + _REMARK.sub("", line[-_LONGEST_REMARK:])
 
 
 def _entry(line: int, time: str, level: str, text: str) -> Entry:
