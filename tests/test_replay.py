@@ -1,0 +1,276 @@
+"""`introspect replay`: the object of the contract, the exit code, and a view that no text can act on."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from record_examples import (
+    CALL,
+    DOCUMENT,
+    GARBLED,
+    PROSE,
+    conversation,
+    generation,
+    prune,
+    run_start,
+    ticking_clock,
+    written,
+)
+from rich.console import Console
+
+from introspect import events as ev
+from introspect.errors import RecordError
+from introspect.replay import CORRUPT, load, replay_command, show
+from introspect.runlog.writer import RunWriter
+
+GOOD = PROSE + CALL
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def shown(
+    source: str | Path, output: Path = Path("none"), terminal: bool = False, **options: Any
+) -> tuple[int, str]:
+    """What replay prints, 80 columns wide, and its exit code."""
+    console = Console(
+        file=io.StringIO(), width=80, force_terminal=terminal, highlight=False, legacy_windows=False
+    )
+    code = replay_command(str(source), output_dir=output, console=console, **options)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return code, text
+
+
+def as_json(source: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    code = replay_command(str(source), as_json=True, output_dir=Path("none"))
+    out = capsys.readouterr().out
+    assert out.endswith("}\n") and out.count("\n") == 1
+    return code, json.loads(out)
+
+
+def test_the_document_gives_what_the_contract_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "investigation.md"
+    path.write_text(DOCUMENT, encoding="utf-8")
+    code, data = as_json(path, capsys)
+    assert code == CORRUPT
+    assert list(data) == [
+        "source",
+        "format",
+        "records",
+        "sessions",
+        "generations",
+        "prunes",
+        "─ findings ─",
+        "verify",
+    ]
+    assert (data["format"], data["sessions"], data["verify"]) == ("text", 1, None)
+    first, second = data["generations"]
+    assert first | {"text": ""} == {
+        "line": 789,
+        "time": "2025-11-10T21:47:45.029",
+        "tokens": 314,
+        "cache_used": True,
+        "text": "",
+        "suspect": False,
+    }
+    assert (second["line"], second["tokens"], second["suspect"]) == (825, 175, True)
+    [pruned] = data["prunes"]
+    assert (pruned["line"], pruned["kept_turns"]) == (819, 2)
+    [finding] = data["findings"]
+    assert finding["message"] and finding | {"message": ""} == {
+        "code": "garbled-after-prune",
+        "severity": "corrupt",
+        "line": 826,
+        "after_line": 821,
+        "between": ["2025-11-10T21:47:45.029", "2025-11-10T21:47:59.785"],
+        "message": "",
+    }
+
+
+def test_a_run_and_its_text_log_tell_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = written(tmp_path, conversation(GOOD, GOOD, GARBLED, prune_before=2))
+    code, events = as_json(run, capsys)
+    code_of_log, text = as_json(run / "phase1a.log", capsys)
+    assert code == code_of_log == CORRUPT
+    assert (events["format"], text["format"]) == ("events", "text")
+    for data in (events, text):
+        assert [(seen["tokens"], seen["suspect"]) for seen in data["generations"]] == [(3, False)] * 2 + [
+            (3, True)
+        ]
+        assert [seen["kept_turns"] for seen in data["prunes"]] == [2]
+        assert [(seen["code"], seen["severity"]) for seen in data["findings"]] == [
+            ("garbled-after-prune", "corrupt")
+        ]
+    [finding], [pruned] = events["findings"], events["prunes"]
+    lines = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert (lines[finding["line"] - 1], lines[pruned["line"] - 1]) == ("generation", "prune")
+    assert finding["after_line"] == pruned["line"]
+    assert finding["between"] == [events["generations"][1]["time"], events["generations"][2]["time"]]
+    assert events["records"] == len(lines)
+
+
+def test_a_clean_run_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = written(tmp_path, conversation(GOOD, GOOD, GOOD, prune_before=2))
+    for source in (run, run / "phase1a.log"):
+        code, data = as_json(source, capsys)
+        assert (code, data["findings"]) == (0, [])
+    code, text = shown(run)
+    assert code == 0 and text.endswith("findings ───────────────────────────────────\nnone\n")
+
+
+def test_damage_and_failed_audits_are_corrupt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = ev.Audit(0, 1, "e0", ("prefix-mutated",), "slot 3")
+    run = written(tmp_path, [generation(GOOD), failed, ev.RunEnd("corrupt", {})])
+    for source in (run, run / "phase1a.log"):
+        code, data = as_json(source, capsys)
+        assert (code, data["findings"][0]["code"]) == (CORRUPT, "audit-failed")
+        assert "prefix-mutated" in data["findings"][0]["message"]
+    path = run / "events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"slot 3", b"slot 4"))
+    code, data = as_json(run, capsys)
+    assert [(found["code"], found["line"]) for found in data["findings"]] == [
+        ("record-damaged", 3),
+        ("audit-failed", 3),
+    ]
+
+
+def test_the_view_tells_the_run_turn_by_turn(tmp_path: Path) -> None:
+    run = written(tmp_path, conversation(GOOD, GARBLED, prune_before=1))
+    _, text = shown(run)
+    order = [
+        "PHASE 1a: Baseline",
+        "EXPERIMENT 1: architecture",
+        "Examine your architecture.",
+        "612 kept, 89 prefilled at 612..700",
+        "Based on the summary the model has 36 layers",
+        "get_architecture_summary({})",
+        "layers=36",
+        "Pruning needed in tool loop",
+        "GARBLED",
+        "─ findings ─",
+        "corrupt: garbled-after-prune",
+    ]
+    places = [text.find(words) for words in order]
+    assert -1 not in places and places == sorted(places), dict(zip(order, places, strict=True))
+    assert "\x1b" not in text
+
+
+def test_a_terminal_of_80_columns_is_kept_to(tmp_path: Path) -> None:
+    run = written(tmp_path, conversation(PROSE * 5 + CALL, GARBLED, prune_before=1))
+    _, text = shown(run, terminal=True)
+    assert "\x1b[" in text
+    assert max(len(STYLE.sub("", line)) for line in text.split("\n")) <= 80
+
+
+HOSTILE = [
+    "\x1b[2J",
+    "\x1b]0;title\x07",
+    "[bold]",
+    "[/]",
+    "\u202e",
+    "\r",
+    "\n",
+    "\x9b31m",
+    "\ud800",
+    ":boom:",
+    "[link=x]",
+    "=" * 80,
+]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.lists(st.sampled_from(HOSTILE) | st.text(max_size=5), max_size=8).map("".join),
+    terminal=st.booleans(),
+)
+def test_no_text_acts_on_the_terminal(tmp_path: Path, text: str, terminal: bool) -> None:
+    events = [
+        ev.ExperimentStart(0, text, text),
+        ev.UserMessage(0, 0, "task", text),
+        prune(reasons=(text,)),
+        generation(text),
+        ev.ToolCall(0, 1, text, {text: text}, text),
+        ev.ToolResult(0, 1, text, True, {text: text}, text, 0.1),
+        ev.ToolResult(0, 1, text, True, text, text, 0.1),
+        ev.Audit(0, 1, text, (text,), text),
+        ev.Error(text),
+        ev.RunEnd(text, {}),
+    ]
+    run = written(tmp_path, events, title=text, model=text)
+    for source in (run, run / "phase1a.log"):
+        _, out = shown(source, terminal=terminal)
+        plain = STYLE.sub("", out) if terminal else out
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", plain)
+    if "[bold]" in text:
+        assert "[bold]" in shown(run)[1]
+
+
+@pytest.mark.parametrize(
+    ("only", "present", "absent"),
+    [
+        (["GENERATION"], "Generated 3 tokens", "Based on"),
+        (["model"], "Based on", "Generated 3 tokens"),
+        (["PRUNE"], "Pruning needed", "Based on"),
+        (["[MEMORY MANAGEMENT]"], "Pruning needed", "Generated 3"),
+        (["MODEL", "AUDIT"], "29 tensors", "Generated 3"),
+        (["EXPERIMENT"], "architecture", "Based on"),
+        (["TOOL_RESULTS"], "layers=36", "Based on"),
+    ],
+)
+def test_only_some_tags(tmp_path: Path, only: list[str], present: str, absent: str) -> None:
+    run = written(tmp_path, conversation(GOOD, GOOD, prune_before=1))
+    for source in (run, run / "phase1a.log"):
+        _, text = shown(source, only=only)
+        assert present in text and absent not in text
+
+
+def test_an_unknown_tag_is_refused_with_a_hint(tmp_path: Path) -> None:
+    run = written(tmp_path, conversation(GOOD))
+    with pytest.raises(RecordError, match="did you mean 'GENERATION'"):
+        shown(run, only=["GENERATOIN"])
+
+
+def test_speed_waits_the_recorded_gaps(tmp_path: Path) -> None:
+    run = written(tmp_path, conversation(GOOD))
+    waits: list[float] = []
+    console = Console(file=io.StringIO(), width=80)
+    show(load(str(run), tmp_path), console, speed=5.0, sleep=waits.append)
+    stamps = len((run / "events.jsonl").read_text().splitlines())
+    assert waits == pytest.approx([0.1] * (stamps - 1))
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_speed_that_is_none_is_refused(tmp_path: Path, speed: float) -> None:
+    with pytest.raises(RecordError, match="--speed"):
+        shown(written(tmp_path, []), speed=speed)
+
+
+def test_following_a_run_ends_with_it(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer:
+        result: list[tuple[int, str]] = []
+        reader = threading.Thread(
+            target=lambda: result.append(shown(writer.directory, follow=True)), daemon=True
+        )
+        reader.start()
+        for event in conversation(GOOD, GOOD):
+            writer.write(event)
+            time.sleep(0.01)
+        reader.join(timeout=20)
+    [(code, text)] = result
+    assert code == 0
+    assert text.count("Generated 3 tokens") == 2 and text.endswith("none\n")
+
+
+def test_a_text_log_cannot_be_followed(tmp_path: Path) -> None:
+    run = written(tmp_path, [])
+    with pytest.raises(RecordError, match="--follow needs"):
+        shown(run / "phase1a.log", follow=True)
