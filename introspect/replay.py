@@ -15,7 +15,7 @@ from rich.console import Console
 
 from introspect.errors import RecordError, did_you_mean
 from introspect.onset import judge
-from introspect.replay_view import show_entry, show_findings
+from introspect.replay_view import View, show_findings
 from introspect.runlog.event_history import follow_events, history_of_events
 from introspect.runlog.history import Entry, Finding, History
 from introspect.runlog.sources import find_source, is_event_log
@@ -99,10 +99,10 @@ def show(
     Raises RecordError for a tag in `only` that is neither known nor in the record.
     """
     entries = replay.history.entries
-    wanted = _wanted(only, entries)
+    wanted, view = _wanted(only, entries), View(console)
     for entry in _paced(entries, speed, sleep):
         if not wanted or tag_of(entry) in wanted:
-            show_entry(entry, console, entry.line in replay.suspects)
+            view.show(entry, entry.line in replay.suspects)
     show_findings(replay.findings, console)
 
 
@@ -147,11 +147,11 @@ def _follow(path: Path, only: Sequence[str], console: Console) -> None:
     """Show a run while it grows, until it ends or the reader interrupts."""
     if not is_event_log(path):
         raise RecordError(f"'{path}' is no event log; --follow needs a run directory or its events.jsonl")
-    wanted = _wanted(only, ())
+    wanted, view = _wanted(only, ()), View(console)
     try:
         for entry in follow_events(path):
             if not wanted or tag_of(entry) in wanted:
-                show_entry(entry, console, suspect=False)
+                view.show(entry)
     except KeyboardInterrupt:
         return
 

@@ -13,6 +13,8 @@ from rich.text import Text
 from introspect.display import one_line, printable
 from introspect.runlog.history import Entry, Finding
 
+_PRUNING = "MEMORY MANAGEMENT"
+_OPENS_TURN = (_PRUNING, "CACHE", "GENERATION")
 _STYLES = {
     "MODEL": "",
     "GENERATION": "dim",
@@ -28,8 +30,25 @@ _FULL = ("MODEL", "USER", "FEEDBACK TO MODEL", "MODEL REASONING")
 _INDENT = 4
 
 
-def show_entry(entry: Entry, console: Console, suspect: bool) -> None:
-    """Show one message: where it stands, when, and what it says."""
+class View:
+    """Shows messages one after the other: where each stands, when, and what it says; a gap before a turn."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._before = ""
+
+    def show(self, entry: Entry, suspect: bool = False) -> None:
+        """Show one message. `suspect` marks a garbled generation."""
+        before, self._before = self._before, entry.tag
+        if before == entry.tag == _PRUNING:
+            _print_indented(Text(one_line(entry.text), style="dim"), self.console)
+            return
+        if entry.tag in _OPENS_TURN and before not in (_PRUNING, "CACHE", ""):
+            self.console.print()
+        _show_entry(entry, self.console, suspect)
+
+
+def _show_entry(entry: Entry, console: Console, suspect: bool) -> None:
     text = printable(entry.text).strip("\n")
     if not entry.tag and text.startswith(("PHASE ", "EXPERIMENT ")):
         console.print(Rule(Text(one_line(text)), style="dim"))

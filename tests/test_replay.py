@@ -69,7 +69,7 @@ def test_the_document_gives_what_the_contract_shows(
         "sessions",
         "generations",
         "prunes",
-        "─ findings ─",
+        "findings",
         "verify",
     ]
     assert (data["format"], data["sessions"], data["verify"]) == ("text", 1, None)
