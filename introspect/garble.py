@@ -36,7 +36,10 @@ _LONGEST_WORD = 64
 
 _STRING = r'"(?:[^"\\\n]|\\.){0,400}"'
 _SCALAR = rf"(?:{_STRING}|\[[^\[\]{{}}]{{0,400}}\]|[\w.+-]{{1,40}})"
-_MEMBER = re.compile(rf'\s*(?:{_STRING}|[\w.-]{{1,80}}")\s*:\s*{_SCALAR}\s*,')
+_MEMBER = re.compile(rf'\s*(?:{_STRING}|[^"\n:{{}}\[\]]{{1,80}}")\s*:\s*{_SCALAR}\s*,')
+_LONE_MEMBER = re.compile(
+    rf'(?:{_STRING}|[^"\n:{{}}\[\]]{{1,80}}")\s*:\s*(?:{_STRING}|[\d.+-]{{1,40}})\s*,\s*(?:\n|$)'
+)
 _LAST_MEMBER = re.compile(rf"\s*{_STRING}\s*:\s*{_SCALAR}\s*(?:$|[}}\]])")
 _STRING_END = re.compile(r'[^"{}\[\]]{0,2000}"\s*,\s*"[^"\n]{1,80}"\s*:')
 _CLOSER = re.compile(r'"?\s{0,200}[}\]]\s*(,\s*"[^"\n]{1,80}"\s*:)?')
@@ -111,7 +114,7 @@ def opens_inside(text: str, continues: bool = False) -> Iterator[Evidence]:
     if members and _LAST_MEMBER.match(text, end):
         members += 1
     closer = _CLOSER.match(text)
-    certain = members >= 2 or _STRING_END.match(text) or (closer and closer[1])
+    certain = members >= 2 or _LONE_MEMBER.match(text) or _STRING_END.match(text) or (closer and closer[1])
     if certain or members or closer:
         yield Evidence("opens-inside", 2 if certain and not continues else 1, text[:60].rstrip())
 

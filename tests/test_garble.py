@@ -36,6 +36,8 @@ POSITIVES = [
     'the weights are tied", "tool_call": {"function": "get_weight_summary", "arguments": {}}}',
     'rchitecture.", "tool_call": {"function": "f", "arguments": {"layer": 3}}}',
     '}, "tool_call": {"function": "f"}}',
+    '  "nonrozen_parameters": 0,',
+    'wen2 layers": 36,\n"Embed": the rest is lost',
     '], "layers": 36}',
     'The counts are {"Qwen2MLP": 2MLP": 2052, "Linear": 253}',
     '{"Qwen2MLP": 2MLP": 2052,',
