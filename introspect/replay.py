@@ -130,7 +130,7 @@ def replay_command(
     if speed is not None and not 0 < speed < float("inf"):
         raise RecordError("--speed has to be a number above 0; 1 is as it was, 10 ten times as fast")
     if console is None:
-        console = Console(highlight=False)
+        console = Console(highlight=False, stderr=as_json)
     if follow:
         _follow(find_source(source, output_dir), only, console)
     replay = load(source, output_dir)

@@ -68,13 +68,17 @@ def _with_sessions(entries: Iterable[Entry]) -> list[Entry]:
     """Number the sessions: one begins at a PHASE line or at the start of loading, whichever comes first."""
     numbered_entries: list[Entry] = []
     session, begun, worked = 1, set[str](), False
+    ruled = False
     for entry in entries:
         loading = entry.tag == "INITIALIZATION" and entry.text.startswith("Loading")
-        marker = "phase" if not entry.tag and _PHASE.match(entry.text) else entry.text if loading else ""
+        marker = (
+            "phase" if ruled and not entry.tag and _PHASE.match(entry.text) else entry.text if loading else ""
+        )
         if marker and (worked or marker in begun):
             session, begun, worked = session + 1, set(), False
         if marker:
             begun.add(marker)
+        ruled = entry.text.startswith("=====")
         worked = worked or entry.tag not in _SET_UP or entry.text.startswith("EXPERIMENT ")
         numbered_entries.append(replace(entry, session=session))
     return numbered_entries

@@ -2,8 +2,8 @@
 
 A record of a log is a prefix line and what follows, up to the next prefix line. Model text can hold lines
 that look like a prefix. Inside such text a prefix line is believed only where its logger is one that also
-writes elsewhere, and its time lies between the record before it and the one after it; or where it begins a
-session and the clock goes on from there.
+writes elsewhere, its place in a turn is one that the log has, and its time lies between the record before
+it and the one after it; or where it begins a session and the clock goes on from there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PREFIX = re.compile(
 _QUOTED = re.compile(r"^(\s*Line (\d{1,9}): ?)(.*)$", re.ASCII | re.DOTALL)
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
 _FENCE = re.compile(r"^\s*```")
-_HOSTILE_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
+_FOREIGN_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
 _LONGEST_REMARK = 300
 _REMARK = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})+\s*$", re.DOTALL)
 
@@ -117,7 +117,7 @@ def _without_remark(line: str) -> str:
 
 def _entry(line: int, time: str, level: str, text: str) -> Entry:
     tag = _TAG.match(text)
-    return Entry(line, time, 1, level, tag[1] if tag else "", text[tag.end() :] if tag else text)
+    return Entry(line, time, 1, level, _tag(text), text[tag.end() :] if tag else text)
 
 
 def _is_record(line: Line) -> bool:
@@ -132,7 +132,8 @@ def _starts(lines: Sequence[Line]) -> Iterator[_Start]:
 
 
 def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
-    foreign = [_holds_foreign_text(start, lines) for start in starts]
+    tags = [_tag(_first_line(start, lines)) for start in starts]
+    foreign = [tag in _FOREIGN_TAGS for tag in tags]
     known = {start.logger for start, inside in zip(starts, [False, *foreign], strict=False) if not inside}
     bounds = _times_that_follow(starts, known)
     kept: list[int] = []
@@ -142,6 +143,8 @@ def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
             in_order = now <= start.time and (start.time <= following or following < now)
             clock_went_back = start.time <= following < now and _begins_session(_first_line(start, lines))
             if start.logger not in known or not (in_order or clock_went_back):
+                continue
+            if not _can_follow(tags[kept[-1]], *tags[position : position + 2]):
                 continue
         kept.append(position)
     return [starts[position] for position in kept]
@@ -157,9 +160,14 @@ def _times_that_follow(starts: list[_Start], known: set[str]) -> list[str]:
     return bounds[::-1]
 
 
-def _holds_foreign_text(start: _Start, lines: Sequence[Line]) -> bool:
-    tag = _TAG.match(_first_line(start, lines))
-    return tag is not None and tag[1] in _HOSTILE_TAGS
+def _can_follow(before: str, tag: str, after: str = "") -> bool:
+    """Whether the log has a record with this tag between two others: a reply follows its count, once."""
+    return after == "MODEL" if tag == "GENERATION" else not before == tag == "MODEL"
+
+
+def _tag(message: str) -> str:
+    tag = _TAG.match(message)
+    return tag[1] if tag else ""
 
 
 def _first_line(start: _Start, lines: Sequence[Line]) -> str:

@@ -1,0 +1,5 @@
+"""`python -m introspect`."""
+
+from introspect.cli import main
+
+main()

@@ -1,0 +1,134 @@
+"""The command line: parse, call one function, map an error to one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from introspect.errors import IntrospectError
+from introspect.paths import DEFAULT_OUTPUT
+
+app = typer.Typer(
+    name="introspect",
+    help="Run introspection experiments on a local language model, and replay their records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "INTROSPECT"},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"introspect {version('introspect')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    phase: Annotated[str, typer.Argument(help="A phase name, or the path of a YAML file.", metavar="PHASE")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.", show_default=False)
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling; drawn where none is given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N experiments.", min=1)] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Turns per experiment at most.", min=1)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="dotted.key=value; beats the file.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parent of run directories.")
+    ] = DEFAULT_OUTPUT,
+    forced: Annotated[
+        str | None,
+        typer.Option(help="Take the replies from another run's record.", allow_from_autoenv=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout; the rest on stderr.")
+    ] = False,
+) -> None:
+    """Run the experiments of a phase."""
+    from introspect import cli_run
+    from introspect.phases import load_phase
+
+    overrides: dict[str, Any] = {"model.revision": None} if model is not None else {}
+    given = {
+        "model.id": model,
+        "model.revision": revision,
+        "model.device": device,
+        "model.dtype": dtype,
+        "generation.seed": seed,
+        "limits.max_turns": max_turns,
+    }
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    config = load_phase(phase, overrides, settings or ())
+    if dry_run:
+        raise typer.Exit(cli_run.dry_run(config, as_json))
+    raise typer.Exit(cli_run.run(config, output, limit, forced, quiet, verbose, as_json))
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        str,
+        typer.Argument(help="A run directory, events.jsonl, text log, phase name, 'latest' or 'log'."),
+    ],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Show one TAG; repeatable.", metavar="TAG")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the run grows.")] = False,
+    speed: Annotated[
+        float | None, typer.Option(help="In recorded time, X times as fast.", metavar="X")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parent of run directories.")
+    ] = DEFAULT_OUTPUT,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Show the record of a run, and what is wrong with it."""
+    from introspect.replay import replay_command
+
+    raise typer.Exit(replay_command(source, only or (), follow, speed, as_json, output))
+
+
+def main() -> None:
+    """Entry point: every expected error is one line on stderr."""
+    try:
+        app(prog_name="introspect")
+    except IntrospectError as error:
+        from introspect.display import one_line
+
+        sys.stderr.write(f"introspect: {one_line(str(error))}\n")
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""`introspect run`: console, signals and exit codes around one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from introspect.config import PhaseConfig
+from introspect.display import one_line
+from introspect.events import JSON
+from introspect.terminal import RunView, show_summary
+
+EXIT_CODES = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
+
+
+class _Interrupts:
+    """Notes the first SIGINT or SIGTERM, so that it takes effect between tokens; the second is at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        previous = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def run(
+    phase: PhaseConfig,
+    output: Path,
+    limit: int | None,
+    forced: str | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> int:
+    """Run a phase and return the exit code of the contract. Raises IntrospectError before a run exists."""
+    console = Console(stderr=as_json, highlight=False)
+    interrupts = _Interrupts()
+    with _loading(console, phase.model.id, quiet):
+        from introspect.run_command import RunOptions, open_run
+
+        opened = open_run(phase, RunOptions(output, limit, forced), interrupts)
+    with interrupts.listening():
+        try:
+            with RunView(console, quiet, verbose) as view:
+                view.show(opened.start)
+                opened.execute(view.show, limit)
+        except KeyboardInterrupt:
+            pass
+    summary = opened.summary()
+    show_summary(console, summary, opened.writer.log_path)
+    if as_json:
+        sys.stdout.write(json.dumps(summary, ensure_ascii=True) + "\n")
+    if opened.status == "interrupted":
+        return 143 if interrupts.signal == signal.SIGTERM else 130
+    return EXIT_CODES[opened.status]
+
+
+def dry_run(phase: PhaseConfig, as_json: bool) -> int:
+    """Show what a run would use: settings, prompt tokens, memory. Loads no weights."""
+    report = forecast(phase)
+    if as_json:
+        sys.stdout.write(json.dumps(report, ensure_ascii=True) + "\n")
+        return 0
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for key, value in _flat(report["settings"]):
+        table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
+    console.print(table)
+    console.rule(style="dim")
+    console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
+    for name, size in report["memory_bytes"].items():
+        console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
+    return 0
+
+
+def forecast(phase: PhaseConfig) -> JSON:
+    """The object of `run --dry-run --json`. Raises IntrospectError as a run would."""
+    from introspect.model.engine import PREFILL_CHUNK
+    from introspect.model.forecast import forecast_memory
+    from introspect.model.loading import (
+        find_model,
+        load_config,
+        load_tokenizer,
+        refuse_overflow,
+        resolve_device,
+        resolve_dtype,
+    )
+    from introspect.run_command import tools_of
+    from introspect.system_prompt import fitting_system_prompt
+
+    source = find_model(phase.model)
+    config = load_config(source)
+    _, chat_format = load_tokenizer(source)
+    device = resolve_device(phase.model.device)
+    dtype = str(resolve_dtype(phase.model.dtype, device, config)).removeprefix("torch.")
+    refuse_overflow(config, dtype, phase.model.attention, source.name)
+    context = int(config.get_text_config().max_position_embeddings)
+    prompt = fitting_system_prompt(phase, tools_of(phase), chat_format.system_length, context)
+    system = chat_format.system_length(prompt)
+    longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
+    memory = forecast_memory(config, source.path, dtype, longest, PREFILL_CHUNK)
+    return {
+        "phase": phase.name,
+        "model": source.name,
+        "device": device,
+        "dtype": dtype,
+        "context_length": context,
+        "system_tokens": system,
+        "longest_tokens": longest,
+        "kv_bytes_per_token": memory.kv_per_token,
+        "memory_bytes": {
+            "weights": memory.weights,
+            "kv": memory.kv,
+            "prefill": memory.prefill,
+            "logits": memory.logits,
+            "total": memory.total,
+        },
+        "settings": phase.model_dump(mode="json"),
+    }
+
+
+def _loading(console: Console, model: str, quiet: bool) -> Any:
+    if not console.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if quiet or not console.is_terminal:
+        return nullcontext()
+    return console.status(Text(f"loading {one_line(model)}"))
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for i, item in enumerate(value):
+            yield from _flat(item, f"{key}.{i}")
+    elif value is not None:
+        yield key, ", ".join(map(str, value)) if isinstance(value, list) else value

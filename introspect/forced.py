@@ -1,0 +1,40 @@
+"""Replies taken from another record in place of sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from introspect.errors import RecordError
+from introspect.events import Generation, RunStart
+from introspect.model.prompt_format import ChatML
+from introspect.runlog.reader import read_events
+from introspect.runlog.sources import find_source
+
+
+@dataclass(frozen=True)
+class ForcedReplies:
+    """Ids by (experiment, turn); `retokenised` where they were encoded from the texts of another tokenizer."""
+
+    source: str
+    token_ids: dict[tuple[int, int], tuple[int, ...]]
+    retokenised: bool
+
+
+def forced_replies(source: str, output: Path, chat_format: ChatML, tokenizer_hash: str) -> ForcedReplies:
+    """The replies of a record. Raises RecordError where it cannot be read or has none."""
+    log = read_events(find_source(source, output))
+    events = [read.event for read in log.events]
+    start = next((event for event in events if isinstance(event, RunStart)), None)
+    if start is None:
+        raise RecordError(f"{source}: has no run_start; --forced takes a run directory or an events.jsonl")
+    same = start.environment.get("tokenizer_hash") == tokenizer_hash
+    replies = {}
+    for event in events:
+        if isinstance(event, Generation):
+            ended = (chat_format.end_id,) if event.finish_reason == "stop" else ()
+            ids = event.token_ids if same else (*chat_format.encode(event.text), *ended)
+            replies[event.experiment, event.turn] = ids
+    if not replies:
+        raise RecordError(f"{source}: holds no generation to take replies from")
+    return ForcedReplies(source, replies, not same)

@@ -1,0 +1,210 @@
+"""One run from its settings to its record: opens everything, drives the loop, writes every event."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from introspect import events
+from introspect.config import PhaseConfig
+from introspect.driver import EngineDriver, drive
+from introspect.errors import ConfigError
+from introspect.events import JSON, Event
+from introspect.forced import forced_replies
+from introspect.loop import run_phase
+from introspect.model.cache_audit import StructureAuditor
+from introspect.model.engine import PREFILL_CHUNK, Engine
+from introspect.model.loading import LoadedModel, load_model
+from introspect.paths import DEFAULT_OUTPUT, shipped_documents
+from introspect.runlog.writer import RunWriter, link_latest
+from introspect.session import Session, open_session
+from introspect.tools.library import load_documents
+from introspect.tools.note_store import NoteStore
+from introspect.tools.registry import tools_named
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run takes beside its phase: the parent directory of its record, a limit of experiments."""
+
+    output: Path = DEFAULT_OUTPUT
+    limit: int | None = None
+    forced_from: str | None = None
+
+
+@dataclass
+class Run:
+    """A run that is open: its session, its writer, and what has ended so far."""
+
+    session: Session
+    driver: EngineDriver
+    writer: RunWriter
+    start: events.RunStart
+    experiments: list[JSON] = field(default_factory=list)
+    status: str = "failed"
+    began: float = field(default_factory=time.monotonic)
+
+    def execute(self, watch: Callable[[Event], None], limit: int | None) -> str:
+        """Run to the end; every event goes to the record first and then to `watch`. Returns the status.
+
+        An interrupt or an error ends the record in good order and is then raised.
+        """
+        stream = drive(run_phase(self.session, self.session.phase.experiments[:limit]), self.driver)
+        try:
+            while True:
+                self._take(next(stream), watch)
+        except StopIteration as end:
+            self.status = str(end.value)
+        except KeyboardInterrupt:
+            self.status = "interrupted"
+            raise
+        except BaseException:
+            self._take(events.Error("the program failed", traceback.format_exc()), watch)
+            raise
+        finally:
+            self._take(events.RunEnd(self.status, self.summary()), watch)
+            self.writer.close()
+            self.session.context.notes.close()
+        return self.status
+
+    def summary(self) -> JSON:
+        """The object that `run --json` prints."""
+        totals = self.session.totals
+        return {
+            "run": str(self.writer.directory),
+            "phase": self.start.phase,
+            "model": self.start.model,
+            "seed": self.start.seed,
+            "status": self.status,
+            "turns": totals.turns,
+            "prunes": totals.prunes,
+            "experiments": self.experiments,
+            "tokens": {
+                "system": self.start.system_tokens,
+                "generated": totals.generated,
+                "prefilled": totals.prefilled,
+                "minimum": totals.minimum,
+                "cached_peak": totals.cached_peak,
+            },
+            "tool_calls": {"total": totals.calls, "ok": totals.calls_ok, "malformed": totals.malformed},
+            "audits": totals.audits,
+            "notes": self.session.context.notes.count(),
+            "seconds": round(time.monotonic() - self.began, 2),
+        }
+
+    def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
+        self.writer.write(event)
+        if isinstance(event, events.ExperimentEnd):
+            ended = {"name": event.name, "status": event.status, "turns": event.turns}
+            self.experiments.append({**ended, "tool_calls": event.tool_calls, "reason": event.reason})
+        watch(event)
+
+
+def open_run(phase: PhaseConfig, options: RunOptions, interrupted: Callable[[], bool]) -> Run:
+    """Load the model and open a run of a phase. Raises IntrospectError before anything is written."""
+    tools = tools_of(phase)
+    documents = load_documents(shipped_documents(), documents_of(phase))
+    refuse_unwritable(options.output)
+    loaded = load_model(phase.model)
+    seed = phase.generation.seed if phase.generation.seed is not None else secrets.randbits(31)
+    forced = None
+    if options.forced_from is not None:
+        digest = tokenizer_hash(loaded.tokenizer)
+        forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
+    notes = NoteStore()
+    session = open_session(
+        phase,
+        seed,
+        loaded.model,
+        loaded.prompt_format,
+        loaded.context_length,
+        notes,
+        documents,
+        tools,
+        auditor=StructureAuditor(),
+        forced_replies=forced.token_ids if forced else None,
+    )
+    start = _run_start(phase, session, loaded, options.forced_from)
+    manifest = {**events.to_record(start), "model_path": str(loaded.source.path)}
+    writer = RunWriter.create(options.output, start, manifest)
+    link_latest(writer, options.output)
+    session.context.notes = NoteStore(writer.directory / "notes.sqlite")
+    driver = EngineDriver(Engine(loaded.model), loaded.prompt_format, interrupted)
+    return Run(session, driver, writer, start)
+
+
+def tools_of(phase: PhaseConfig) -> dict[str, Any]:
+    """The tools of a phase. Raises ConfigError for an unknown one, also in an experiment."""
+    tools = tools_named(phase.tools)
+    for experiment in phase.experiments:
+        for name in experiment.tools or ():
+            if name not in tools:
+                raise ConfigError(
+                    f"experiment '{experiment.name}': tool '{name}' is not among the phase's tools"
+                )
+    return tools
+
+
+def documents_of(phase: PhaseConfig) -> tuple[str, ...]:
+    """Ids of every document that the phase or an experiment offers, each once."""
+    listed = [*phase.documents, *(d for e in phase.experiments for d in e.documents or ())]
+    return tuple(dict.fromkeys(listed))
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Raise ConfigError where runs cannot be written, before a model is loaded for minutes."""
+    place = output
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {output}: {place} cannot be written to; choose another directory")
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A digest of the tokenizer's whole definition."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
+
+
+def _run_start(
+    phase: PhaseConfig, session: Session, loaded: LoadedModel, forced_from: str | None
+) -> events.RunStart:
+    import torch
+
+    model = loaded.model
+    parameter = next(model.parameters())
+    environment = {
+        "device": str(parameter.device),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
+        "threads": torch.get_num_threads(),
+        "prefill_chunk": PREFILL_CHUNK,
+        "context_length": loaded.context_length,
+        "model_revision": loaded.source.revision,
+        "weight_hash": loaded.weight_hash,
+        "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
+        "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
+        "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
+    }
+    offset = datetime.now().astimezone().utcoffset()
+    return events.RunStart(
+        schema=events.SCHEMA_VERSION,
+        phase=phase.name,
+        title=phase.title,
+        model=loaded.source.name,
+        seed=session.seed,
+        utc_offset=int(offset.total_seconds() // 60) if offset else 0,
+        system_prompt=session.system_prompt,
+        system_tokens=session.system_tokens,
+        environment=environment,
+        settings=phase.model_dump(mode="json"),
+        forced_from=forced_from,
+    )

@@ -1,0 +1,233 @@
+"""What a run looks like while it goes on: a readable stream, a live line, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from introspect import events
+from introspect.display import one_line, printable
+from introspect.events import JSON, Event
+
+STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "corrupt": "bold red"}
+
+
+class RunView:
+    """Shows events as they come. `quiet` shows warnings and errors only, `verbose` cache and audits too."""
+
+    def __init__(self, console: Console, quiet: bool = False, verbose: bool = False) -> None:
+        self.console = console
+        self.quiet = quiet
+        self.verbose = verbose
+        self._live = (
+            Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        )
+        self._partial = ""
+        self._line = _LiveLine()
+
+    def __enter__(self) -> RunView:
+        if self._live and not self.quiet:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._flush()
+        if self._live and not self.quiet:
+            self._live.stop()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        self._line.take(event)
+        if isinstance(event, events.Token):
+            self._stream(event.text)
+        else:
+            show = _SHOWN.get(type(event))
+            loud = isinstance(event, events.Warning | events.Error)
+            if isinstance(event, events.Generation):
+                self._flush()
+            if show is not None and (loud or not self.quiet):
+                self._flush()
+                show(self, event)
+        if self._live and not self.quiet:
+            self._live.update(self._region())
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a paragraph of foreign text without effect."""
+        self.console.print(Text(printable(text), style=style), soft_wrap=not self.console.is_terminal)
+
+    def _stream(self, text: str) -> None:
+        if self.quiet:
+            return
+        *whole, self._partial = (self._partial + text).split("\n")
+        for line in whole:
+            self.say("  " + line)
+
+    def _flush(self) -> None:
+        if self._partial and not self.quiet:
+            self.say("  " + self._partial)
+        self._partial = ""
+
+    def _region(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._partial:
+            parts.append(Text("  " + printable(self._partial)))
+        parts.append(self._line.text(self.console.width))
+        return Group(*parts)
+
+
+class _LiveLine:
+    """Turn, tokens, tokens per second, cache size and budget, on one line."""
+
+    def __init__(self) -> None:
+        self.experiment = ""
+        self.turn = 0
+        self.sampled = 0
+        self.total = 0
+        self.cached = 0
+        self.budget = 0
+        self.began: float | None = None
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, events.RunStart):
+            memory: Any = event.settings["memory"]
+            self.budget = event.system_tokens + memory["max_conversation_tokens"]
+        elif isinstance(event, events.ExperimentStart):
+            self.experiment, self.turn = event.name, 0
+        elif isinstance(event, events.Token):
+            if self.began is None or event.sampled <= 1:
+                self.began = time.monotonic()
+            self.turn, self.sampled, self.cached = event.turn, event.sampled, event.cached_tokens
+        elif isinstance(event, events.Generation):
+            self.total += len(event.token_ids)
+            self.sampled, self.began = 0, None
+            self.turn = event.turn
+
+    def text(self, width: int) -> Text:
+        seconds = time.monotonic() - self.began if self.began else 0.0
+        rate = f"{(self.sampled - 1) / seconds:5.1f} tok/s" if seconds > 0.05 and self.sampled > 1 else ""
+        parts = [
+            self.experiment or "starting",
+            f"turn {self.turn}",
+            f"{self.total + self.sampled} tokens",
+            rate,
+            f"cache {self.cached} of {self.budget}",
+        ]
+        line = " · ".join(part for part in parts if part)
+        return Text(line[: width - 1], style="black on cyan", no_wrap=True)
+
+
+def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
+    view.console.rule(Text(one_line(f"{event.experiment + 1}. {event.name}")), style="dim")
+    view.say(event.task, "bold")
+
+
+def _user_message(view: RunView, event: events.UserMessage) -> None:
+    if event.kind == "feedback":
+        view.say(f"  → {event.text}", "yellow")
+
+
+def _prune(view: RunView, event: events.Prune) -> None:
+    if event.refused:
+        view.say(f"prune refused: {event.refused}", "yellow")
+        return
+    dropped = f"dropped {event.dropped_turns} turns, kept {event.kept_turns}"
+    shortened = f", shortened {len(event.shortened_messages)} results" if event.shortened_messages else ""
+    saved = f"{event.tokens_before} → {event.tokens_after} tokens"
+    view.say(f"prune: {dropped}{shortened}, {saved}; cache keeps {event.cached_after}", "magenta")
+
+
+def _prefill(view: RunView, event: events.Prefill) -> None:
+    view.console.print()
+    if view.verbose:
+        last = event.start + len(event.token_ids) - 1
+        view.say(
+            f"cache: {event.start} kept, {len(event.token_ids)} prefilled at {event.start}..{last}", "dim"
+        )
+
+
+def _generation(view: RunView, event: events.Generation) -> None:
+    rate = len(event.token_ids) / event.seconds if event.seconds else 0.0
+    note = "" if event.finish_reason == "stop" else f", ended by {event.finish_reason}"
+    forced = ", forced" if event.forced else ""
+    cached = f"{event.cached_tokens} of {event.prompt_tokens} prompt tokens cached"
+    view.say(f"turn {event.turn}: {len(event.token_ids)} tokens, {rate:.0f}/s, {cached}{note}{forced}", "dim")
+
+
+def _tool_result(view: RunView, event: events.ToolResult) -> None:
+    from introspect.tools.context import to_json
+
+    text = to_json(event.result) if event.ok else str(event.result)
+    limit = 10_000 if view.verbose else 3 * view.console.width - 20
+    cut = text if len(text) <= limit else text[:limit] + " …"
+    view.say(f"  {event.function} → {cut}", "cyan" if event.ok else "red")
+
+
+def _audit(view: RunView, event: events.Audit) -> None:
+    if event.codes:
+        view.say(f"AUDIT {event.level} FAILED at turn {event.turn}: {event.detail}", "bold red")
+    elif view.verbose:
+        view.say(f"audit {event.level}: {event.detail}", "dim")
+
+
+def _warning(view: RunView, event: events.Warning) -> None:
+    view.say(f"  {event.code}", "yellow")
+
+
+def _error(view: RunView, event: events.Error) -> None:
+    view.say(f"error: {event.message}", "bold red")
+
+
+def _experiment_end(view: RunView, event: events.ExperimentEnd) -> None:
+    reason = f" ({event.reason})" if event.reason else ""
+    text = f"{event.name}: {event.status} after {event.turns} turns{reason}"
+    view.say(text, STATUS_STYLES.get(event.status, ""))
+
+
+_SHOWN: dict[type, Callable[[RunView, Any], None]] = {
+    events.ExperimentStart: _experiment_start,
+    events.UserMessage: _user_message,
+    events.Prune: _prune,
+    events.Prefill: _prefill,
+    events.Generation: _generation,
+    events.ToolResult: _tool_result,
+    events.Audit: _audit,
+    events.Warning: _warning,
+    events.Error: _error,
+    events.ExperimentEnd: _experiment_end,
+}
+
+
+def show_summary(console: Console, summary: JSON, log: Path) -> None:
+    """The table at the end of a run, and where everything lies."""
+    tokens, calls, audits = summary["tokens"], summary["tool_calls"], summary["audits"]
+    console.rule(style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, right in (("experiment", False), ("status", False), ("turns", True), ("calls", True)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in summary["experiments"]:
+        status = Text(row["status"], style=STATUS_STYLES.get(row["status"], ""))
+        table.add_row(Text(one_line(row["name"])), status, str(row["turns"]), str(row["tool_calls"]))
+    console.print(table)
+    facts = Table.grid(padding=(0, 2))
+    status = Text(summary["status"], style=STATUS_STYLES.get(summary["status"], ""))
+    facts.add_row("status", status + Text(f", seed {summary['seed']}, {summary['seconds']} s"))
+    facts.add_row(
+        "tokens",
+        f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (least {tokens['minimum']})",
+    )
+    facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
+    facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
+    facts.add_row("audits", f"{audits['e0']} e0, {audits['e1']} e1, {audits['failed']} failed")
+    facts.add_row("notes", f"{summary['notes']} saved")
+    console.print(facts)
+    soft = {"soft_wrap": True, "highlight": False}
+    console.print(Text(f"record  {summary['run']}"), **soft)  # type: ignore[arg-type]
+    console.print(Text(f"log     {log}"), **soft)  # type: ignore[arg-type]
+    console.print(Text(f"replay  introspect replay {summary['run']}"), **soft)  # type: ignore[arg-type]
