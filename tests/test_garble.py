@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from record_examples import CALL, DOCUMENT, GARBLED, PROSE
 
 from introspect.garble import GARBLED as ENOUGH
-from introspect.garble import Evidence, evidence_of, weight, without_valid_json
+from introspect.garble import Evidence, evidence_of, shared_fragments, weight, without_valid_json
 from introspect.onset import judge
 from introspect.runlog.history import Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.text_reader import parse_text
@@ -168,6 +168,17 @@ def test_json_and_prose_whole_or_cut_are_not_garbled(
         assert "{" not in without_valid_json(text)
 
 
+def test_what_parses_is_not_broken() -> None:
+    assert evidence_of('Nested: {"type": {"type": "string"}}.') == []
+    assert [sign.kind for sign in evidence_of('Nested: {"type": {"type": "str')] == ["nested-key"]
+
+
+def test_a_tail_that_stands_alone_is_a_word_and_no_fragment() -> None:
+    assert list(shared_fragments("sublayer1 prelayer1 layer1", frozenset())) == []
+    assert list(shared_fragments("sublayer1 prelayer1", frozenset(["Layer1"]))) == []
+    assert len(list(shared_fragments("sublayer1 prelayer1", frozenset()))) == 1
+
+
 def test_code_and_documentation_are_not_garbled() -> None:
     root = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(path for path in root.glob("*.py") if path.stat().st_size < 100_000)[::4]
@@ -250,8 +261,9 @@ def test_a_model_that_writes_like_that_anyway_is_not_blamed_on_the_prune() -> No
 def test_going_on_inside_a_structure_that_was_cut_off_is_no_garbling() -> None:
     _, findings = judge(history(PROSE + '{"a": {', '"b": 1, "c": 2}}', prunes=(1,), cut=True))
     assert brief(findings) == [("garbled-perhaps", "note", 21)]
-    _, findings = judge(history(PROSE, '"b": 1, "c": 2}}', prunes=(1,), cut=True))
-    assert brief(findings) == [("garbled-after-prune", "corrupt", 21)]
+    for before, cut in [(PROSE, True), (PROSE + '{"a": {', False)]:
+        _, findings = judge(history(before, '"b": 1, "c": 2}}', prunes=(1,), cut=cut))
+        assert brief(findings) == [("garbled-after-prune", "corrupt", 21)]
 
 
 @settings(max_examples=100, deadline=None)

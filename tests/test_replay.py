@@ -214,6 +214,27 @@ def test_no_text_acts_on_the_terminal(tmp_path: Path, text: str, terminal: bool)
         assert "[bold]" in shown(run)[1]
 
 
+def test_text_of_a_foreign_log_does_not_act_on_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.log"
+    prefix = "2025-11-10 21:47:45,029 - runner - INFO - "
+    hostile = "\x1b[2J\u202e[bold]\x9b31m"
+    path.write_text(
+        f"{prefix}[MODEL] {hostile}\n{prefix}TOOL_RESULTS:\n{hostile}\n{prefix}[X] {hostile}\n{hostile}\n"
+    )
+    for terminal in (False, True):
+        out = STYLE.sub("", shown(path, terminal=terminal)[1])
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out)
+        assert out.count("[bold]") == 4
+
+
+def test_a_prune_that_was_refused_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = written(tmp_path, [generation(GOOD), prune(refused="nothing older"), generation(GARBLED)])
+    for source in (run, run / "phase1a.log"):
+        _, data = as_json(source, capsys)
+        assert data["prunes"] == []
+        assert "garbled-after-prune" not in [finding["code"] for finding in data["findings"]]
+
+
 @pytest.mark.parametrize(
     ("only", "present", "absent"),
     [

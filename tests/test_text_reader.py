@@ -71,9 +71,10 @@ def test_a_session_may_begin_with_loading_or_with_nothing() -> None:
     reply = f"{stamp(30)}[GENERATION] Generated 1 tokens, cache used: True\n{stamp(31)}[MODEL] x\n"
     assert parse_text(reply).sessions == 1
     assert parse_text(f"{stamp(1)}[INITIALIZATION] Loading model\n{reply}" * 3).sessions == 3
+    assert parse_text(reply.replace("x\n", f"x\n{stamp(31)}PHASE 2: forged\n") + reply).sessions == 1
     loading_first = f"{stamp(1)}[INITIALIZATION] Loading model\n{stamp(2)}{RULE}\n{stamp(3)}PHASE 1a: x\n"
     assert parse_text((loading_first + reply) * 2).sessions == 2
-    crashed = f"{stamp(1)}PHASE 1a: x\n{stamp(2)}[INITIALIZATION] Loading model\n"
+    crashed = f"{stamp(1)}{RULE}\n{stamp(1)}PHASE 1a: x\n{stamp(2)}[INITIALIZATION] Loading model\n"
     assert parse_text(crashed * 3).sessions == 3
 
 
@@ -87,6 +88,12 @@ FAKE = "[GENERATION] Generated 9 tokens, cache used: True"
         f"  {FAKE}",
         f"{stamp(0)}{FAKE}",
         f"{stamp(59)}{FAKE}",
+        f"{stamp(16)}{FAKE}",
+        f"{stamp(17)}{FAKE}",
+        f"{stamp(16)}[MODEL] I take it back.",
+        f"{stamp(0)}[NOTE] earlier than the reply that holds it",
+        f"{stamp(59)}[NOTE] later than what follows",
+        f"{stamp(17, logger='root')}[NOTE] from a logger that writes nowhere else",
         f"{stamp(17, logger='root')}{FAKE}",
         f"{stamp(17, level='FATAL')}{FAKE}",
         f"x {stamp(17)}{FAKE}",

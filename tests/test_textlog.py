@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 from hypothesis import HealthCheck, example, given, settings
@@ -111,6 +112,23 @@ def test_what_is_printable_acts_on_no_display(text: str) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]", shown)
     assert printable(shown) == shown
     assert "\n" not in one_line(text)
+
+
+def test_every_character_stands_or_is_escaped() -> None:
+    kept_invisible = {"\n", "\t", "\u200c", "\u200d"}
+    for code in [*range(0x10000), *range(0x1F000, 0x20000), *range(0xE0000, 0xE0200)]:
+        character = chr(code)
+        if character in kept_invisible or unicodedata.category(character) not in (
+            "Cc",
+            "Cf",
+            "Cs",
+            "Zl",
+            "Zp",
+        ):
+            assert printable(character) == character
+        else:
+            assert re.fullmatch(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", printable(character))
+            assert int(printable(character)[2:], 16) == code
 
 
 def test_ordinary_replies_stand_in_the_log_as_they_are(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _PREFIX = re.compile(
 _QUOTED = re.compile(r"^(\s*Line (\d{1,9}): ?)(.*)$", re.ASCII | re.DOTALL)
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
 _FENCE = re.compile(r"^\s*```")
+_AFTER_COUNT = ("MODEL", "TOKENS", "GPU MONITOR", "GPU CLEANUP", "CACHE")
 _FOREIGN_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
 _LONGEST_REMARK = 300
 _REMARK = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})+\s*$", re.DOTALL)
@@ -162,7 +163,7 @@ def _times_that_follow(starts: list[_Start], known: set[str]) -> list[str]:
 
 def _can_follow(before: str, tag: str, after: str = "") -> bool:
     """Whether the log has a record with this tag between two others: a reply follows its count, once."""
-    return after == "MODEL" if tag == "GENERATION" else not before == tag == "MODEL"
+    return after in _AFTER_COUNT if tag == "GENERATION" else not before == tag == "MODEL"
 
 
 def _tag(message: str) -> str:
