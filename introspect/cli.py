@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,9 @@ import typer
 
 from introspect.errors import IntrospectError
 from introspect.paths import DEFAULT_OUTPUT
+
+_UsageError = typer.BadParameter.__mro__[1]
+"""typer's own base of everything that is wrong with a command line."""
 
 app = typer.Typer(
     name="introspect",
@@ -39,7 +43,7 @@ def _options(
 
 @app.command()
 def run(
-    phase: Annotated[str, typer.Argument(help="A phase name, or the path of a YAML file.", metavar="PHASE")],
+    phase: Annotated[str, typer.Argument(help="A phase name, or the path of a YAML file.")],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.", show_default=False)
     ] = None,
@@ -50,7 +54,8 @@ def run(
     limit: Annotated[int | None, typer.Option(help="Only the first N experiments.", min=1)] = None,
     max_turns: Annotated[int | None, typer.Option(help="Turns per experiment at most.", min=1)] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="dotted.key=value; beats the file.", show_default=False)
+        list[str] | None,
+        typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Parent of run directories.")
@@ -67,7 +72,10 @@ def run(
         bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout; the rest on stderr.")
+        bool,
+        typer.Option(
+            "--json", help="One JSON line on stdout, the rest on stderr.", envvar="INTROSPECT_RUN_JSON"
+        ),
     ] = False,
 ) -> None:
     """Run the experiments of a phase."""
@@ -106,7 +114,9 @@ def replay(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Parent of run directories.")
     ] = DEFAULT_OUTPUT,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_REPLAY_JSON")
+    ] = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
     from introspect.replay import replay_command
@@ -117,17 +127,20 @@ def replay(
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
     try:
-        app(prog_name="introspect")
-    except IntrospectError as error:
+        code = app(prog_name="introspect", standalone_mode=False)
+    except (IntrospectError, _UsageError) as error:
         from introspect.display import one_line
 
-        sys.stderr.write(f"introspect: {one_line(str(error))}\n")
+        message = error.format_message() if isinstance(error, _UsageError) else str(error)
+        sys.stderr.write(f"introspect: {one_line(message)}\n")
         raise SystemExit(2) from None
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has gone: what is left to say must not raise again when the interpreter exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(130) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

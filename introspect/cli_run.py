@@ -64,14 +64,9 @@ def run(
         from introspect.run_command import RunOptions, open_run
 
         opened = open_run(phase, RunOptions(output, limit, forced), interrupts)
-    with interrupts.listening():
-        try:
-            with RunView(console, quiet, verbose) as view:
-                view.show(opened.start)
-                opened.execute(view.show, limit)
-        except KeyboardInterrupt:
-            pass
-    summary = opened.summary()
+    with interrupts.listening(), RunView(console, quiet, verbose) as view:
+        view.show(opened.start)
+        summary = opened.execute(view.show, limit)
     show_summary(console, summary, opened.writer.log_path)
     if as_json:
         sys.stdout.write(json.dumps(summary, ensure_ascii=True) + "\n")

@@ -47,7 +47,9 @@ class CacheCorruption(Exception):
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known names most like `name`, best first; empty where none is close."""
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=most, cutoff=0.5)
+    return [folded[match] for match in close]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

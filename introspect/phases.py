@@ -35,12 +35,10 @@ def load_phase(
     Raises ConfigError with file, line and what to do.
     """
     source = _with_parents(read_yaml(find_phase(phase)), [])
-    where = dict(source.lines)
-    data = source.data
-    for dotted, value in {**_parse_sets(sets), **dict(overrides or {})}.items():
-        _assign(data, dotted, value, source)
-        where.pop(dotted, None)
-    return _validated(data, YamlSource(source.path, data, where))
+    given = {**_parse_sets(sets), **dict(overrides or {})}
+    for dotted, value in given.items():
+        _assign(source.data, dotted, value, source)
+    return _validated(source, given)
 
 
 def find_phase(phase: str) -> Path:
@@ -107,13 +105,14 @@ def _assign(data: dict[str, Any], dotted: str, value: Any, source: YamlSource) -
     place[last] = value
 
 
-def _validated(data: dict[str, Any], source: YamlSource) -> PhaseConfig:
+def _validated(source: YamlSource, given: Mapping[str, Any]) -> PhaseConfig:
     try:
-        return PhaseConfig.model_validate(_tuples(data))
+        return PhaseConfig.model_validate(_tuples(source.data))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{source.where(key)}: {_problem(key, first)}") from None
+        where = "command line" if key in given else source.where(key)
+        raise ConfigError(f"{where}: {_problem(key, first)}") from None
 
 
 def _problem(key: str, error: Any) -> str:

@@ -53,10 +53,10 @@ class Run:
     status: str = "failed"
     began: float = field(default_factory=time.monotonic)
 
-    def execute(self, watch: Callable[[Event], None], limit: int | None) -> str:
-        """Run to the end; every event goes to the record first and then to `watch`. Returns the status.
+    def execute(self, watch: Callable[[Event], None], limit: int | None) -> JSON:
+        """Run to the end; every event goes to the record first and then to `watch`. Returns the summary.
 
-        An interrupt or an error ends the record in good order and is then raised.
+        An interrupt ends the run with status `interrupted`. An error ends the record and is then raised.
         """
         stream = drive(run_phase(self.session, self.session.phase.experiments[:limit]), self.driver)
         try:
@@ -66,15 +66,11 @@ class Run:
             self.status = str(end.value)
         except KeyboardInterrupt:
             self.status = "interrupted"
-            raise
         except BaseException:
             self._take(events.Error("the program failed", traceback.format_exc()), watch)
+            self._finish(watch)
             raise
-        finally:
-            self._take(events.RunEnd(self.status, self.summary()), watch)
-            self.writer.close()
-            self.session.context.notes.close()
-        return self.status
+        return self._finish(watch)
 
     def summary(self) -> JSON:
         """The object that `run --json` prints."""
@@ -100,6 +96,13 @@ class Run:
             "notes": self.session.context.notes.count(),
             "seconds": round(time.monotonic() - self.began, 2),
         }
+
+    def _finish(self, watch: Callable[[Event], None]) -> JSON:
+        summary = self.summary()
+        self._take(events.RunEnd(self.status, summary), watch)
+        self.writer.close()
+        self.session.context.notes.close()
+        return summary
 
     def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
         self.writer.write(event)

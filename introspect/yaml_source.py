@@ -12,6 +12,7 @@ import yaml
 from introspect.errors import ConfigError
 
 MAX_BYTES = 1 << 20
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
@@ -90,6 +91,8 @@ def _refuse_aliases(text: str, path: str) -> None:
 def _build(node: yaml.Node, key: str, source: YamlSource, loader: _Loader) -> Any:
     if key:
         source.lines.setdefault(key, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        raise ConfigError(f"{source.path}:{node.start_mark.line + 1}: the tag {node.tag} is not read")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for name_node, value_node in node.value:

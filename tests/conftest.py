@@ -1,0 +1,151 @@
+"""What tests share: small random models, a tokenizer of bare bytes, sessions with forced replies."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from tiny.tokenizer import train_tokenizer  # noqa: E402
+
+from introspect.config import PhaseConfig  # noqa: E402
+from introspect.driver import EngineDriver, drive  # noqa: E402
+from introspect.events import Event  # noqa: E402
+from introspect.loop import run_phase  # noqa: E402
+from introspect.model.cache_audit import StructureAuditor  # noqa: E402
+from introspect.model.engine import Engine  # noqa: E402
+from introspect.model.prompt_format import ChatML  # noqa: E402
+from introspect.session import Session, open_session  # noqa: E402
+from introspect.tools.note_store import NoteStore  # noqa: E402
+from introspect.tools.registry import tools_named  # noqa: E402
+
+REAL_TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", parent=settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("INTROSPECT_HYPOTHESIS", "default"))
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+def random_model(dtype: torch.dtype = torch.float32, vocabulary: int = 640, layers: int = 2) -> Any:
+    """A small Qwen2 with grouped KV heads; weights from a generator of its own."""
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    )
+    model = Qwen2ForCausalLM(config)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = 0.3 if parameter.ndim > 1 else 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model.to(dtype).eval()
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    return random_model()
+
+
+@pytest.fixture(scope="session")
+def model64() -> Any:
+    return random_model(torch.float64)
+
+
+@pytest.fixture(scope="session")
+def byte_format() -> ChatML:
+    """ChatML over bare bytes: every text re-tokenises to itself."""
+    return ChatML(train_tokenizer([]))
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer() -> Any:
+    if not REAL_TOKENIZER.is_dir():
+        pytest.skip("the real Qwen2.5 tokenizer is not here")
+    return AutoTokenizer.from_pretrained(REAL_TOKENIZER)
+
+
+def a_phase(**changes: Any) -> PhaseConfig:
+    """A small phase with every tool that needs no documents."""
+    base = {
+        "name": "test",
+        "tools": (
+            "get_architecture_summary",
+            "get_layer_names",
+            "get_weight_statistics",
+            "process_text",
+            "get_activation_statistics",
+            "get_attention_patterns",
+            "record_observation",
+            "query_memory",
+        ),
+        "experiments": ({"name": "one", "task": "Look at yourself."},),
+        "system_prompt": {"detail": "brief", "text": "You examine yourself."},
+    }
+    return PhaseConfig.model_validate(base | changes)
+
+
+def call_text(function: str, prose: str = "I look.", **arguments: Any) -> str:
+    """A reply that calls a tool."""
+    call = {"reasoning": "why", "tool_call": {"function": function, "arguments": arguments}}
+    return f"{prose}\n{json.dumps(call)}"
+
+
+DONE = 'All is seen.\n{"reasoning": "done", "complete": true}'
+
+
+def forced_session(
+    model: Any, chat_format: ChatML, phase: PhaseConfig, replies: list[list[str]], **options: Any
+) -> Session:
+    """A session whose replies are the given texts, by experiment and turn."""
+    forced = {
+        (index, turn): (*chat_format.encode(text), chat_format.end_id)
+        for index, texts in enumerate(replies)
+        for turn, text in enumerate(texts, start=1)
+    }
+    return open_session(
+        phase,
+        0,
+        model,
+        chat_format,
+        8192,
+        NoteStore(),
+        {},
+        tools_named(phase.tools),
+        auditor=StructureAuditor(),
+        forced_replies=forced,
+        **options,
+    )
+
+
+def run_session(
+    session: Session, engine: Engine | None = None, planter: Any = None
+) -> tuple[list[Event], str]:
+    """Every event of a session run with an engine, and the status."""
+    driver = EngineDriver(
+        engine or Engine(session.context.model), session.prompt_format, fault_planter=planter
+    )
+    stream = drive(run_phase(session, session.phase.experiments), driver)
+    events: list[Event] = []
+    try:
+        while True:
+            events.append(next(stream))
+    except StopIteration as end:
+        return events, end.value

@@ -1,0 +1,196 @@
+"""The cache against recomputation: whatever is done to it, it gives what no cache gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import random_model
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from transformers import DynamicCache
+
+from introspect.model.cache_audit import check_structure
+from introspect.model.engine import Engine
+from introspect.model.kv_cache import MIN_CAPACITY, KVCache
+
+MODEL = random_model(torch.float64)
+TOLERANCE = 1e-9
+"""fp64, sdpa, any chunk schedule: largest difference of logits."""
+
+ids_lists = st.lists(st.integers(0, 639), min_size=1, max_size=24)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), ids_lists),
+        st.tuples(st.just("generate"), st.integers(1, 5)),
+        st.tuples(st.just("prune"), st.floats(0, 1), st.floats(0, 1)),
+        st.tuples(st.just("rollback"), st.floats(0, 1)),
+        st.tuples(st.just("fork"), st.booleans()),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+def recomputed(model: Any, token_ids: list[int]) -> torch.Tensor:
+    """Logits of the last position without any cache of ours; `[vocabulary]`."""
+    ids = torch.tensor([token_ids])
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, -1]
+
+
+def changed(step: tuple[Any, ...], ids: list[int], prefix: int) -> list[int]:
+    """The ids that the conversation has after a step, kept independently of any cache."""
+    if step[0] == "append":
+        return ids + step[1]
+    if step[0] == "prune":
+        body = ids[prefix:]
+        first, last = sorted(int(share * len(body)) for share in step[1:])
+        return ids[:prefix] + body[:first] + body[last:]
+    if step[0] == "rollback":
+        return ids[: prefix + int(step[1] * (len(ids) - prefix))]
+    return ids
+
+
+@given(prefix=ids_lists, chunk=st.sampled_from([1, 3, 8, 512]), steps=steps)
+@settings(max_examples=60)
+def test_cached_logits_equal_recomputed_ones(prefix: list[int], chunk: int, steps: list[Any]) -> None:
+    engine = Engine(MODEL, prefill_chunk=chunk)
+    branches = [(engine.new_cache(), list(prefix))]
+    for step in steps:
+        cache, ids = branches[-1]
+        if step[0] == "fork":
+            branches.append((cache.fork(), list(ids)))
+            if step[1]:
+                branches.reverse()
+            continue
+        if step[0] == "generate":
+            for _ in range(step[1]):
+                ids = [*ids, int(engine.prefill(cache, ids).logits.argmax())]
+        ids = changed(step, ids, len(prefix))
+        branches[-1] = (cache, ids)
+        logits = engine.prefill(cache, ids).logits
+        assert (logits - recomputed(MODEL, ids)).abs().max() < TOLERANCE
+        assert check_structure(cache, ids) == []
+    for cache, ids in branches:
+        assert (engine.prefill(cache, ids).logits - recomputed(MODEL, ids)).abs().max() < TOLERANCE
+
+
+@given(shared=ids_lists, left=ids_lists, right=ids_lists)
+@settings(max_examples=30)
+def test_a_fork_does_not_disturb_the_other(shared: list[int], left: list[int], right: list[int]) -> None:
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, shared + left)
+    before = cache.state_digest()
+    other = cache.fork()
+    engine.prefill(other, shared + right)
+    engine.prefill(other, shared[:1] + right)
+    assert cache.state_digest() == before
+    assert cache.token_ids == shared + left
+
+
+def test_a_fork_copies_nothing_until_it_must() -> None:
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, [1, 2, 3])
+    other = cache.fork()
+    assert other.layers[0].keys.data_ptr() == cache.layers[0].keys.data_ptr()
+    engine.prefill(other, [1, 2, 3, 4])
+    assert other.layers[0].keys.data_ptr() == cache.layers[0].keys.data_ptr()
+    engine.prefill(cache, [1, 2, 3, 5])
+    assert other.layers[0].keys.data_ptr() != cache.layers[0].keys.data_ptr()
+    assert other.token_ids == [1, 2, 3, 4]
+
+
+def test_a_prune_copies_no_tensor_of_the_prefix() -> None:
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(100)))
+    place = cache.layers[0].keys.data_ptr()
+    engine.prefill(cache, [*range(40), *range(80, 100)])
+    assert cache.layers[0].keys.data_ptr() == place
+
+
+@pytest.mark.parametrize("length", [MIN_CAPACITY - 1, MIN_CAPACITY, MIN_CAPACITY + 1, 2 * MIN_CAPACITY])
+def test_buffers_grow_at_their_edge(length: int) -> None:
+    engine = Engine(MODEL, prefill_chunk=100)
+    cache = engine.new_cache()
+    ids = [i % 640 for i in range(length)]
+    engine.prefill(cache, ids)
+    logits = engine.prefill(cache, [*ids, 7]).logits
+    assert (logits - recomputed(MODEL, [*ids, 7])).abs().max() < TOLERANCE
+
+
+def test_an_interrupted_pass_leaves_nothing_behind() -> None:
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, [1, 2, 3])
+
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = MODEL.model.layers[1].register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        engine.prefill(cache, [1, 2, 3, 4, 5])
+    handle.remove()
+    assert cache.lengths() == [5, 3]
+    logits = engine.prefill(cache, [1, 2, 3, 9]).logits
+    assert (logits - recomputed(MODEL, [1, 2, 3, 9])).abs().max() < TOLERANCE
+
+
+def test_truncating_to_what_is_not_cached_is_refused() -> None:
+    cache = KVCache(2)
+    with pytest.raises(ValueError, match="cannot truncate"):
+        cache.truncate(1)
+
+
+def test_two_prompts_of_equal_length_differ_after_a_prune() -> None:
+    engine = Engine(MODEL)
+    kept = list(range(50, 60))
+    logits = []
+    for system in ([1, 2, 3, 4], [5, 6, 7, 8]):
+        cache = engine.new_cache()
+        engine.prefill(cache, [*system, *range(20), *kept])
+        logits.append(engine.prefill(cache, system + kept).logits)
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+class OriginalCache:
+    """The defect that the project was founded on: the stored prefix is handed out by reference, its length is
+    the one noted when it was stored, and the mask is as long as that says."""
+
+    def __init__(self, prefix: list[int]) -> None:
+        self.stored = DynamicCache(config=MODEL.config)
+        self.prefix = prefix
+        with torch.no_grad():
+            MODEL(input_ids=torch.tensor([prefix]), past_key_values=self.stored)
+        self.noted_length = len(prefix)
+
+    def logits(self, conversation: list[int]) -> torch.Tensor:
+        length = self.noted_length + len(conversation)
+        with torch.no_grad():
+            return MODEL(
+                input_ids=torch.tensor([conversation]),
+                past_key_values=self.stored,
+                attention_mask=torch.ones((1, length), dtype=torch.long),
+                position_ids=torch.arange(self.noted_length, length).unsqueeze(0),
+            ).logits[0, -1]
+
+
+distinct = st.lists(st.integers(0, 639), min_size=8, max_size=24, unique=True)
+
+
+@given(prefix=distinct, first=distinct, kept=distinct)
+@settings(max_examples=20)
+def test_the_original_bug_fails_the_same_comparison(
+    prefix: list[int], first: list[int], kept: list[int]
+) -> None:
+    # The short mask shows the oldest slots: where those happen to repeat what was kept, nothing is wrong.
+    assume(first[: len(kept)] != kept)
+    original = OriginalCache(prefix)
+    before = original.logits(first)
+    assert (before - recomputed(MODEL, prefix + first)).abs().max() < TOLERANCE
+    after = original.logits(kept)
+    assert (after - recomputed(MODEL, prefix + kept)).abs().max() > 1e6 * TOLERANCE

@@ -1,0 +1,168 @@
+"""The prompt format against the model's own template, and against content that would be control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny.tokenizer import train_tokenizer
+
+from introspect.errors import ModelError
+from introspect.model.prompt_format import ChatML, Prompt, prompt_format_for
+from introspect.transcript import Transcript
+
+BYTES = ChatML(train_tokenizer([]))
+contents = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+edges = st.sampled_from(["", "\n", "\n\n", " ", "  \n"])
+spaced = st.builds(lambda a, text, b: a + text + b, edges, contents, edges)
+conversations = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), spaced), min_size=1, max_size=5)
+
+
+def transcript_of(chat_format: ChatML, conversation: list[tuple[str, str]]) -> Transcript:
+    transcript = Transcript()
+    for role, text in conversation:
+        if role == "assistant":
+            transcript = transcript.append("reply", text, reply_ids=chat_format.encode(text))
+        else:
+            transcript = transcript.append("tool_result", text)
+    return transcript
+
+
+def template_ids(tokenizer: Any, system: str, conversation: list[tuple[str, str]]) -> list[int]:
+    messages = [{"role": "system", "content": system}, *({"role": r, "content": c} for r, c in conversation)]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def retokenises(chat_format: ChatML, conversation: list[tuple[str, str]]) -> bool:
+    """Whether each reply has, in its place after the header, the ids that it has alone."""
+    header = chat_format.encode("assistant\n")
+    return all(
+        chat_format.encode("assistant\n" + text) == (*header, *chat_format.encode(text))
+        for role, text in conversation
+        if role == "assistant"
+    )
+
+
+def without_control(tokenizer: Any, conversation: list[tuple[str, str]]) -> bool:
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    return not any(token in text for token in added for _, text in conversation)
+
+
+@given(system=contents, conversation=conversations)
+def test_ids_are_those_of_the_template_for_bytes(system: str, conversation: list[tuple[str, str]]) -> None:
+    rendered = BYTES.render(system, transcript_of(BYTES, conversation).window())
+    assert list(rendered.token_ids) == template_ids(BYTES.tokenizer, system, conversation)
+
+
+def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
+    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    compared = 0
+
+    @given(system=spaced, conversation=conversations)
+    @settings(max_examples=150)
+    def check(system: str, conversation: list[tuple[str, str]]) -> None:
+        nonlocal compared
+        if not (retokenises(chat_format, conversation) and without_control(real_tokenizer, conversation)):
+            return
+        compared += 1
+        rendered = chat_format.render(system, transcript_of(chat_format, conversation).window())
+        assert list(rendered.token_ids) == template_ids(real_tokenizer, system, conversation)
+
+    check()
+    assert compared > 30
+
+
+@pytest.mark.parametrize("newlines", ["\n", "\n\n", " \n", "  "])
+def test_leading_white_space_of_a_task_is_as_the_template_has_it(real_tokenizer: Any, newlines: str) -> None:
+    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    conversation = [("user", f"{newlines}Look.{newlines}")]
+    rendered = chat_format.render("S", transcript_of(chat_format, conversation).window())
+    assert list(rendered.token_ids) == template_ids(real_tokenizer, "S", conversation)
+
+
+def assert_no_added_token(chat_format: ChatML, prompt: Prompt) -> None:
+    position = 0
+    for span in prompt.spans:
+        ids = prompt.token_ids[position : position + span.length]
+        if span.source != "template":
+            assert not set(ids) & chat_format.added_ids
+        position += span.length
+    assert position == len(prompt.token_ids)
+
+
+def test_no_added_token_comes_out_of_content(real_tokenizer: Any) -> None:
+    for tokenizer in (real_tokenizer, BYTES.tokenizer):
+        chat_format = ChatML(tokenizer)
+        for token in tokenizer.added_tokens_decoder.values():
+            for text in (
+                token.content,
+                f"a{token.content}b",
+                f"{token.content}\n{token.content}",
+                f" {token.content} ",
+            ):
+                transcript = Transcript().append("task", text).append("tool_result", text)
+                prompt = chat_format.render(text, transcript.window())
+                assert_no_added_token(chat_format, prompt)
+                assert chat_format.decode(chat_format.encode(text)) == text
+
+
+pieces = st.sampled_from(["<|im_end|>", "<|im_start|>", "<tool_call>", "<|", "im_", "|>", "\n", "x"])
+
+
+@given(text=st.lists(pieces, max_size=8).map("".join))
+def test_no_control_token_comes_out_of_pieces_of_it(text: str) -> None:
+    transcript = Transcript().append("task", text)
+    assert_no_added_token(BYTES, BYTES.render(text, transcript.window()))
+
+
+def test_a_sampled_control_token_stays_what_was_sampled(real_tokenizer: Any) -> None:
+    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    call = real_tokenizer.convert_tokens_to_ids("<tool_call>")
+    transcript = Transcript().append("task", "x").append("reply", "<tool_call>", reply_ids=(call,))
+    assert call in chat_format.render("s", transcript.window()).token_ids
+    assert chat_format.decode((call,)) == "<tool_call>"
+
+
+def test_spans_tell_header_from_content(real_tokenizer: Any) -> None:
+    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    transcript = Transcript().append("task", "\nHello")
+    prompt = chat_format.render("S", transcript.window())
+    sources = [span.source for span in prompt.spans]
+    assert sources == ["template", "system", "template", "template", "user", "template", "template"]
+    # "user" and the newline that it shares with the content: the shared id counts as content.
+    assert prompt.spans[4].length == len(real_tokenizer("\n\nHello")["input_ids"])
+
+
+def test_no_default_system_prompt_is_injected(real_tokenizer: Any) -> None:
+    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt = chat_format.render("Mine.", Transcript().append("task", "Hello").window())
+    assert chat_format.decode(prompt.token_ids).count("<|im_start|>system") == 1
+    assert "Alibaba" not in chat_format.decode(prompt.token_ids)
+
+
+def test_the_tiny_template_injects_a_default_system_prompt() -> None:
+    text = BYTES.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert text.startswith("<|im_start|>system\n") and text.count("<|im_start|>") == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages[0].content }}", "not ChatML"),
+        (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}",
+            "not ChatML",
+        ),
+        ("{{ raise_exception('no') }}", "fails"),
+        (None, "no chat template"),
+    ],
+)
+def test_other_templates_are_refused_with_the_difference(template: str | None, said: str) -> None:
+    tokenizer = train_tokenizer([])
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=said) as raised:
+        prompt_format_for(tokenizer, "some/model")
+    assert "\n" not in str(raised.value) and "some/model" in str(raised.value)

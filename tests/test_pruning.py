@@ -1,0 +1,116 @@
+"""Pruning: what `plan_prune` guarantees, for any conversation."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from introspect.config import MemoryConfig
+from introspect.pruning import plan_prune
+from introspect.tools.shortening import result_message, shorten_message
+from introspect.transcript import Transcript
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def count(transcript: Transcript) -> int:
+    return sum(words(message.text) + 3 for message in transcript.window())
+
+
+def shorten(text: str, budget: int) -> str:
+    return shorten_message(text, budget, words)
+
+
+turn_sizes = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 400)), min_size=1, max_size=9)
+memories = st.builds(
+    MemoryConfig,
+    max_conversation_tokens=st.integers(30, 600),
+    max_turns=st.integers(1, 6),
+    keep_recent_turns=st.integers(1, 4),
+)
+
+
+def conversation(sizes: list[tuple[int, int]]) -> Transcript:
+    transcript = Transcript().append("task", "do this and that")
+    for i, (reply, result) in enumerate(sizes):
+        transcript = transcript.append("reply", "w " * reply, reply_ids=(1,) * reply, function="look")
+        text = result_message("look", True, {"turn": i, "items": ["word"] * result})
+        transcript = transcript.append("tool_result", text, function="look")
+    return transcript
+
+
+@given(sizes=turn_sizes, memory=memories, since=st.integers(0, 9), notes=st.integers(0, 5))
+def test_a_prune_keeps_its_promises(
+    sizes: list[tuple[int, int]], memory: MemoryConfig, since: int, notes: int
+) -> None:
+    transcript = conversation(sizes)
+    plan = plan_prune(transcript, since, memory, notes, count, shorten)
+    due = count(transcript) > memory.max_conversation_tokens or since >= memory.max_turns
+    assert (plan is None) == (not due)
+    if plan is None:
+        return
+    window = plan.transcript.window()
+    assert window[0] == transcript.messages[0]
+    assert window[0].role == "user"
+    if plan.refused:
+        assert plan.transcript is transcript and plan.dropped_messages == ()
+        return
+    assert count(plan.transcript) < count(transcript)
+    kept = [message.number for message in window if message.number > 0]
+    assert kept == list(range(len(transcript.messages) - len(kept), len(transcript.messages)))
+    assert len(plan.transcript.turns()) >= min(memory.keep_recent_turns, len(sizes))
+    assert all(turn[0].kind == "reply" and len(turn) == 2 for turn in plan.transcript.turns())
+    if plan.dropped_messages:
+        assert window[1].kind == "memory_note" and "look" in window[1].text
+    for message in window:
+        if message.kind == "tool_result":
+            json.loads(message.text.partition("\n")[2])
+
+
+@given(sizes=turn_sizes, memory=memories)
+def test_after_a_prune_the_window_fits_or_cannot(sizes: list[tuple[int, int]], memory: MemoryConfig) -> None:
+    transcript = conversation(sizes)
+    plan = plan_prune(transcript, 0, memory, 0, count, shorten)
+    assume(plan is not None)
+    assert plan is not None
+    if count(plan.transcript) > memory.max_conversation_tokens:
+        # What is left is the task, the note, the replies to keep and results already shortened.
+        assert len(plan.transcript.turns()) <= max(memory.keep_recent_turns, 1) or plan.refused
+
+
+def test_one_huge_result_is_shortened_and_not_pruned_around() -> None:
+    transcript = conversation([(5, 5), (5, 3000)])
+    memory = MemoryConfig(max_conversation_tokens=400, max_turns=5, keep_recent_turns=2)
+    plan = plan_prune(transcript, 2, memory, 0, count, shorten)
+    assert plan is not None and plan.refused is None
+    assert plan.dropped_messages == () and len(plan.shortened_messages) == 1
+    assert count(plan.transcript) <= 400
+    shortened = plan.transcript.window()[-1].text
+    assert "items_left_out" in shortened
+    again = plan_prune(plan.transcript, 2, memory, 0, count, shorten)
+    assert again is None
+
+
+def test_nothing_to_drop_is_refused_with_a_reason() -> None:
+    transcript = conversation([(5, 5), (5, 5)])
+    memory = MemoryConfig(max_conversation_tokens=5000, max_turns=2, keep_recent_turns=2)
+    plan = plan_prune(transcript, 2, memory, 0, count, shorten)
+    assert plan is not None and plan.refused == "nothing older than the turns to keep"
+
+
+def test_the_note_counts_what_has_left_over_all_prunes() -> None:
+    memory = MemoryConfig(max_conversation_tokens=5000, max_turns=1, keep_recent_turns=1)
+    transcript = conversation([(20, 20)] * 3)
+    plan = plan_prune(transcript, 1, memory, 2, count, shorten)
+    assert plan is not None
+    assert plan.transcript.memory_note == (
+        "MEMORY: older turns were dropped: look 2. query_memory has 2 saved notes."
+    )
+    longer = plan.transcript.append("reply", "w " * 20, reply_ids=(1,), function="see")
+    longer = longer.append("tool_result", result_message("see", True, {}), function="see")
+    plan = plan_prune(longer, 1, memory, 2, count, shorten)
+    assert plan is not None and "look 3." in plan.transcript.memory_note

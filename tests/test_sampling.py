@@ -1,0 +1,64 @@
+"""Sampling against the probabilities that numpy computes, and its independence of everything global."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from introspect.model.sampling import GreedySampler, NucleusSampler, reply_seed, sampler_for
+
+LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0, -4.0])
+
+
+def nucleus(logits: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
+    """Probabilities after temperature and top-p, the obvious way."""
+    scaled = logits / temperature
+    p = np.exp(scaled - scaled.max())
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")
+    size = int(np.searchsorted(np.cumsum(p[order]), top_p)) + 1
+    kept = np.zeros_like(p)
+    kept[order[:size]] = p[order[:size]]
+    return kept / kept.sum()
+
+
+@given(temperature=st.sampled_from([0.5, 1.0, 2.0]), top_p=st.sampled_from([0.3, 0.8, 0.95, 1.0]))
+def test_frequencies_are_those_of_the_nucleus(temperature: float, top_p: float) -> None:
+    sampler = NucleusSampler(temperature, top_p, seed=7)
+    counts = np.zeros(len(LOGITS))
+    for _ in range(4000):
+        counts[sampler.choose(LOGITS)] += 1
+    expected = nucleus(LOGITS.double().numpy(), temperature, top_p)
+    assert np.abs(counts / counts.sum() - expected).max() < 0.04
+    assert counts[expected == 0].sum() == 0
+
+
+def test_a_large_vocabulary_gives_the_same_nucleus() -> None:
+    """More candidates than are sorted at first: the rest is sorted when they do not reach top-p."""
+    generator = torch.Generator().manual_seed(1)
+    flat = torch.rand(5000, generator=generator) * 0.01
+    drawn = {NucleusSampler(1.0, 0.9, seed).choose(flat) for seed in range(200)}
+    expected = nucleus(flat.double().numpy(), 1.0, 0.9)
+    assert all(expected[i] > 0 for i in drawn) and len(drawn) > 150
+
+
+def test_the_global_generator_is_neither_used_nor_changed() -> None:
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    first = [NucleusSampler(1.0, 1.0, 5).choose(LOGITS) for _ in range(5)]
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(99)
+    assert [NucleusSampler(1.0, 1.0, 5).choose(LOGITS) for _ in range(5)] == first
+
+
+def test_seeds_of_replies_differ_and_are_stable() -> None:
+    seeds = {reply_seed(s, e, t) for s in range(5) for e in range(5) for t in range(20)}
+    assert len(seeds) == 500
+    assert reply_seed(0, 0, 1) == 3857964456596338571
+
+
+def test_temperature_zero_is_greedy() -> None:
+    assert isinstance(sampler_for(0.0, 0.5, 1), GreedySampler)
+    assert GreedySampler().choose(LOGITS) == 0
