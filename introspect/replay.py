@@ -36,9 +36,13 @@ _LONGEST_WAIT = 3600.0
 
 @dataclass(frozen=True)
 class Replay:
-    """A record with what was found in it. `suspects` are the lines of garbled generations."""
+    """A record with what was found in it. `source` is as it was given, `path` the file that it means.
+
+    `suspects` are the lines of garbled generations.
+    """
 
     source: str
+    path: Path
     history: History
     suspects: frozenset[int]
     findings: tuple[Finding, ...]
@@ -52,6 +56,7 @@ class Replay:
         """The object that `replay --json` prints."""
         return {
             "source": self.source,
+            "path": str(self.path),
             "format": self.history.format,
             "records": self.history.records,
             "sessions": self.history.sessions,
@@ -84,7 +89,7 @@ def load(source: str, output: Path) -> Replay:
     history = history_of_events(path) if is_event_log(path) else read_text(path)
     suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
-    return Replay(str(path), history, frozenset(suspects), tuple(findings))
+    return Replay(source, path, history, frozenset(suspects), tuple(findings))
 
 
 def show(

@@ -62,16 +62,8 @@ def test_the_document_gives_what_the_contract_shows(
     path.write_text(DOCUMENT, encoding="utf-8")
     code, data = as_json(path, capsys)
     assert code == CORRUPT
-    assert list(data) == [
-        "source",
-        "format",
-        "records",
-        "sessions",
-        "generations",
-        "prunes",
-        "findings",
-        "verify",
-    ]
+    assert set(data) >= {"records", "generations", "prunes", "findings"}
+    assert (data["source"], data["path"]) == (str(path), str(path))
     assert (data["format"], data["sessions"], data["verify"]) == ("text", 1, None)
     first, second = data["generations"]
     assert first | {"text": ""} == {
