@@ -25,18 +25,26 @@ EXIT_CODES = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
 
 
 class _Interrupts:
-    """Notes the first SIGINT or SIGTERM, so that it takes effect between tokens; the second is at once."""
+    """Notes the first SIGINT or SIGTERM, so that it takes effect between tokens; the second is at once.
+
+    While `loading` there is no record to end in good order, and the first is at once too.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.loading = True
 
     def __call__(self) -> bool:
         return self.signal is not None
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        again, self.signal = self.signal is not None, number
+        if again or self.loading:
             raise KeyboardInterrupt
-        self.signal = number
+
+    @property
+    def exit_code(self) -> int:
+        return 143 if self.signal == signal.SIGTERM else 130
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -60,19 +68,24 @@ def run(
     """Run a phase and return the exit code of the contract. Raises IntrospectError before a run exists."""
     console = Console(stderr=as_json, highlight=False)
     interrupts = _Interrupts()
-    with _loading(console, phase.model.id, quiet):
-        from introspect.run_command import RunOptions, open_run
+    with interrupts.listening():
+        try:
+            with _loading(console, phase.model.id, quiet):
+                from introspect.run_command import RunOptions, open_run, prepare
 
-        opened = open_run(phase, RunOptions(output, limit, forced), interrupts)
-    with interrupts.listening(), RunView(console, quiet, verbose) as view:
-        view.show(opened.start)
-        summary = opened.execute(view.show, limit)
+                options = RunOptions(output, limit, forced)
+                loaded = prepare(phase, options)
+        except KeyboardInterrupt:
+            return interrupts.exit_code
+        interrupts.loading = False
+        opened = open_run(phase, options, loaded, interrupts)
+        with RunView(console, quiet, verbose) as view:
+            view.show(opened.start)
+            summary = opened.execute(view.show, limit)
     show_summary(console, summary, opened.writer.log_path)
     if as_json:
         sys.stdout.write(json.dumps(summary, ensure_ascii=True) + "\n")
-    if opened.status == "interrupted":
-        return 143 if interrupts.signal == signal.SIGTERM else 130
-    return EXIT_CODES[opened.status]
+    return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
 def dry_run(phase: PhaseConfig, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from introspect.runlog.sources import find_source
 
 @dataclass(frozen=True)
 class ForcedReplies:
-    """Ids by (experiment, turn); `retokenised` where they were encoded from the texts of another tokenizer."""
+    """Ids by (experiment, turn); `retokenised` where the record is of another tokenizer."""
 
     source: str
     token_ids: dict[tuple[int, int], tuple[int, ...]]

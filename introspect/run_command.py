@@ -112,12 +112,20 @@ class Run:
         watch(event)
 
 
-def open_run(phase: PhaseConfig, options: RunOptions, interrupted: Callable[[], bool]) -> Run:
-    """Load the model and open a run of a phase. Raises IntrospectError before anything is written."""
+def prepare(phase: PhaseConfig, options: RunOptions) -> LoadedModel:
+    """Check everything that can be checked at once, then load the model. Raises IntrospectError."""
+    tools_of(phase)
+    load_documents(shipped_documents(), documents_of(phase))
+    refuse_unwritable(options.output)
+    return load_model(phase.model)
+
+
+def open_run(
+    phase: PhaseConfig, options: RunOptions, loaded: LoadedModel, interrupted: Callable[[], bool]
+) -> Run:
+    """Open a run of a phase on a loaded model. Raises IntrospectError before anything is written."""
     tools = tools_of(phase)
     documents = load_documents(shipped_documents(), documents_of(phase))
-    refuse_unwritable(options.output)
-    loaded = load_model(phase.model)
     seed = phase.generation.seed if phase.generation.seed is not None else secrets.randbits(31)
     forced = None
     if options.forced_from is not None:

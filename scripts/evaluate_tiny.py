@@ -25,7 +25,7 @@ from tiny.invention import scrambled_tools
 from introspect import events
 from introspect.phases import load_phase
 from introspect.replay import load
-from introspect.run_command import RunOptions, open_run
+from introspect.run_command import RunOptions, open_run, prepare
 from introspect.tools.parsing import Unusable, parse_reply
 
 SCRAMBLE_SEEDS = 700_000
@@ -41,7 +41,8 @@ def evaluate_run(task: tuple[str, str, int, bool, float | None]) -> Counter[str]
         overrides["generation.temperature"] = temperature
     counts: Counter[str] = Counter()
     with TemporaryDirectory() as folder:
-        run = open_run(load_phase(phase, overrides), RunOptions(Path(folder)), lambda: False)
+        settings, options = load_phase(phase, overrides), RunOptions(Path(folder))
+        run = open_run(settings, options, prepare(settings, options), lambda: False)
         if scrambled:
             rng = random.Random(SCRAMBLE_SEEDS + seed)
             run.session.all_tools = scrambled_tools(run.session.all_tools, rng)

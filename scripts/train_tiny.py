@@ -67,7 +67,8 @@ def make_tokenizer(runs: int = 400) -> Any:
         for seed in range(TOKENIZER_SEEDS, TOKENIZER_SEEDS + runs)
         for row in rows(bare, random.Random(seed), tokens_per_token=3)
     ]
-    return train_tokenizer(part for text in texts for part in re.split(r"<\|im_start\|>|<\|im_end\|>", text))
+    parts = (part for text in texts for part in re.split(r"<\|im_(?:start|end)\|>", text))
+    return train_tokenizer(parts)
 
 
 class Trainer:

@@ -172,7 +172,7 @@ def test_a_hostile_result_stays_content(model: Any, byte_format: ChatML) -> None
 
 
 class OriginalBug:
-    """Feeds the whole prompt again on top of what the cache holds, as the original did from its second turn."""
+    """Feeds the whole prompt again on top of what is cached, as the original did from its second turn."""
 
     code = "history-duplicated"
 

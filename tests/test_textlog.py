@@ -165,6 +165,13 @@ def test_a_cache_that_held_nothing_was_not_used() -> None:
     assert str(first) == "[GENERATION] Generated 3 tokens, cache used: False"
 
 
+def test_a_reply_that_was_cut_is_told_and_read_back(tmp_path: Path) -> None:
+    replies = [generation("a", finish_reason="length"), generation("b", 2)]
+    log = log_of(written(tmp_path, replies))
+    assert " - WARNING - Generation truncated at token limit (400 tokens)\n" in log
+    assert [seen.cut for seen in parse_text(log).generations] == [True, False]
+
+
 def test_a_prune_that_was_refused_drops_nothing_in_the_log(tmp_path: Path) -> None:
     refused = prune(dropped_messages=(), dropped_turns=0, refused="nothing older")
     log = log_of(written(tmp_path, [generation("a"), refused, generation("b"), prune(), generation("c")]))

@@ -12,7 +12,6 @@ import torch
 from conftest import random_model
 from safetensors.numpy import load_file
 
-from introspect.errors import ToolError
 from introspect.model.prompt_format import ChatML
 from introspect.tools.attention import attention_weights
 from introspect.tools.base import Tool
@@ -189,7 +188,7 @@ def test_reading_on_reaches_every_line_once(context: ToolContext) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("get_weight_statistics", {"layer_name": "model.layers.0.mlp.up_prj"}, "nearest: model.layers.0.mlp.up_proj"),
+        ("get_weight_statistics", {"layer_name": "model.layers.0.mlp.up_prj"}, "nearest: model.layers.0"),
         ("get_weight_statistics", {"layer_name": "a,b"}, "several names"),
         ("get_weight_statistics", {"layer_name": "*.mlp"}, "matches 2 layers"),
         ("get_weight_statistics", {"layer_name": "<layer_name>"}, "placeholder"),
@@ -197,16 +196,20 @@ def test_reading_on_reaches_every_line_once(context: ToolContext) -> None:
         ("get_weight_statistics", {}, "'layer_name' is missing"),
         ("get_weight_statistic", {}, "did you mean 'get_weight_statistics'"),
         ("get_activation_statistics", {"layer_name": "model.layers.0"}, "call process_text first"),
-        ("get_attention_patterns", {"layer_name": "model.layers.0.self_attn", "head_idx": "first"}, "head_idx"),
+        ("get_attention_patterns", {"layer_name": "lm_head", "head_idx": "first"}, "head_idx"),
         ("process_text", {"text": "", "layer_names": ["model.layers.0"]}, "text is empty"),
         ("process_text", {"text": "x", "layer_names": []}, "layer_names is empty"),
         ("process_text", {"text": "x" * 300, "layer_names": ["model.layers.0"]}, "at most 256"),
-        ("record_observation", {"obs_type": "a", "category": "b", "description": " "}, "description is empty"),
-        ("record_observation", {"obs_type": "a", "category": "b", "description": "c", "importance": 11}, "1 to 10"),
+        ("record_observation", {"obs_type": "a", "category": "b", "description": " "}, "is empty"),
+        (
+            "record_observation",
+            {"obs_type": "a", "category": "b", "description": "c", "importance": 11},
+            "1 to 10",
+        ),
         ("read_heritage_document", {"document": "../../etc/passwd"}, "no document is called"),
         ("read_heritage_document", {"document": "waves", "start_line": 101}, "has lines 1 to 100"),
     ],
-)  # fmt: skip
+)
 def test_errors_say_what_to_change(context: ToolContext, name: str, arguments: Any, said: str) -> None:
     outcome = execute(ALL_TOOLS, context, CallRequest(name, arguments, ""))
     assert not outcome.ok and said in outcome.result and outcome.traceback is None
@@ -224,19 +227,11 @@ def test_a_tool_that_breaks_answers_and_leaves_a_traceback(context: ToolContext)
 
 
 def test_notes_are_found_newest_first_and_never_twice(context: ToolContext) -> None:
+    fields = {"obs_type": "finding", "category": "Weights", "tags": ["A"]}
     for i in range(3):
-        saved = call(
-            context,
-            "record_observation",
-            obs_type="finding",
-            category="Weights",
-            description=f"n {i}",
-            tags=["A"],
-        )
+        saved = call(context, "record_observation", **(fields | {"description": f"n {i}"}))
         assert saved == {"saved": True, "note_id": i + 1, "notes": i + 1}
-    again = call(
-        context, "record_observation", obs_type="finding", category="Weights", description="n 1", tags=["A"]
-    )
+    again = call(context, "record_observation", **(fields | {"description": "n 1"}))
     assert again == {"saved": True, "note_id": 2, "notes": 3}
     found = call(context, "query_memory", category="weights")
     assert [note["description"] for note in found["notes"]] == ["n 2", "n 1", "n 0"]

@@ -113,10 +113,14 @@ def _(event: ev.Prefill) -> list[Message]:
 @messages.register
 def _(event: ev.Generation) -> list[Message]:
     count, used = len(event.token_ids), event.cached_tokens > 0
-    return [
+    reply = [
         _info("GENERATION", f"Generated {count} tokens, cache used: {used}"),
         _info("MODEL", printable(event.text)),
     ]
+    if event.finish_reason == "length":
+        cut = f"Generation truncated at token limit ({event.max_new_tokens} tokens)"
+        reply.append(Message("WARNING", "", cut))
+    return reply
 
 
 @messages.register
@@ -164,7 +168,8 @@ def _(event: ev.Audit) -> list[Message]:
 
 @messages.register
 def _(event: ev.Warning) -> list[Message]:
-    return [Message("WARNING", "SYSTEM", printable(event.message))]
+    # Its first sentence: where the model is told too, the whole of it stands in the feedback.
+    return [Message("WARNING", "SYSTEM", f"{one_line(event.code)}: {one_line(event.message.split('. ')[0])}")]
 
 
 @messages.register

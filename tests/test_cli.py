@@ -1,0 +1,157 @@
+"""The command line as its user meets it: exit codes, one line for bad input, JSON, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_run import model_dir  # noqa: F401
+
+PHASE = """\
+name: small
+model: {id: MODEL}
+generation: {max_new_tokens: 30, seed: 1}
+system_prompt: {detail: brief, text: You look at yourself.}
+tools: [get_architecture_summary, query_memory]
+experiments:
+  - {name: one, task: Look.}
+"""
+
+
+@pytest.fixture
+def phase(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    folder = request.getfixturevalue("model_dir")
+    path = tmp_path / "small.yaml"
+    path.write_text(PHASE.replace("MODEL", str(folder)))
+    return str(path)
+
+
+def introspect(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "introspect", *arguments]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | env
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert introspect("--version", cwd=tmp_path).stdout.startswith("introspect 0.")
+    shown = introspect("--help", cwd=tmp_path)
+    assert shown.returncode == 0 and "run" in shown.stdout and "replay" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "phase1q"], "did you mean"),
+        (["run", "./none.yaml"], "no such phase file"),
+        (["run", "phase1a", "--limit", "0"], "--limit"),
+        (["run", "phase1a", "--max-turns", "x"], "--max-turns"),
+        (["run", "phase1a", "--sed", "1"], "--sed"),
+        (["run", "phase1a", "--seed", "-1"], "seed"),
+        (["run", "phase1a", "--device", "gpu"], "device"),
+        (["run", "phase1a", "--set", "a"], "write key=value"),
+        (["run", "phase1a", "--set", "memory.max_turns=0"], "max_turns"),
+        (["run", "phase1a", "--model", "./nothing"], "no such model directory"),
+        (["replay", "latest"], "no runs yet"),
+        (["replay", "nowhere"], "nowhere"),
+        (["walk"], "walk"),
+        (["run"], "phase"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = introspect(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_line_on_stdout(tmp_path: Path, phase: str) -> None:
+    done = introspect("run", phase, "--json", "--max-turns", "1", cwd=tmp_path)
+    assert done.returncode in (0, 1)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1
+    summary: dict[str, Any] = json.loads(lines[0])
+    assert {
+        "run",
+        "phase",
+        "model",
+        "seed",
+        "status",
+        "turns",
+        "prunes",
+        "experiments",
+        "tokens",
+        "tool_calls",
+    } <= set(summary)
+    assert {"system", "generated", "prefilled", "minimum", "cached_peak"} == set(summary["tokens"])
+    assert (tmp_path / summary["run"] / "events.jsonl").is_file()
+    assert (tmp_path / "data" / "logs" / "small.log").is_symlink()
+    assert "\x1b" not in done.stderr
+
+
+def test_a_run_can_be_replayed_by_every_name(tmp_path: Path, phase: str) -> None:
+    summary = json.loads(introspect("run", phase, "--json", cwd=tmp_path).stdout)
+    names = [
+        "latest",
+        "log",
+        "small",
+        summary["run"],
+        summary["run"] + "/events.jsonl",
+        summary["run"] + "/small.log",
+    ]
+    for name in names:
+        done = introspect("replay", name, "--json", cwd=tmp_path)
+        shown = json.loads(done.stdout)
+        assert len(shown["generations"]) == summary["turns"], name
+    assert introspect("replay", "latest", cwd=tmp_path).stdout.count("GENERATION") == summary["turns"]
+
+
+def test_options_can_come_from_the_environment(tmp_path: Path, phase: str) -> None:
+    done = introspect("run", phase, "--dry-run", "--json", cwd=tmp_path, INTROSPECT_RUN_SEED="77")
+    report = json.loads(done.stdout)
+    assert report["settings"]["generation"]["seed"] == 77
+    assert report["memory_bytes"]["total"] > report["memory_bytes"]["weights"] > 0
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_read_only_output_is_refused(tmp_path: Path, phase: str) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = introspect("run", phase, "--output", str(blocked), cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_run_with_its_record(
+    tmp_path: Path, phase: str, number: int, code: int
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "introspect",
+        "run",
+        phase,
+        "--json",
+        "--set",
+        "generation.max_new_tokens=6000",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("data/runs/2*/events.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    summary = json.loads(out)
+    assert summary["status"] == "interrupted"
+    last = (tmp_path / summary["run"] / "events.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["event"] == "run_end"
