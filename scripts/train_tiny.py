@@ -135,7 +135,7 @@ class Trainer:
                 self.say(
                     f"{self.seconds / 60:5.1f} min  step {self.step}  {self.tokens / 1e6:.2f}M tokens"
                     f"  rows <= {stage.length}  loss {sum(losses) / len(losses):.4f}"
-                    f"  held out {held['loss']:.4f}  digits {held['digits']:.4f}  replies {held['replies']:.3f}"
+                    f"  held out: {', '.join(f'{name} {value:.4f}' for name, value in held.items())}"
                 )
                 losses = []
             if time.monotonic() - saved > 240:

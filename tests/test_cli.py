@@ -131,16 +131,9 @@ def test_a_read_only_output_is_refused(tmp_path: Path, phase: str) -> None:
 def test_an_interrupt_ends_the_run_with_its_record(
     tmp_path: Path, phase: str, number: int, code: int
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "introspect",
-        "run",
-        phase,
-        "--json",
-        "--set",
-        "generation.max_new_tokens=6000",
-    ]
+    tasks = "".join(f"  - {{name: more-{i}, task: Look.}}\n" for i in range(2000))
+    Path(phase).write_text(Path(phase).read_text() + tasks)
+    command = [sys.executable, "-m", "introspect", "run", phase, "--json"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -149,8 +142,8 @@ def test_an_interrupt_ends_the_run_with_its_record(
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == code
+    out, shown = process.communicate(timeout=60)
+    assert process.returncode == code, shown[-2000:]
     summary = json.loads(out)
     assert summary["status"] == "interrupted"
     last = (tmp_path / summary["run"] / "events.jsonl").read_text().splitlines()[-1]
