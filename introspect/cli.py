@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from introspect.errors import IntrospectError
 from introspect.paths import DEFAULT_OUTPUT
 
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """typer's own base of everything that is wrong with a command line."""
 
 app = typer.Typer(
@@ -80,7 +80,6 @@ def run(
 ) -> None:
     """Run the experiments of a phase."""
     from introspect import cli_run
-    from introspect.phases import load_phase
 
     overrides: dict[str, Any] = {"model.revision": None} if model is not None else {}
     given = {
@@ -92,7 +91,7 @@ def run(
         "limits.max_turns": max_turns,
     }
     overrides |= {key: value for key, value in given.items() if value is not None}
-    config = load_phase(phase, overrides, settings or ())
+    config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
         raise typer.Exit(cli_run.dry_run(config, as_json))
     raise typer.Exit(cli_run.run(config, output, limit, forced, quiet, verbose, as_json))

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,11 @@ from rich.text import Text
 from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.events import JSON
+from introspect.paths import shipped_documents
+from introspect.phases import load_phase
 from introspect.terminal import RunView, show_summary
+from introspect.tools.catalogue import TOOL_MODULES
+from introspect.tools.library import document_ids
 
 EXIT_CODES = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
 
@@ -54,6 +58,13 @@ class _Interrupts:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
+    """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line."""
+    return load_phase(
+        name, overrides, sets, {"tools": TOOL_MODULES, "documents": document_ids(shipped_documents())}
+    )
 
 
 def run(
@@ -118,8 +129,8 @@ def forecast(phase: PhaseConfig) -> JSON:
         resolve_device,
         resolve_dtype,
     )
-    from introspect.run_command import tools_of
     from introspect.system_prompt import fitting_system_prompt
+    from introspect.tools.registry import tools_named
 
     source = find_model(phase.model)
     config = load_config(source)
@@ -128,7 +139,7 @@ def forecast(phase: PhaseConfig) -> JSON:
     dtype = str(resolve_dtype(phase.model.dtype, device, config)).removeprefix("torch.")
     refuse_overflow(config, dtype, phase.model.attention, source.name)
     context = int(config.get_text_config().max_position_embeddings)
-    prompt = fitting_system_prompt(phase, tools_of(phase), chat_format.system_length, context)
+    prompt = fitting_system_prompt(phase, tools_named(phase.tools), chat_format.system_length, context)
     system = chat_format.system_length(prompt)
     longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
     memory = forecast_memory(config, source.path, dtype, longest, PREFILL_CHUNK)

@@ -48,7 +48,8 @@ class EngineDriver:
         )
         shown = 0
         for _ in self.engine.decode([sequence]):
-            text = self.prompt_format.decode(sequence.token_ids)
+            ended = sequence.finish_reason == "stop"
+            text = self.prompt_format.decode(sequence.token_ids[:-1] if ended else sequence.token_ids)
             if not text.endswith("\ufffd"):
                 yield Token(
                     request.experiment,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,23 @@ def phase_files() -> dict[str, Path]:
 
 
 def load_phase(
-    phase: str, overrides: Mapping[str, Any] | None = None, sets: Sequence[str] = ()
+    phase: str,
+    overrides: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+    known: Mapping[str, Collection[str]] | None = None,
 ) -> PhaseConfig:
     """Read a phase by name or path; `overrides` (dotted keys) and `--set key=value` beat the file.
 
+    `known` has the names that `tools` and `documents` may take; any are taken where it is not given.
     Raises ConfigError with file, line and what to do.
     """
     source = _with_parents(read_yaml(find_phase(phase)), [])
     given = {**_parse_sets(sets), **dict(overrides or {})}
     for dotted, value in given.items():
         _assign(source.data, dotted, value, source)
-    return _validated(source, given)
+    config = _validated(source, given)
+    _refuse_unknown_names(config, source, known or {})
+    return config
 
 
 def find_phase(phase: str) -> Path:
@@ -113,6 +119,25 @@ def _validated(source: YamlSource, given: Mapping[str, Any]) -> PhaseConfig:
         key = ".".join(str(part) for part in first["loc"])
         where = "command line" if key in given else source.where(key)
         raise ConfigError(f"{where}: {_problem(key, first)}") from None
+
+
+def _refuse_unknown_names(
+    config: PhaseConfig, source: YamlSource, known: Mapping[str, Collection[str]]
+) -> None:
+    """Raise ConfigError for a tool or document that does not exist, or that only an experiment names."""
+    for key in ("tools", "documents"):
+        listed: tuple[str, ...] = getattr(config, key)
+        for i, name in enumerate(listed):
+            if key in known and name not in known[key]:
+                hint = did_you_mean(name, known[key])
+                raise ConfigError(f"{source.where(f'{key}.{i}')}: {key}: there is no '{name}'; {hint}")
+        for e, experiment in enumerate(config.experiments):
+            for i, name in enumerate(getattr(experiment, key) or ()):
+                if name not in listed:
+                    where = source.where(f"experiments.{e}.{key}.{i}")
+                    raise ConfigError(
+                        f"{where}: {key}: '{name}' is not among the phase's; {did_you_mean(name, listed)}"
+                    )
 
 
 def _problem(key: str, error: Any) -> str:

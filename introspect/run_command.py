@@ -114,8 +114,8 @@ class Run:
 
 def prepare(phase: PhaseConfig, options: RunOptions) -> LoadedModel:
     """Check everything that can be checked at once, then load the model. Raises IntrospectError."""
-    tools_of(phase)
-    load_documents(shipped_documents(), documents_of(phase))
+    tools_named(phase.tools)
+    load_documents(shipped_documents(), phase.documents)
     refuse_unwritable(options.output)
     return load_model(phase.model)
 
@@ -124,8 +124,8 @@ def open_run(
     phase: PhaseConfig, options: RunOptions, loaded: LoadedModel, interrupted: Callable[[], bool]
 ) -> Run:
     """Open a run of a phase on a loaded model. Raises IntrospectError before anything is written."""
-    tools = tools_of(phase)
-    documents = load_documents(shipped_documents(), documents_of(phase))
+    tools = tools_named(phase.tools)
+    documents = load_documents(shipped_documents(), phase.documents)
     seed = phase.generation.seed if phase.generation.seed is not None else secrets.randbits(31)
     forced = None
     if options.forced_from is not None:
@@ -151,24 +151,6 @@ def open_run(
     session.context.notes = NoteStore(writer.directory / "notes.sqlite")
     driver = EngineDriver(Engine(loaded.model), loaded.prompt_format, interrupted)
     return Run(session, driver, writer, start)
-
-
-def tools_of(phase: PhaseConfig) -> dict[str, Any]:
-    """The tools of a phase. Raises ConfigError for an unknown one, also in an experiment."""
-    tools = tools_named(phase.tools)
-    for experiment in phase.experiments:
-        for name in experiment.tools or ():
-            if name not in tools:
-                raise ConfigError(
-                    f"experiment '{experiment.name}': tool '{name}' is not among the phase's tools"
-                )
-    return tools
-
-
-def documents_of(phase: PhaseConfig) -> tuple[str, ...]:
-    """Ids of every document that the phase or an experiment offers, each once."""
-    listed = [*phase.documents, *(d for e in phase.experiments for d in e.documents or ())]
-    return tuple(dict.fromkeys(listed))
 
 
 def refuse_unwritable(output: Path) -> None:

@@ -46,7 +46,7 @@ class RunView:
         """Show one event."""
         self._line.take(event)
         if isinstance(event, events.Token):
-            self._stream(event.text)
+            self._stream(event)
         else:
             show = _SHOWN.get(type(event))
             loud = isinstance(event, events.Warning | events.Error)
@@ -62,10 +62,13 @@ class RunView:
         """Print a paragraph of foreign text without effect."""
         self.console.print(Text(printable(text), style=style), soft_wrap=not self.console.is_terminal)
 
-    def _stream(self, text: str) -> None:
+    def _stream(self, token: events.Token) -> None:
         if self.quiet:
             return
-        *whole, self._partial = (self._partial + text).split("\n")
+        if token.sampled == 1:
+            self.console.print()
+            self.say(f"turn {token.turn}", "bold")
+        *whole, self._partial = (self._partial + token.text).split("\n")
         for line in whole:
             self.say("  " + line)
 
@@ -144,7 +147,6 @@ def _prune(view: RunView, event: events.Prune) -> None:
 
 
 def _prefill(view: RunView, event: events.Prefill) -> None:
-    view.console.print()
     if view.verbose:
         last = event.start + len(event.token_ids) - 1
         view.say(
@@ -157,7 +159,7 @@ def _generation(view: RunView, event: events.Generation) -> None:
     note = "" if event.finish_reason == "stop" else f", ended by {event.finish_reason}"
     forced = ", forced" if event.forced else ""
     cached = f"{event.cached_tokens} of {event.prompt_tokens} prompt tokens cached"
-    view.say(f"turn {event.turn}: {len(event.token_ids)} tokens, {rate:.0f}/s, {cached}{note}{forced}", "dim")
+    view.say(f"  {len(event.token_ids)} tokens, {rate:.0f}/s, {cached}{note}{forced}", "dim")
 
 
 def _tool_result(view: RunView, event: events.ToolResult) -> None:

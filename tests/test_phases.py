@@ -99,6 +99,24 @@ def test_a_bad_file_gets_one_line(tmp_path: Path, text: str, line: int | None, s
     assert message.startswith(f"{path}:{line}:" if line else path)
 
 
+KNOWN = {"tools": ["query_memory", "process_text"], "documents": ["waves"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (GOOD.replace("[query_memory]", "[query_memry]"), 2, "did you mean 'query_memory'"),
+        (GOOD + "documents:\n  - waves\n  - wave\n", 8, "did you mean 'waves'"),
+        (GOOD + "    tools: [query_memory, process_text]\n", 6, "'process_text' is not among the phase's"),
+    ],
+)
+def test_unknown_names_are_found_with_their_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=said) as raised:
+        load_phase(path, known=KNOWN)
+    assert str(raised.value).startswith(f"{path}:{line}:")
+
+
 def test_a_file_that_extends_itself_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "extends: b\n", "a.yaml")
     written(tmp_path, "extends: a\n", "b.yaml")

@@ -19,17 +19,25 @@ class Document:
     lines: tuple[str, ...]
 
 
+def document_ids(folder: Path) -> tuple[str, ...]:
+    """Ids of the documents in a folder's manifest."""
+    return tuple(_manifest(folder))
+
+
 def load_documents(folder: Path, ids: tuple[str, ...]) -> dict[str, Document]:
     """The documents of these ids, in this order. Raises ConfigError for one that is not in the manifest."""
     if not ids:
         return {}
-    manifest = folder / "manifest.yaml"
-    entries = {entry["id"]: entry for entry in read_yaml(manifest).data}
+    entries = _manifest(folder)
     documents = {}
     for name in ids:
         if name not in entries:
-            raise ConfigError(f"documents: '{name}' is not in {manifest}; {did_you_mean(name, entries)}")
+            raise ConfigError(f"documents: no document is called '{name}'; {did_you_mean(name, entries)}")
         entry = entries[name]
         lines = (folder / Path(entry["file"]).name).read_text(encoding="utf-8").splitlines()
         documents[name] = Document(name, entry["title"], entry["summary"], tuple(lines))
     return documents
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, str]]:
+    return {entry["id"]: entry for entry in read_yaml(folder / "manifest.yaml").data}

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 from introspect.errors import ConfigError, did_you_mean
-from introspect.tools.activations import get_activation_statistics, process_text
-from introspect.tools.architecture import get_architecture_summary, get_layer_names
-from introspect.tools.attention import get_attention_patterns
 from introspect.tools.base import Tool
-from introspect.tools.documents import list_heritage_documents, read_heritage_document
-from introspect.tools.notes import query_memory, record_observation
-from introspect.tools.weights import get_weight_statistics
+from introspect.tools.catalogue import TOOL_MODULES
 
-ALL_TOOLS: dict[str, Tool] = {
-    function.__name__: Tool.from_function(function)
-    for function in (
-        get_architecture_summary,
-        get_layer_names,
-        get_weight_statistics,
-        process_text,
-        get_activation_statistics,
-        get_attention_patterns,
-        record_observation,
-        query_memory,
-        list_heritage_documents,
-        read_heritage_document,
-    )
-}
+
+def _tool(name: str) -> Tool:
+    module = importlib.import_module(f"introspect.tools.{TOOL_MODULES[name]}")
+    return Tool.from_function(getattr(module, name))
+
+
+ALL_TOOLS: dict[str, Tool] = {name: _tool(name) for name in TOOL_MODULES}
 
 
 def tools_named(names: Sequence[str]) -> dict[str, Tool]:

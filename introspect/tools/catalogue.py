@@ -1,0 +1,16 @@
+"""The names of the tools and the modules that hold them: known without importing any."""
+
+from __future__ import annotations
+
+TOOL_MODULES: dict[str, str] = {
+    "get_architecture_summary": "architecture",
+    "get_layer_names": "architecture",
+    "get_weight_statistics": "weights",
+    "process_text": "activations",
+    "get_activation_statistics": "activations",
+    "get_attention_patterns": "attention",
+    "record_observation": "notes",
+    "query_memory": "notes",
+    "list_heritage_documents": "documents",
+    "read_heritage_document": "documents",
+}
