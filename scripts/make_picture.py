@@ -1,0 +1,36 @@
+"""Draw the README's picture: the first experiment of phase1a on the tiny model, as SVG exported from rich."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from introspect.phases import load_phase
+from introspect.run_command import RunOptions, open_run, prepare
+from introspect.terminal import RunView, show_summary
+
+TARGET = Path(__file__).resolve().parent.parent / "data" / "images" / "run.svg"
+COMMAND = "introspect run phase1a --model tiny --seed 0 --limit 1"
+
+
+def main() -> None:
+    console = Console(record=True, width=80, file=io.StringIO(), color_system="truecolor", highlight=False)
+    overrides = {"model.id": "tiny", "model.revision": None, "generation.seed": 0}
+    phase = load_phase("phase1a", overrides)
+    with TemporaryDirectory() as folder:
+        options = RunOptions(Path(folder), limit=1)
+        run = open_run(phase, options, prepare(phase, options), lambda: False)
+        with RunView(console) as view:
+            view.show(run.start)
+            summary = run.execute(view.show, 1)
+    summary["run"] = f"data/runs/{Path(summary['run']).name}"
+    show_summary(console, summary, Path(summary["run"]) / "phase1a.log")
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(console.export_svg(title=COMMAND), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The system prompt: its size in real tokens, its forms, and what it tells of each tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import a_phase
+
+from introspect.errors import ConfigError
+from introspect.model.prompt_format import prompt_format_for
+from introspect.phases import load_phase
+from introspect.system_prompt import build_system_prompt, fitting_system_prompt
+from introspect.tools.parsing import CallRequest, parse_reply
+from introspect.tools.registry import ALL_TOOLS, tools_named
+
+
+@pytest.mark.parametrize("detail", ["full", "brief"])
+@pytest.mark.parametrize("phase", ["phase1a", "phase1b"])
+def test_every_tool_and_parameter_is_told(phase: str, detail: Any) -> None:
+    config = load_phase(phase)
+    prompt = build_system_prompt(config, tools_named(config.tools), detail)
+    for name in config.tools:
+        assert name in prompt
+        for parameter in ALL_TOOLS[name].parameters:
+            assert parameter.name in prompt
+            assert detail == "brief" or parameter.meaning in prompt
+
+
+@pytest.mark.parametrize("detail", ["full", "brief"])
+def test_the_prompt_itself_asks_for_forms_that_are_accepted(detail: Any) -> None:
+    config = load_phase("phase1a")
+    prompt = build_system_prompt(config, tools_named(config.tools), detail)
+    call = next(line for line in prompt.splitlines() if '"tool_call"' in line)
+    assert isinstance(parse_reply(call, False, 400), CallRequest)
+
+
+def test_the_full_prompt_fits_the_size_of_the_original(real_tokenizer: Any) -> None:
+    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    config = load_phase("phase1a")
+    assert chat_format.system_length(build_system_prompt(config, ALL_TOOLS, "full")) <= 5909
+
+
+def test_auto_is_the_fullest_within_half_the_context() -> None:
+    config = a_phase(system_prompt={"detail": "auto", "text": "x"})
+    tools = tools_named(config.tools)
+    full = build_system_prompt(config, tools, "full")
+    for context, detail in ((2 * len(full), "full"), (2 * len(full) - 1, "brief")):
+        assert fitting_system_prompt(config, tools, len, context) == build_system_prompt(
+            config, tools, detail
+        )
+
+
+def test_a_prompt_and_reply_beyond_the_context_are_refused() -> None:
+    config = a_phase()
+    with pytest.raises(ConfigError, match="the model's context is 500"):
+        fitting_system_prompt(config, tools_named(config.tools), len, 500)

@@ -1,0 +1,60 @@
+"""The tiny model that is shipped: it works through a phase, and its card says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from evaluate_tiny import evaluate_run, summarised
+from safetensors import safe_open
+
+from introspect.config import ModelConfig
+from introspect.model.loading import find_model, load_tokenizer
+from introspect.paths import tiny_model
+from introspect.phases import load_phase
+from introspect.system_prompt import build_system_prompt
+from introspect.tools.registry import tools_named
+
+
+def test_it_is_small_enough_to_ship() -> None:
+    files = [file for file in tiny_model().iterdir() if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 8_000_000
+    with safe_open(tiny_model() / "model.safetensors", "pt") as weights:
+        sizes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    assert sum(_product(size) for size in sizes) <= 4_000_000
+
+
+def test_its_system_prompt_is_brief_in_its_own_tokens() -> None:
+    _, chat_format = load_tokenizer(find_model(ModelConfig(id="tiny")))
+    config = load_phase("phase1b")
+    brief = build_system_prompt(config, tools_named(config.tools), "brief")
+    assert chat_format.system_length(brief) <= 1000
+
+
+@pytest.mark.parametrize(("phase", "seed"), [("phase1a", 0), ("phase1a", 1), ("phase1b", 0)])
+def test_it_completes_a_phase_and_copies_figures(phase: str, seed: int) -> None:
+    figures: dict[str, Any] = summarised(evaluate_run((phase, "tiny", seed, False, None)))
+    assert figures["complete_with_4_tools"] == 1
+    assert figures["prunes"] >= 3
+    assert figures["token_economy"] == 1.0
+    assert figures["numbers_right"] >= 0.9
+    assert figures["corrupt_findings"] == 0
+
+
+def test_numbers_that_it_has_never_seen_are_copied_too() -> None:
+    figures = summarised(evaluate_run(("phase1a", "tiny", 2, True, None)))
+    assert figures["numbers_right"] >= 0.8 and figures["numbers_quoted"] > 20
+
+
+def test_its_card_is_there() -> None:
+    card = (ROOT / "data" / "models" / "tiny" / "README.md").read_text()
+    assert "scripts/train_tiny.py" in card and Path(tiny_model()).name == "tiny"
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
