@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
+import sqlite3
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -17,7 +20,7 @@ from typing import Any
 from introspect import events
 from introspect.config import PhaseConfig
 from introspect.driver import EngineDriver, drive
-from introspect.errors import ConfigError
+from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.forced import forced_replies
 from introspect.loop import run_phase
@@ -66,6 +69,10 @@ class Run:
             self.status = str(end.value)
         except KeyboardInterrupt:
             self.status = "interrupted"
+        except RecordError:
+            with suppress(OSError):
+                self.writer.close()
+            raise
         except BaseException:
             self._take(events.Error("the program failed", traceback.format_exc()), watch)
             self._finish(watch)
@@ -105,7 +112,14 @@ class Run:
         return summary
 
     def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
-        self.writer.write(event)
+        try:
+            self.writer.write(event)
+        except OSError as error:
+            why = error.strerror or str(error)
+            where = self.writer.directory
+            raise RecordError(
+                f"{where}: cannot be written any more ({why}); every event up to here is in the record"
+            ) from None
         if isinstance(event, events.ExperimentEnd):
             ended = {"name": event.name, "status": event.status, "turns": event.turns}
             self.experiments.append({**ended, "tool_calls": event.tool_calls, "reason": event.reason})
@@ -145,10 +159,16 @@ def open_run(
         forced_replies=forced.token_ids if forced else None,
     )
     start = _run_start(phase, session, loaded, options.forced_from)
-    manifest = {**events.to_record(start), "model_path": str(loaded.source.path)}
-    writer = RunWriter.create(options.output, start, manifest)
+    writer = RunWriter.create(options.output, start, _manifest(start, loaded))
+    try:
+        session.context.notes = NoteStore(writer.directory / "notes.sqlite")
+    except sqlite3.Error as error:
+        writer.close()
+        shutil.rmtree(writer.directory, ignore_errors=True)
+        raise ConfigError(
+            f"--output {options.output}: cannot write a run there ({error}); free space"
+        ) from None
     link_latest(writer, options.output)
-    session.context.notes = NoteStore(writer.directory / "notes.sqlite")
     driver = EngineDriver(Engine(loaded.model), loaded.prompt_format, interrupted)
     return Run(session, driver, writer, start)
 
@@ -165,6 +185,21 @@ def refuse_unwritable(output: Path) -> None:
 def tokenizer_hash(tokenizer: Any) -> str:
     """A digest of the tokenizer's whole definition."""
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
+
+
+def _manifest(start: events.RunStart, loaded: LoadedModel) -> JSON:
+    """What a later session needs to go on with the run, or to execute it again."""
+    return {
+        "schema": start.schema,
+        "phase": start.phase,
+        "model": start.model,
+        "model_path": str(loaded.source.path),
+        "seed": start.seed,
+        "forced_from": start.forced_from,
+        "fault": start.fault,
+        **start.environment,
+        "config": start.settings,
+    }
 
 
 def _run_start(

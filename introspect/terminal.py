@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,7 @@ from introspect import events
 from introspect.display import one_line, printable
 from introspect.events import JSON, Event
 
+INDENT = 2
 STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "corrupt": "bold red"}
 
 
@@ -58,9 +60,13 @@ class RunView:
         if self._live and not self.quiet:
             self._live.update(self._region())
 
-    def say(self, text: str, style: str = "") -> None:
-        """Print a paragraph of foreign text without effect."""
-        self.console.print(Text(printable(text), style=style), soft_wrap=not self.console.is_terminal)
+    def say(self, text: str, style: str = "", indent: int = 0) -> None:
+        """Print a paragraph of foreign text without effect; `indent` in columns, of its every line."""
+        shown = Text(printable(text), style=style)
+        if self.console.is_terminal or self.console.record:
+            self.console.print(Padding(shown, (0, 0, 0, indent)))
+        else:
+            self.console.print(Text(" " * indent) + shown, soft_wrap=True)
 
     def _stream(self, token: events.Token) -> None:
         if self.quiet:
@@ -70,17 +76,17 @@ class RunView:
             self.say(f"turn {token.turn}", "bold")
         *whole, self._partial = (self._partial + token.text).split("\n")
         for line in whole:
-            self.say("  " + line)
+            self.say(line, indent=INDENT)
 
     def _flush(self) -> None:
         if self._partial and not self.quiet:
-            self.say("  " + self._partial)
+            self.say(self._partial, indent=INDENT)
         self._partial = ""
 
     def _region(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._partial:
-            parts.append(Text("  " + printable(self._partial)))
+            parts.append(Padding(Text(printable(self._partial)), (0, 0, 0, INDENT)))
         parts.append(self._line.text(self.console.width))
         return Group(*parts)
 
@@ -133,7 +139,7 @@ def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
 
 def _user_message(view: RunView, event: events.UserMessage) -> None:
     if event.kind == "feedback":
-        view.say(f"  → {event.text}", "yellow")
+        view.say(f"→ {event.text}", "yellow", INDENT)
 
 
 def _prune(view: RunView, event: events.Prune) -> None:
@@ -159,7 +165,7 @@ def _generation(view: RunView, event: events.Generation) -> None:
     note = "" if event.finish_reason == "stop" else f", ended by {event.finish_reason}"
     forced = ", forced" if event.forced else ""
     cached = f"{event.cached_tokens} of {event.prompt_tokens} prompt tokens cached"
-    view.say(f"  {len(event.token_ids)} tokens, {rate:.0f}/s, {cached}{note}{forced}", "dim")
+    view.say(f"{len(event.token_ids)} tokens, {rate:.0f}/s, {cached}{note}{forced}", "dim", INDENT)
 
 
 def _tool_result(view: RunView, event: events.ToolResult) -> None:
@@ -168,7 +174,7 @@ def _tool_result(view: RunView, event: events.ToolResult) -> None:
     text = to_json(event.result) if event.ok else str(event.result)
     limit = 10_000 if view.verbose else 3 * view.console.width - 20
     cut = text if len(text) <= limit else text[:limit] + " …"
-    view.say(f"  {event.function} → {cut}", "cyan" if event.ok else "red")
+    view.say(f"{event.function} → {cut}", "cyan" if event.ok else "red", INDENT)
 
 
 def _audit(view: RunView, event: events.Audit) -> None:
@@ -179,7 +185,7 @@ def _audit(view: RunView, event: events.Audit) -> None:
 
 
 def _warning(view: RunView, event: events.Warning) -> None:
-    view.say(f"  {event.code}", "yellow")
+    view.say(f"{event.code}", "yellow", INDENT)
 
 
 def _error(view: RunView, event: events.Error) -> None:

@@ -62,8 +62,10 @@ def test_a_run_leaves_a_whole_record(model_dir: Path, tmp_path: Path) -> None:
     assert kinds[0] == "run_start" and kinds[-1] == "run_end"
     assert log.events[-1].event.summary == json.loads(json.dumps(summary))
     manifest = json.loads((directory / "manifest.json").read_text())
-    assert manifest["seed"] == 3 and manifest["environment"]["dtype"] == "float32"
-    assert manifest["environment"]["weight_hash"] == opened.start.environment["weight_hash"]
+    assert manifest["seed"] == 3 and manifest["dtype"] == "float32"
+    assert manifest["model_path"] == str(model_dir) and manifest["threads"] > 0
+    assert manifest["config"]["memory"]["max_turns"] == 3
+    assert manifest["weight_hash"] == opened.start.environment["weight_hash"]
     text = "".join(render(read.event, read.time, read.utc_offset) for read in log.events)
     assert (directory / "test.log").read_text() == text
     assert (directory / "notes.sqlite").is_file()
