@@ -123,6 +123,23 @@ def replay(
     raise typer.Exit(replay_command(source, only or (), follow, speed, as_json, output))
 
 
+@app.command()
+def audit(
+    run: Annotated[str, typer.Argument(help="A run directory, events.jsonl, phase name or 'latest'.")],
+    level: Annotated[str, typer.Option(help="e0 structure, e1 bit-equal replay, e2 one pass.")] = "e1",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parent of run directories.")
+    ] = DEFAULT_OUTPUT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_AUDIT_JSON")
+    ] = False,
+) -> None:
+    """Recompute what a record claims, from the record alone."""
+    from introspect.cli_audit import audit_command
+
+    raise typer.Exit(audit_command(run, level, output, as_json))
+
+
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
     try:

@@ -52,6 +52,20 @@ class LimitsConfig(_Section):
     max_result_tokens: Count | None = None
 
 
+When = Literal["every_turn", "every_prune", "end", "never"]
+
+
+class AuditConfig(_Section):
+    """When cached state is checked: E0 structure, E1 bit-equal replay, E2 recomputation in one pass.
+
+    `every_turn` includes `every_prune`, and that the end of each experiment.
+    """
+
+    e0: When = "every_turn"
+    e1: When = "every_prune"
+    e2: When = "never"
+
+
 class SystemPromptConfig(_Section):
     """`text` says who the model is; `detail` is how fully the tools are described."""
 
@@ -77,6 +91,7 @@ class PhaseConfig(_Section):
     generation: GenerationConfig = GenerationConfig()
     memory: MemoryConfig = MemoryConfig()
     limits: LimitsConfig = LimitsConfig()
+    audit: AuditConfig = AuditConfig()
     system_prompt: SystemPromptConfig = SystemPromptConfig()
     tools: Annotated[tuple[str, ...], Field(min_length=1)]
     documents: tuple[str, ...] = ()

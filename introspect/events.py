@@ -145,7 +145,10 @@ class Prune:
 
 @dataclass(frozen=True)
 class Audit:
-    """The verdict of one check of cached state. `codes` names what is wrong; empty where nothing is."""
+    """The verdict of one check of cached state. `codes` names what is wrong; empty where nothing is.
+
+    `skipped` says why a check that was due was not made; `seconds` is what it took.
+    """
 
     event: ClassVar[str] = "audit"
     experiment: int
@@ -154,6 +157,8 @@ class Audit:
     codes: tuple[str, ...]
     detail: str
     figures: JSON = field(default_factory=dict)
+    seconds: float = 0.0
+    skipped: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ Steps = Generator[Step, Reply | None, str]
 """Yields events, and requests that must be answered by sending a Reply; returns a status."""
 Ending = tuple[str, str]
 """Status and reason."""
+CORRUPT: Ending = ("corrupt", "the cached state is not what it must be")
 
 WORST_LAST = ("complete", "limited", "failed", "corrupt")
 
@@ -47,6 +48,8 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -
         ended = _limit_reached(session, session.totals.calls - calls_before)
         if ended is None:
             misses, ended = yield from run_turn(session, misses)
+    if ended[0] != "corrupt" and (yield from audit_experiment(session)):
+        ended = CORRUPT
     status, reason = ended
     calls = session.totals.calls - calls_before
     yield events.ExperimentEnd(index, experiment.name, status, reason, session.turn, calls)
@@ -56,8 +59,7 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -
 def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tuple[int, Ending | None]]:
     """One turn: prune if due, generate, audit, answer. Returns misses in a row, and how it ended."""
     session.turn += 1
-    if session.turn > 1:
-        yield from prune_if_due(session)
+    pruned = session.turn > 1 and (yield from prune_if_due(session))
     if session.conversation_tokens() > session.context_length - session.system_tokens - 1:
         return misses, (
             "failed",
@@ -68,8 +70,8 @@ def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tup
         session.turn -= 1
         return misses, ("limited", "the forced record has no further reply")
     text, reply = yield from generate(session, request)
-    if (yield from audit(session, request, reply)):
-        return misses, ("corrupt", "the cached state is not what it must be")
+    if (yield from audit_turn(session, request, pruned)):
+        return misses, CORRUPT
     action = parse_reply(text, reply.finish_reason == "length", session.phase.generation.max_new_tokens)
     content = reply.token_ids[:-1] if reply.finish_reason == "stop" else reply.token_ids
     function = action.function if isinstance(action, CallRequest) else None
@@ -85,8 +87,8 @@ def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tup
     return misses + 1, None
 
 
-def prune_if_due(session: Session) -> Generator[Event, None, None]:
-    """Drop the oldest turns from the window when the conversation is over its budget or three turns old."""
+def prune_if_due(session: Session) -> Generator[Event, None, bool]:
+    """Drop the oldest turns when the conversation is over its budget or old; whether the window changed."""
     memory = session.phase.memory.model_copy(update={"max_conversation_tokens": session.conversation_budget})
     encode = session.prompt_format.encode
     plan = plan_prune(
@@ -98,7 +100,7 @@ def prune_if_due(session: Session) -> Generator[Event, None, None]:
         lambda text, budget: shorten_message(text, budget, lambda part: len(encode(part))),
     )
     if plan is None:
-        return
+        return False
     before, cached = session.conversation_tokens(), session.cache.num_cached_tokens
     session.transcript = plan.transcript
     session.turns_since_prune = 0
@@ -121,6 +123,7 @@ def prune_if_due(session: Session) -> Generator[Event, None, None]:
     )
     if plan.dropped_messages and plan.transcript.memory_note:
         yield events.UserMessage(session.experiment, session.turn, "memory_note", plan.transcript.memory_note)
+    return plan.refused is None
 
 
 def generate(
@@ -153,18 +156,31 @@ def generate(
     return text, reply
 
 
-def audit(session: Session, request: GenerationRequest, reply: Reply) -> Generator[Event, None, bool]:
-    """Have the auditor check the cache; returns whether something is wrong with it."""
+def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Generator[Event, None, bool]:
+    """Have the auditor check the cache after a reply; returns whether something is wrong with it."""
     if session.auditor is None:
         return False
-    ids = (*request.prompt.token_ids, *reply.token_ids[:-1])
-    wrong = False
-    for verdict in session.auditor.after_turn(session.cache, ids, session.experiment, session.turn):
-        session.totals.audits[verdict.level] += 1
+    place = (session.experiment, session.turn)
+    prompt_tokens = len(request.prompt.token_ids)
+    verdicts = session.auditor.after_turn(session.cache, session.previous_ids, *place, prompt_tokens, pruned)
+    return (yield from _count_verdicts(session, verdicts))
+
+
+def audit_experiment(session: Session) -> Generator[Event, None, bool]:
+    """Have the auditor check the cache at the end of an experiment, decoded slots included."""
+    if session.auditor is None or session.turn == 0:
+        return False
+    place = (session.experiment, session.turn)
+    verdicts = session.auditor.after_experiment(session.cache, session.previous_ids, *place)
+    return (yield from _count_verdicts(session, verdicts))
+
+
+def _count_verdicts(session: Session, verdicts: list[events.Audit]) -> Generator[Event, None, bool]:
+    for verdict in verdicts:
+        session.totals.audits[verdict.level] += verdict.skipped is None
         session.totals.audits["failed"] += bool(verdict.codes)
-        wrong = wrong or bool(verdict.codes)
         yield verdict
-    return wrong
+    return any(verdict.codes for verdict in verdicts)
 
 
 def answer_call(session: Session, request: CallRequest) -> Generator[Event, None, None]:

@@ -12,7 +12,23 @@ if TYPE_CHECKING:
 class Auditor(Protocol):
     """Checks cached state. `cache` is the session's cache, `token_ids` what it is meant to hold."""
 
-    def after_turn(self, cache: Any, token_ids: Sequence[int], experiment: int, turn: int) -> list[Audit]: ...
+    def after_turn(
+        self,
+        cache: Any,
+        token_ids: Sequence[int],
+        experiment: int,
+        turn: int,
+        prompt_tokens: int,
+        pruned: bool,
+    ) -> list[Audit]:
+        """Verdicts after a reply; the first `prompt_tokens` ids are its prompt, `pruned` since the last."""
+        ...
+
+    def after_experiment(
+        self, cache: Any, token_ids: Sequence[int], experiment: int, turn: int
+    ) -> list[Audit]:
+        """Verdicts at the end of an experiment, decoded slots included."""
+        ...
 
 
 class FaultPlanter(Protocol):

@@ -24,7 +24,7 @@ from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.forced import forced_replies
 from introspect.loop import run_phase
-from introspect.model.cache_audit import StructureAuditor
+from introspect.model.auditor import RunAuditor
 from introspect.model.engine import PREFILL_CHUNK, Engine
 from introspect.model.loading import LoadedModel, load_model
 from introspect.paths import DEFAULT_OUTPUT, shipped_documents
@@ -146,6 +146,7 @@ def open_run(
         digest = tokenizer_hash(loaded.tokenizer)
         forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
     notes = NoteStore()
+    engine = Engine(loaded.model)
     session = open_session(
         phase,
         seed,
@@ -155,7 +156,7 @@ def open_run(
         notes,
         documents,
         tools,
-        auditor=StructureAuditor(),
+        auditor=RunAuditor(engine, phase.audit),
         forced_replies=forced.token_ids if forced else None,
     )
     start = _run_start(phase, session, loaded, options.forced_from)
@@ -169,7 +170,7 @@ def open_run(
             f"--output {options.output}: cannot write a run there ({error}); free space"
         ) from None
     link_latest(writer, options.output)
-    driver = EngineDriver(Engine(loaded.model), loaded.prompt_format, interrupted)
+    driver = EngineDriver(engine, loaded.prompt_format, interrupted)
     return Run(session, driver, writer, start)
 
 

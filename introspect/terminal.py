@@ -22,26 +22,25 @@ STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "cor
 
 
 class RunView:
-    """Shows events as they come. `quiet` shows warnings and errors only, `verbose` cache and audits too."""
+    """Shows events as they come. `quiet` shows what has gone wrong only, `verbose` cache and audits too."""
 
     def __init__(self, console: Console, quiet: bool = False, verbose: bool = False) -> None:
         self.console = console
         self.quiet = quiet
         self.verbose = verbose
-        self._live = (
-            Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
-        )
+        live = console.is_terminal and not quiet
+        self._live = Live(console=console, refresh_per_second=8, transient=True) if live else None
         self._partial = ""
         self._line = _LiveLine()
 
     def __enter__(self) -> RunView:
-        if self._live and not self.quiet:
+        if self._live:
             self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._flush()
-        if self._live and not self.quiet:
+        if self._live:
             self._live.stop()
 
     def show(self, event: Event) -> None:
@@ -51,13 +50,14 @@ class RunView:
             self._stream(event)
         else:
             show = _SHOWN.get(type(event))
-            loud = isinstance(event, events.Warning | events.Error)
+            failed_audit = isinstance(event, events.Audit) and bool(event.codes)
+            loud = failed_audit or isinstance(event, events.Error)
             if isinstance(event, events.Generation):
                 self._flush()
             if show is not None and (loud or not self.quiet):
                 self._flush()
                 show(self, event)
-        if self._live and not self.quiet:
+        if self._live:
             self._live.update(self._region())
 
     def say(self, text: str, style: str = "", indent: int = 0) -> None:
@@ -232,7 +232,7 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     )
     facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
     facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
-    facts.add_row("audits", f"{audits['e0']} e0, {audits['e1']} e1, {audits['failed']} failed")
+    facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
     facts.add_row("notes", f"{summary['notes']} saved")
     console.print(facts)
     soft = {"soft_wrap": True, "highlight": False}

@@ -22,7 +22,7 @@ from introspect.config import PhaseConfig  # noqa: E402
 from introspect.driver import EngineDriver, drive  # noqa: E402
 from introspect.events import Event  # noqa: E402
 from introspect.loop import run_phase  # noqa: E402
-from introspect.model.cache_audit import StructureAuditor  # noqa: E402
+from introspect.model.auditor import RunAuditor  # noqa: E402
 from introspect.model.engine import Engine  # noqa: E402
 from introspect.model.prompt_format import ChatML  # noqa: E402
 from introspect.session import Session, open_session  # noqa: E402
@@ -129,7 +129,7 @@ def forced_session(
         NoteStore(),
         {},
         tools_named(phase.tools),
-        auditor=StructureAuditor(),
+        auditor=RunAuditor(Engine(model), phase.audit),
         forced_replies=forced,
         **options,
     )

@@ -60,6 +60,8 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["run", "phase1a", "--model", "./nothing"], "no such model directory"),
         (["replay", "latest"], "no runs yet"),
         (["replay", "nowhere"], "nowhere"),
+        (["audit", "latest"], "no runs yet"),
+        (["audit", "latest", "--level", "e7"], "one of e0, e1, e2"),
         (["walk"], "walk"),
         (["run"], "phase"),
     ],
@@ -110,6 +112,18 @@ def test_a_run_can_be_replayed_by_every_name(tmp_path: Path, phase: str) -> None
         shown = json.loads(done.stdout)
         assert len(shown["generations"]) == summary["turns"], name
     assert introspect("replay", "latest", cwd=tmp_path).stdout.count("GENERATION") == summary["turns"]
+
+
+@pytest.mark.parametrize("level", ["e0", "e1", "e2"])
+def test_a_run_can_be_audited(tmp_path: Path, phase: str, level: str) -> None:
+    summary = json.loads(introspect("run", phase, "--json", cwd=tmp_path).stdout)
+    done = introspect("audit", "latest", "--level", level, "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["level"] == level
+    assert report["checked"] == summary["turns"] and report["failed"] == 0 and report["failures"] == []
+    events = tmp_path / summary["run"] / "events.jsonl"
+    events.write_text(events.read_text().replace('"decode_path":"forward-1"', '"decode_path":"forward-2"'))
+    assert introspect("audit", "latest", "--level", level, cwd=tmp_path).returncode == 3
 
 
 def test_options_can_come_from_the_environment(tmp_path: Path, phase: str) -> None:

@@ -42,7 +42,7 @@ def test_a_phase_runs_to_its_end(finished: tuple[Session, list[Any], str]) -> No
     assert session.totals.calls == session.totals.calls_ok == 8
     assert [e.dropped_turns for e in kinds(stream, events.Prune)] == [1, 3]
     assert kinds(stream, events.ExperimentEnd)[0].status == "complete"
-    assert session.totals.audits == {"e0": 9, "e1": 0, "failed": 0}
+    assert session.totals.audits == {"e0": 9, "e1": 3, "e2": 0, "failed": 0}
 
 
 def test_nothing_is_fed_twice(finished: tuple[Session, list[Any], str]) -> None:
@@ -186,6 +186,52 @@ def test_a_planted_fault_stops_the_run_as_corrupt(model: Any, byte_format: ChatM
     assert status == "corrupt"
     assert kinds(stream, events.Audit)[-1].codes
     assert session.totals.audits["failed"] == 1
+
+
+class OneElement:
+    """Changes one element of the prefix by its least significant bit, once, at the third prompt."""
+
+    code = "element-corrupted"
+
+    def __init__(self) -> None:
+        self.prompts = 0
+
+    def before_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+        self.prompts += 1
+        if self.prompts == 3:
+            element = cache.layers[1].values[0, 0, 5, 3]
+            element.copy_(torch.nextafter(element, torch.tensor(float("inf"))))
+        return token_ids
+
+
+def test_e1_finds_one_bit_of_the_prefix(model: Any, byte_format: ChatML) -> None:
+    session = forced_session(model, byte_format, a_phase(), [STEPS])
+    stream, status = run_session(session, planter=OneElement())
+    assert status == "corrupt"
+    verdict = kinds(stream, events.Audit)[-1]
+    assert verdict.level == "e1" and verdict.codes
+    assert (verdict.figures["layer"], verdict.figures["slot"]) == (1, 5)
+    assert session.turn == 4, "found at the first prune after it happened"
+
+
+@pytest.mark.parametrize(
+    ("when", "counts"),
+    [
+        ({}, (9, 3, 0)),
+        ({"e0": "never", "e1": "never"}, (0, 0, 0)),
+        ({"e0": "end", "e1": "end", "e2": "end"}, (1, 1, 1)),
+        ({"e1": "every_turn", "e2": "every_turn"}, (9, 10, 9)),
+        ({"e0": "every_prune", "e2": "every_prune"}, (3, 3, 2)),
+    ],
+)
+def test_audits_are_made_when_they_are_asked_for(
+    model: Any, byte_format: ChatML, when: dict[str, str], counts: tuple[int, int, int]
+) -> None:
+    phase = a_phase(audit=when, memory={"max_conversation_tokens": 6000})
+    session = forced_session(model, byte_format, phase, [STEPS])
+    _, status = run_session(session)
+    made = session.totals.audits
+    assert status == "complete" and (made["e0"], made["e1"], made["e2"]) == counts
 
 
 def test_an_interrupt_between_tokens_leaves_the_cache_whole(model: Any, byte_format: ChatML) -> None:

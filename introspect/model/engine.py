@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,7 @@ class Engine:
         logits = None
         for begin in range(0, len(fed), self.prefill_chunk):
             chunk = fed[begin : begin + self.prefill_chunk]
-            logits = self._forward(cache, chunk)
+            logits = self.forward(cache, chunk)
             chunks.append(len(chunk))
         assert logits is not None
         return PrefillResult(start, fed, tuple(chunks), logits)
@@ -114,17 +115,19 @@ class Engine:
             yield active
             active = [sequence for sequence in active if sequence.finish_reason is None]
             for sequence in active:
-                sequence.logits = self._forward(sequence.cache, sequence.token_ids[-1:])
+                sequence.logits = self.forward(sequence.cache, sequence.token_ids[-1:])
 
     @torch.no_grad()
-    def _forward(self, cache: KVCache, token_ids: Sequence[int]) -> torch.Tensor:
+    def forward(self, cache: KVCache, token_ids: Sequence[int]) -> torch.Tensor:
         """One pass over `token_ids` at the cache's end; logits of the last, `[vocabulary]`, on the CPU."""
+        began = time.perf_counter()
         start = len(cache.token_ids)
         ids = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(start, start + len(token_ids), device=self.device).unsqueeze(0)
         output = self.model(
             input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        cache.extended(token_ids)
-        logits: torch.Tensor = output.logits[0, -1]
-        return logits.float().cpu() if logits.dtype != torch.float64 else logits.cpu()
+        last: torch.Tensor = output.logits[0, -1]
+        logits = last.cpu() if last.dtype == torch.float64 else last.float().cpu()
+        cache.extended(token_ids, time.perf_counter() - began)
+        return logits

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -120,16 +121,28 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         return grown
 
 
+@dataclass(frozen=True)
+class ForwardPass:
+    """A pass that wrote slots from `start` on: the ids it fed, and how long it took, in seconds."""
+
+    start: int
+    token_ids: tuple[int, ...]
+    seconds: float
+
+
 class KVCache(Cache):  # type: ignore[misc]
     """K and V of every layer for a list of token ids, standing at positions 0, 1, 2, ...
 
-    `token_ids` is what the cache is a memo of. After an interrupt in mid-pass layers may be longer than the
-    ids; `settle`, which every use begins with, truncates them to what is whole.
+    `token_ids` is what the cache is a memo of. `passes` are the forward passes that wrote what is left of it,
+    each whole although its end may have been truncated since: provenance for audits, reuse never asks it.
+    After an interrupt in mid-pass layers may be longer than the ids; `settle`, which every use begins with,
+    truncates them to what is whole.
     """
 
     def __init__(self, num_layers: int) -> None:
         super().__init__(layers=[BufferLayer() for _ in range(num_layers)])
         self.token_ids: list[int] = []
+        self.passes: list[ForwardPass] = []
 
     @property
     def num_cached_tokens(self) -> int:
@@ -161,20 +174,23 @@ class KVCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             layer.truncate(length)
         del self.token_ids[length:]
+        while self.passes and self.passes[-1].start >= length:
+            self.passes.pop()
 
     def settle(self) -> None:
         """Truncate to the ids that every layer holds: whatever an interrupted pass left is dropped."""
         self.truncate(min(len(self.token_ids), self.num_cached_tokens))
 
-    def extended(self, token_ids: Sequence[int]) -> None:
-        """Note the ids that a forward pass has just appended."""
+    def extended(self, token_ids: Sequence[int], seconds: float) -> None:
+        """Note the ids that a forward pass has just appended, and what it took."""
+        self.passes.append(ForwardPass(len(self.token_ids), tuple(token_ids), seconds))
         self.token_ids.extend(token_ids)
 
     def fork(self) -> KVCache:
         """A cache with the same ids that can go its own way; no tensor is copied now."""
         other = KVCache(0)
         other.layers = [layer.fork() for layer in self.layers]
-        other.token_ids = list(self.token_ids)
+        other.token_ids, other.passes = list(self.token_ids), list(self.passes)
         return other
 
     def state_digest(self) -> tuple[str, ...]:

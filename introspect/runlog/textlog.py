@@ -163,7 +163,13 @@ def _(event: ev.Audit) -> list[Message]:
     if event.codes:
         codes = ", ".join(map(one_line, event.codes))
         return [Message("ERROR", "AUDIT", f"{where} FAILED: {codes}. {printable(event.detail)}")]
-    return [_info("AUDIT", f"{where} passed. {printable(event.detail)}".rstrip())]
+    verdict = "skipped" if event.skipped else "passed"
+    figures = ", ".join(
+        f"{one_line(str(name))} {one_line(str(value))}" for name, value in event.figures.items()
+    )
+    return [
+        _info("AUDIT", f"{where} {verdict}. {printable(event.detail)} ({figures}; {event.seconds:.3f} s)")
+    ]
 
 
 @messages.register

@@ -1,0 +1,122 @@
+"""`introspect audit`: opens a record and the model that it names, and prints the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from introspect.config import ModelConfig
+from introspect.display import one_line
+from introspect.errors import ConfigError, ModelError, RecordError
+from introspect.events import RunStart
+from introspect.runlog.reader import EventLog, read_events
+from introspect.runlog.sources import find_source, is_event_log
+
+LEVELS = ("e0", "e1", "e2")
+
+
+def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
+    """Audit a record and return the exit code: 0, or 3 where something failed. Raises IntrospectError."""
+    if level not in LEVELS:
+        raise ConfigError(f"--level {one_line(level)}: one of {', '.join(LEVELS)}")
+    path = find_source(source, output)
+    if not is_event_log(path):
+        raise RecordError(
+            f"{path}: a text log holds no ids to recompute; give a run directory or its events.jsonl"
+        )
+    log = read_events(path)
+    start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
+    if start is None:
+        raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
+    report = {"run": source, **_audited(log, start, path, level)}
+    if as_json:
+        sys.stdout.write(json.dumps(report, ensure_ascii=True) + "\n")
+    else:
+        _show(report)
+    return 3 if report["failed"] else 0
+
+
+def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str, object]:
+    import torch
+
+    from introspect.audit import audit_recompute, audit_replay, audit_structure, recorded_turns
+    from introspect.model.engine import Engine
+    from introspect.model.loading import load_model
+
+    turns = recorded_turns([read.event for read in log.events])
+    notes = []
+    if level == "e0":
+        vocabulary = 1 + max(
+            (i for t in turns for i in (*t.prefill.token_ids, *t.generation.token_ids)), default=0
+        )
+        verdict = audit_structure(turns, vocabulary)
+    else:
+        environment = start.environment
+        loaded = load_model(_model_config(start, path))
+        if loaded.weight_hash != environment["weight_hash"]:
+            raise ModelError(
+                f"{loaded.source.path}: these are not the weights of the record; audit with those it names"
+            )
+        if environment["threads"] <= (os.cpu_count() or 1):
+            torch.set_num_threads(environment["threads"])
+        elif level == "e1":
+            notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
+            level = "e2"
+        engine = Engine(loaded.model, environment["prefill_chunk"])
+        device = str(engine.device).partition(":")[0]
+        if level == "e1":
+            verdict = audit_replay(turns, engine)
+        else:
+            verdict = audit_recompute(turns, engine, device, environment["dtype"])
+        verdict.noise |= {"dtype": environment["dtype"], "threads": torch.get_num_threads(), "device": device}
+    damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
+    return {
+        "level": verdict.level,
+        "checked": verdict.checked,
+        "failed": len(verdict.failures) + len(damage),
+        "failures": verdict.failures,
+        "noise": verdict.noise,
+        "notes": notes,
+        "damage": damage,
+    }
+
+
+def _model_config(start: RunStart, path: Path) -> ModelConfig:
+    """The model of a record: by its name, or where the manifest says its files were."""
+    settings = {**start.settings["model"], "dtype": start.environment["dtype"]}
+    device = str(start.environment["device"])
+    settings["device"] = "cpu" if device == "cpu" else device
+    manifest = path.parent / "manifest.json"
+    if manifest.is_file() and start.model != "tiny":
+        settings["id"] = json.loads(manifest.read_text(encoding="utf-8")).get("model_path", settings["id"])
+    return ModelConfig.model_validate(settings)
+
+
+def _show(report: dict[str, object]) -> None:
+    console = Console(highlight=False)
+    failures = report["failures"]
+    assert isinstance(failures, list)
+    if failures:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("experiment", "turn", "codes", "what"):
+            table.add_column(name)
+        for failure in failures:
+            codes = Text(", ".join(map(one_line, failure["codes"])), style="bold red")
+            place = (str(failure["experiment"] + 1), str(failure["turn"]))
+            table.add_row(*place, codes, Text(one_line(failure["why"])))
+        console.print(table)
+    for line in [*report["damage"], *report["notes"]]:  # type: ignore[misc]
+        console.print(Text(one_line(line), style="yellow"))
+    word = "FAILED" if report["failed"] else "passed"
+    style = "bold red" if report["failed"] else "green"
+    console.print(
+        Text(f"{report['level']} {word}: {report['checked']} turns checked, {report['failed']} failed", style)
+    )
+    if report["noise"]:
+        console.print(Text(one_line(json.dumps(report["noise"])), style="dim"), soft_wrap=True)

@@ -1,0 +1,169 @@
+"""The auditor of a run: which levels are due, what they found, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from introspect.config import AuditConfig, When
+from introspect.events import Audit
+from introspect.model.cache_audit import check_structure
+from introspect.model.cache_replay import first_difference, passes_before, replay_passes
+from introspect.model.engine import Engine
+from introspect.model.kv_cache import KVCache
+
+SMALL_MODEL = 50_000_000
+"""Parameters below which audits are made whatever they cost."""
+LARGEST_SHARE = 0.1
+"""Of the run's time, for the costly audits of a model that is not small."""
+
+ALARMS = {
+    ("cpu", "float64"): 1e-9,
+    ("cpu", "float32"): 1e-3,
+    ("cpu", "bfloat16"): 0.5,
+    ("cpu", "float16"): 0.1,
+    ("cuda", "float32"): 1e-2,
+    ("cuda", "bfloat16"): 1.0,
+    ("cuda", "float16"): 0.15,
+}
+"""E2: logit differences from which rounding is no explanation any more, by device and dtype."""
+
+_RANK: dict[When, int] = {"never": 0, "end": 1, "every_prune": 2, "every_turn": 3}
+
+
+@dataclass(frozen=True)
+class _Place:
+    experiment: int
+    turn: int
+
+
+@dataclass
+class RunAuditor:
+    """Makes the audits that a phase asks for. `spent` is in seconds, of E1 and E2 together."""
+
+    engine: Engine
+    config: AuditConfig
+    clock: Callable[[], float] = time.monotonic
+    spent: float = 0.0
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+        parameters = list(self.engine.model.parameters())
+        self._small = sum(p.numel() for p in parameters) < SMALL_MODEL
+        self._dtype = str(parameters[0].dtype).removeprefix("torch.")
+
+    def after_turn(
+        self,
+        cache: KVCache,
+        token_ids: Sequence[int],
+        experiment: int,
+        turn: int,
+        prompt_tokens: int,
+        pruned: bool,
+    ) -> list[Audit]:
+        """E0 when due; E1 of the prompt's slots and E2 at a prune, and at every turn where that is asked."""
+        place = _Place(experiment, turn)
+        moment = 2 if pruned else 3
+        verdicts = []
+        if _RANK[self.config.e0] >= moment:
+            verdicts.append(self._e0(cache, token_ids, place))
+        if any(verdict.codes for verdict in verdicts):
+            return verdicts
+        if _RANK[self.config.e1] >= moment:
+            verdicts.append(
+                self._e1(cache, prompt_tokens, place, "the prompt after a prune" if pruned else "the prompt")
+            )
+        if _RANK[self.config.e2] >= moment:
+            verdicts.append(self._e2(cache, place))
+        return verdicts
+
+    def after_experiment(
+        self, cache: KVCache, token_ids: Sequence[int], experiment: int, turn: int
+    ) -> list[Audit]:
+        """E1 of every slot, decoded ones included; E0 and E2 where they are asked for at the end alone."""
+        place = _Place(experiment, turn)
+        verdicts = []
+        if self.config.e0 in ("end", "every_prune"):
+            verdicts.append(self._e0(cache, token_ids, place))
+        if self.config.e1 != "never":
+            verdicts.append(self._e1(cache, len(token_ids), place, "every slot"))
+        if self.config.e2 == "end":
+            verdicts.append(self._e2(cache, place))
+        return verdicts
+
+    def _e0(self, cache: KVCache, token_ids: Sequence[int], place: _Place) -> Audit:
+        began = time.perf_counter()
+        found = check_structure(cache, token_ids)
+        codes = tuple(code for code, _ in found)
+        detail = "; ".join(f"{code}: {seen}" for code, seen in found)
+        figures = {"tokens": len(token_ids), "layers": len(cache.layers), "bytes": cache.nbytes}
+        seconds = time.perf_counter() - began
+        return Audit(
+            place.experiment,
+            place.turn,
+            "e0",
+            codes,
+            detail or f"{len(token_ids)} tokens as meant",
+            figures,
+            seconds,
+        )
+
+    def _e1(self, cache: KVCache, length: int, place: _Place, what: str) -> Audit:
+        passes = passes_before(cache, length)
+        figures = self._conditions() | {"tokens": length, "passes": len(passes)}
+        if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in passes)):
+            return Audit(place.experiment, place.turn, "e1", (), f"{what}: {skipped}", figures, 0.0, skipped)
+        began = time.perf_counter()
+        replay = replay_passes(self.engine, passes, length)
+        difference = first_difference(cache, replay, length)
+        seconds = time.perf_counter() - began
+        self.spent += seconds
+        if difference is None:
+            detail = f"{what}: {length} tokens bit-equal to a replay of {len(passes)} passes"
+            return Audit(place.experiment, place.turn, "e1", (), detail, figures, seconds)
+        figures |= {"layer": difference.layer, "slot": difference.slot, "max_abs": difference.size}
+        detail = (
+            f"{what}: {difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
+            f" by up to {difference.size:.3g}, in {difference.slots} slots"
+        )
+        return Audit(place.experiment, place.turn, "e1", ("unknown",), detail, figures, seconds)
+
+    def _e2(self, cache: KVCache, place: _Place) -> Audit:
+        ids = list(cache.token_ids)
+        figures = self._conditions() | {"tokens": len(ids)}
+        if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in cache.passes)):
+            return Audit(place.experiment, place.turn, "e2", (), skipped, figures, 0.0, skipped)
+        began = time.perf_counter()
+        twin = cache.fork()
+        twin.truncate(len(ids) - 1)
+        held = self.engine.forward(twin, ids[-1:])
+        once = Engine(self.engine.model, prefill_chunk=len(ids))
+        recomputed = once.prefill(once.new_cache(), ids).logits
+        size = float((held.double() - recomputed.double()).abs().max())
+        seconds = time.perf_counter() - began
+        self.spent += seconds
+        alarm = ALARMS.get((torch.device(self.engine.device).type, self._dtype), 1.0)
+        codes = () if size <= alarm else ("unknown",)
+        figures |= {"max_abs_logit": size, "alarm": alarm}
+        detail = f"logits of one pass differ by {size:.2g}, alarm at {alarm:g}"
+        return Audit(place.experiment, place.turn, "e2", codes, detail, figures, seconds)
+
+    def _too_costly(self, estimate: float) -> str | None:
+        if self._small:
+            return None
+        elapsed = self.clock() - self.began
+        if self.spent + estimate <= LARGEST_SHARE * elapsed:
+            return None
+        return f"skipped: it would take {estimate:.1f} s, over {LARGEST_SHARE:.0%} of the run's time"
+
+    def _conditions(self) -> dict[str, Any]:
+        return {
+            "dtype": self._dtype,
+            "threads": torch.get_num_threads(),
+            "attention": self.engine.model.config._attn_implementation,
+        }

@@ -1,0 +1,88 @@
+"""Auditing records: sound ones pass at every level, and a changed figure is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from conftest import a_phase, forced_session, run_session
+from test_loop import STEPS
+
+from introspect.audit import (
+    RecordedTurn,
+    Verdict,
+    audit_recompute,
+    audit_replay,
+    audit_structure,
+    recorded_turns,
+)
+from introspect.errors import RecordError
+from introspect.events import Generation
+from introspect.model.engine import Engine
+from introspect.model.prompt_format import ChatML
+
+
+@pytest.fixture(scope="module")
+def turns(model: Any, byte_format: ChatML) -> list[RecordedTurn]:
+    session = forced_session(model, byte_format, a_phase(), [STEPS])
+    stream, status = run_session(session)
+    assert status == "complete"
+    return recorded_turns(stream)
+
+
+def audited(level: str, turns: list[RecordedTurn], model: Any) -> Verdict:
+    if level == "e0":
+        return audit_structure(turns, 640)
+    engine = Engine(model)
+    return audit_replay(turns, engine) if level == "e1" else audit_recompute(turns, engine, "cpu", "float32")
+
+
+@pytest.mark.parametrize("level", ["e0", "e1", "e2"])
+def test_a_sound_record_passes(level: str, turns: list[RecordedTurn], model: Any) -> None:
+    verdict = audited(level, turns, model)
+    assert verdict.checked == len(turns) == 9 and verdict.failures == []
+
+
+def with_generation(turns: list[RecordedTurn], place: int, **changes: Any) -> list[RecordedTurn]:
+    turn = turns[place]
+    changed = replace(turn, generation=replace(turn.generation, **changes))
+    return [*turns[:place], changed, *turns[place + 1 :]]
+
+
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_a_changed_figure_is_found_where_it_is(place: int, turns: list[RecordedTurn], model: Any) -> None:
+    generation: Generation = turns[place].generation
+    logprobs = (generation.logprobs[0] + 1e-12, *generation.logprobs[1:])
+    for changes in ({"logits_digest": "0" * 16}, {"logprobs": logprobs}, {"state_digest": ("0" * 16,) * 2}):
+        verdict = audited("e1", with_generation(turns, place, **changes), model)
+        assert [f["turn"] for f in verdict.failures] == [place + 1]
+        assert verdict.failures[0]["codes"] == ["unknown"]
+
+
+def test_logits_of_another_computation_fail_e2(turns: list[RecordedTurn], model: Any) -> None:
+    top = {n: [(i, v + 0.01) for i, v in pairs] for n, pairs in turns[3].generation.top_logits.items()}
+    verdict = audited("e2", with_generation(turns, 3, top_logits=top), model)
+    assert [f["turn"] for f in verdict.failures] == [4]
+    assert verdict.failures[0]["max_abs_logit"] == pytest.approx(0.01, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"prompt_tokens": 5}, {"cached_tokens": 3}, {"logprobs": (0.0,)}, {"token_ids": (999,)}],
+)
+def test_an_impossible_schedule_fails_e0(
+    changes: dict[str, Any], turns: list[RecordedTurn], model: Any
+) -> None:
+    verdict = audited("e0", with_generation(turns, 2, **changes), model)
+    assert 3 in [f["turn"] for f in verdict.failures]
+
+
+def test_codes_are_those_of_the_runs_own_audits(turns: list[RecordedTurn], model: Any) -> None:
+    marked = [replace(t, codes=("prefix-mutated",)) for t in with_generation(turns, 1, logits_digest="x")]
+    assert audited("e1", marked, model).failures[0]["codes"] == ["prefix-mutated"]
+
+
+def test_a_reply_without_its_prompt_is_refused(turns: list[RecordedTurn]) -> None:
+    with pytest.raises(RecordError, match="no prefill"):
+        recorded_turns([turns[0].generation])

@@ -1,0 +1,68 @@
+"""E1: repeating the passes gives the same bits; one bit of damage does not go unseen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_kv_cache import changed, ids_lists, steps
+
+from introspect.model.cache_replay import first_difference, passes_before, replay_passes
+from introspect.model.engine import Engine
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+MODELS = {dtype: random_model(dtype) for dtype in DTYPES}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(prefix=ids_lists, chunk=st.sampled_from([3, 8, 512]), steps=steps)
+@settings(max_examples=25)
+def test_a_sound_cache_is_replayed_to_the_bit(
+    dtype: torch.dtype, prefix: list[int], chunk: int, steps: list[Any]
+) -> None:
+    engine = Engine(MODELS[dtype], prefill_chunk=chunk)
+    cache, ids = engine.new_cache(), list(prefix)
+    engine.prefill(cache, ids)
+    for step in steps:
+        if step[0] == "fork":
+            cache = cache.fork()
+            continue
+        if step[0] == "generate":
+            for _ in range(step[1]):
+                ids = [*ids, int(engine.prefill(cache, ids).logits.argmax())]
+        ids = changed(step, ids, len(prefix))
+        engine.prefill(cache, ids)
+    replay = replay_passes(engine, cache.passes, len(cache.token_ids))
+    assert replay.token_ids == cache.token_ids
+    assert first_difference(cache, replay, len(cache.token_ids)) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("name", ["keys", "values"])
+def test_the_smallest_damage_is_found(dtype: torch.dtype, layer: int, name: str) -> None:
+    engine = Engine(MODELS[dtype])
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(30)))
+    damaged = getattr(cache.layers[layer], name)
+    value = damaged[0, 1, 17, 3].clone()
+    damaged[0, 1, 17, 3] = torch.nextafter(value, torch.tensor(float("inf"), dtype=dtype))
+    found = first_difference(cache, replay_passes(engine, cache.passes, 30), 30)
+    assert found is not None and (found.layer, found.slot, found.tensor, found.slots) == (layer, 17, name, 1)
+
+
+def test_decoded_slots_can_be_left_out() -> None:
+    engine = Engine(MODELS[torch.float32])
+    cache = engine.new_cache()
+    ids = list(range(10))
+    engine.prefill(cache, ids)
+    for token_id in (11, 12, 13):
+        engine.forward(cache, [token_id])
+    assert len(passes_before(cache, 10)) == 1
+    assert len(passes_before(cache, 12)) == 3
+    replay = replay_passes(engine, passes_before(cache, 10), 10)
+    assert first_difference(cache, replay, 10) is None
