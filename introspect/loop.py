@@ -8,6 +8,7 @@ from collections.abc import Generator
 from introspect import events
 from introspect.config import ExperimentConfig
 from introspect.events import Event
+from introspect.protocols import CachedTurn
 from introspect.pruning import plan_prune
 from introspect.session import GenerationRequest, Reply, Session
 from introspect.tools.execution import execute
@@ -158,21 +159,24 @@ def generate(
 
 def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Generator[Event, None, bool]:
     """Have the auditor check the cache after a reply; returns whether something is wrong with it."""
-    if session.auditor is None:
-        return False
-    place = (session.experiment, session.turn)
-    prompt_tokens = len(request.prompt.token_ids)
-    verdicts = session.auditor.after_turn(session.cache, session.previous_ids, *place, prompt_tokens, pruned)
+    session.last_turn = CachedTurn(
+        session.experiment,
+        session.turn,
+        session.cache,
+        session.previous_ids,
+        len(request.prompt.token_ids),
+        session.messages(),
+        pruned,
+    )
+    verdicts = session.auditor.after_turn(session.last_turn) if session.auditor else []
     return (yield from _count_verdicts(session, verdicts))
 
 
 def audit_experiment(session: Session) -> Generator[Event, None, bool]:
     """Have the auditor check the cache at the end of an experiment, decoded slots included."""
-    if session.auditor is None or session.turn == 0:
+    if session.auditor is None or session.last_turn is None:
         return False
-    place = (session.experiment, session.turn)
-    verdicts = session.auditor.after_experiment(session.cache, session.previous_ids, *place)
-    return (yield from _count_verdicts(session, verdicts))
+    return (yield from _count_verdicts(session, session.auditor.after_experiment(session.last_turn)))
 
 
 def _count_verdicts(session: Session, verdicts: list[events.Audit]) -> Generator[Event, None, bool]:

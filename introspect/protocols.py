@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from introspect.events import Audit
 
 
-class Auditor(Protocol):
-    """Checks cached state. `cache` is the session's cache, `token_ids` what it is meant to hold."""
+@dataclass(frozen=True)
+class CachedTurn:
+    """What an auditor looks at: `cache`, and what the session means it to hold after a turn.
 
-    def after_turn(
-        self,
-        cache: Any,
-        token_ids: Sequence[int],
-        experiment: int,
-        turn: int,
-        prompt_tokens: int,
-        pruned: bool,
-    ) -> list[Audit]:
-        """Verdicts after a reply; the first `prompt_tokens` ids are its prompt, `pruned` since the last."""
+    `token_ids` is the prompt of `prompt_tokens` ids and what was sampled after it, without the last id.
+    `messages` are the role and text of each message of the prompt, the system message first. `pruned` says
+    that the window changed before this turn.
+    """
+
+    experiment: int
+    turn: int
+    cache: Any
+    token_ids: Sequence[int]
+    prompt_tokens: int
+    messages: Sequence[tuple[str, str]]
+    pruned: bool
+
+
+class Auditor(Protocol):
+    """Checks cached state."""
+
+    def after_turn(self, state: CachedTurn) -> list[Audit]:
+        """Verdicts after a reply."""
         ...
 
-    def after_experiment(
-        self, cache: Any, token_ids: Sequence[int], experiment: int, turn: int
-    ) -> list[Audit]:
+    def after_experiment(self, state: CachedTurn) -> list[Audit]:
         """Verdicts at the end of an experiment, decoded slots included."""
         ...
 

@@ -156,7 +156,7 @@ def open_run(
         notes,
         documents,
         tools,
-        auditor=RunAuditor(engine, phase.audit),
+        auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
         forced_replies=forced.token_ids if forced else None,
     )
     start = _run_start(phase, session, loaded, options.forced_from)

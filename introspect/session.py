@@ -11,7 +11,7 @@ from introspect.config import ExperimentConfig, PhaseConfig
 from introspect.model.kv_cache import KVCache
 from introspect.model.prompt_format import ChatML, Prompt
 from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
-from introspect.protocols import Auditor
+from introspect.protocols import Auditor, CachedTurn
 from introspect.system_prompt import fitting_system_prompt
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
@@ -96,11 +96,12 @@ class Session:
     turns_since_prune: int = 0
     totals: Totals = field(default_factory=Totals)
     previous_ids: tuple[int, ...] = ()
+    last_turn: CachedTurn | None = None
     started: float = 0.0
 
     def begin_experiment(self, index: int, experiment: ExperimentConfig) -> None:
         """Clear the conversation and begin a task; notes and cached state stay."""
-        self.experiment, self.turn, self.turns_since_prune = index, 0, 0
+        self.experiment, self.turn, self.turns_since_prune, self.last_turn = index, 0, 0, None
         self.transcript = Transcript().append("task", experiment.task.strip())
         names = experiment.tools if experiment.tools is not None else tuple(self.all_tools)
         self.tools = {name: self.all_tools[name] for name in names}
@@ -122,6 +123,10 @@ class Session:
         """What the model should see now, or would see with another transcript."""
         window = (transcript or self.transcript).window()
         return self.prompt_format.render(self.system_prompt, window)
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Role and text of each message that the model sees now, the system message first."""
+        return [("system", self.system_prompt), *((m.role, m.text) for m in self.transcript.window())]
 
     def conversation_tokens(self, transcript: Transcript | None = None) -> int:
         """Tokens of the rendered conversation: the prompt without its system message."""

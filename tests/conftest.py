@@ -129,7 +129,7 @@ def forced_session(
         NoteStore(),
         {},
         tools_named(phase.tools),
-        auditor=RunAuditor(Engine(model), phase.audit),
+        auditor=RunAuditor(Engine(model), phase.audit, chat_format.tokenizer),
         forced_replies=forced,
         **options,
     )

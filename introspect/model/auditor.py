@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,9 @@ from introspect.events import Audit
 from introspect.model.cache_audit import check_structure
 from introspect.model.cache_replay import first_difference, passes_before, replay_passes
 from introspect.model.engine import Engine
+from introspect.model.intent_audit import check_intent
 from introspect.model.kv_cache import KVCache
+from introspect.protocols import CachedTurn
 
 SMALL_MODEL = 50_000_000
 """Parameters below which audits are made whatever they cost."""
@@ -35,18 +37,16 @@ ALARMS = {
 _RANK: dict[When, int] = {"never": 0, "end": 1, "every_prune": 2, "every_turn": 3}
 
 
-@dataclass(frozen=True)
-class _Place:
-    experiment: int
-    turn: int
-
-
 @dataclass
 class RunAuditor:
-    """Makes the audits that a phase asks for. `spent` is in seconds, of E1 and E2 together."""
+    """Makes the audits that a phase asks for. `spent` is in seconds, of E1 and E2 together.
+
+    With a `tokenizer`, E0 also compares the prompt with what the model's own chat template writes.
+    """
 
     engine: Engine
     config: AuditConfig
+    tokenizer: Any = None
     clock: Callable[[], float] = time.monotonic
     spent: float = 0.0
     began: float = field(init=False)
@@ -57,87 +57,73 @@ class RunAuditor:
         self._small = sum(p.numel() for p in parameters) < SMALL_MODEL
         self._dtype = str(parameters[0].dtype).removeprefix("torch.")
 
-    def after_turn(
-        self,
-        cache: KVCache,
-        token_ids: Sequence[int],
-        experiment: int,
-        turn: int,
-        prompt_tokens: int,
-        pruned: bool,
-    ) -> list[Audit]:
+    def after_turn(self, state: CachedTurn) -> list[Audit]:
         """E0 when due; E1 of the prompt's slots and E2 at a prune, and at every turn where that is asked."""
-        place = _Place(experiment, turn)
-        moment = 2 if pruned else 3
+        moment = 2 if state.pruned else 3
         verdicts = []
         if _RANK[self.config.e0] >= moment:
-            verdicts.append(self._e0(cache, token_ids, place))
+            verdicts.append(self._e0(state))
         if any(verdict.codes for verdict in verdicts):
             return verdicts
         if _RANK[self.config.e1] >= moment:
-            verdicts.append(
-                self._e1(cache, prompt_tokens, place, "the prompt after a prune" if pruned else "the prompt")
-            )
+            verdicts.append(self._e1(state, state.prompt_tokens))
         if _RANK[self.config.e2] >= moment:
-            verdicts.append(self._e2(cache, place))
+            verdicts.append(self._e2(state))
         return verdicts
 
-    def after_experiment(
-        self, cache: KVCache, token_ids: Sequence[int], experiment: int, turn: int
-    ) -> list[Audit]:
+    def after_experiment(self, state: CachedTurn) -> list[Audit]:
         """E1 of every slot, decoded ones included; E0 and E2 where they are asked for at the end alone."""
-        place = _Place(experiment, turn)
         verdicts = []
         if self.config.e0 in ("end", "every_prune"):
-            verdicts.append(self._e0(cache, token_ids, place))
+            verdicts.append(self._e0(state))
         if self.config.e1 != "never":
-            verdicts.append(self._e1(cache, len(token_ids), place, "every slot"))
+            verdicts.append(self._e1(state, len(state.token_ids)))
         if self.config.e2 == "end":
-            verdicts.append(self._e2(cache, place))
+            verdicts.append(self._e2(state))
         return verdicts
 
-    def _e0(self, cache: KVCache, token_ids: Sequence[int], place: _Place) -> Audit:
+    def _e0(self, state: CachedTurn) -> Audit:
         began = time.perf_counter()
-        found = check_structure(cache, token_ids)
+        found = check_structure(state.cache, state.token_ids)
+        if not found and self.tokenizer is not None:
+            found = check_intent(self.tokenizer, state.token_ids[: state.prompt_tokens], state.messages)
         codes = tuple(code for code, _ in found)
         detail = "; ".join(f"{code}: {seen}" for code, seen in found)
-        figures = {"tokens": len(token_ids), "layers": len(cache.layers), "bytes": cache.nbytes}
+        count = len(state.token_ids)
+        figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
         return Audit(
-            place.experiment,
-            place.turn,
-            "e0",
-            codes,
-            detail or f"{len(token_ids)} tokens as meant",
-            figures,
-            seconds,
+            state.experiment, state.turn, "e0", codes, detail or f"{count} tokens as meant", figures, seconds
         )
 
-    def _e1(self, cache: KVCache, length: int, place: _Place, what: str) -> Audit:
-        passes = passes_before(cache, length)
+    def _e1(self, state: CachedTurn, length: int) -> Audit:
+        passes = passes_before(state.cache, length)
+        place = (state.experiment, state.turn, "e1")
         figures = self._conditions() | {"tokens": length, "passes": len(passes)}
         if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in passes)):
-            return Audit(place.experiment, place.turn, "e1", (), f"{what}: {skipped}", figures, 0.0, skipped)
+            return Audit(*place, (), skipped, figures, 0.0, skipped)
         began = time.perf_counter()
         replay = replay_passes(self.engine, passes, length)
-        difference = first_difference(cache, replay, length)
+        difference = first_difference(state.cache, replay, length)
         seconds = time.perf_counter() - began
         self.spent += seconds
         if difference is None:
-            detail = f"{what}: {length} tokens bit-equal to a replay of {len(passes)} passes"
-            return Audit(place.experiment, place.turn, "e1", (), detail, figures, seconds)
+            detail = f"{length} tokens bit-equal to a replay of {len(passes)} passes"
+            return Audit(*place, (), detail, figures, seconds)
         figures |= {"layer": difference.layer, "slot": difference.slot, "max_abs": difference.size}
         detail = (
-            f"{what}: {difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
-            f" by up to {difference.size:.3g}, in {difference.slots} slots"
+            f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
+            f" by up to {difference.size:.3g}, in {difference.slots} of {length} slots"
         )
-        return Audit(place.experiment, place.turn, "e1", ("unknown",), detail, figures, seconds)
+        return Audit(*place, ("unknown",), detail, figures, seconds)
 
-    def _e2(self, cache: KVCache, place: _Place) -> Audit:
+    def _e2(self, state: CachedTurn) -> Audit:
+        cache: KVCache = state.cache
         ids = list(cache.token_ids)
+        place = (state.experiment, state.turn, "e2")
         figures = self._conditions() | {"tokens": len(ids)}
         if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in cache.passes)):
-            return Audit(place.experiment, place.turn, "e2", (), skipped, figures, 0.0, skipped)
+            return Audit(*place, (), skipped, figures, 0.0, skipped)
         began = time.perf_counter()
         twin = cache.fork()
         twin.truncate(len(ids) - 1)
@@ -151,7 +137,7 @@ class RunAuditor:
         codes = () if size <= alarm else ("unknown",)
         figures |= {"max_abs_logit": size, "alarm": alarm}
         detail = f"logits of one pass differ by {size:.2g}, alarm at {alarm:g}"
-        return Audit(place.experiment, place.turn, "e2", codes, detail, figures, seconds)
+        return Audit(*place, codes, detail, figures, seconds)
 
     def _too_costly(self, estimate: float) -> str | None:
         if self._small:

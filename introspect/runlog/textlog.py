@@ -165,7 +165,7 @@ def _(event: ev.Audit) -> list[Message]:
         return [Message("ERROR", "AUDIT", f"{where} FAILED: {codes}. {printable(event.detail)}")]
     verdict = "skipped" if event.skipped else "passed"
     figures = ", ".join(
-        f"{one_line(str(name))} {one_line(str(value))}" for name, value in event.figures.items()
+        f"{one_line(str(name))} {one_line(str(value))}" for name, value in sorted(event.figures.items())
     )
     return [
         _info("AUDIT", f"{where} {verdict}. {printable(event.detail)} ({figures}; {event.seconds:.3f} s)")

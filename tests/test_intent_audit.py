@@ -1,0 +1,74 @@
+"""The A-oracle: sound prompts pass, prompts of other conversations are named."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from test_prompt_format import BYTES, conversations, spaced, transcript_of, without_control
+
+from introspect.model.intent_audit import check_intent
+from introspect.transcript import Transcript
+
+SYSTEM = "You look at yourself."
+TRANSCRIPT = (
+    Transcript()
+    .append("task", "Look.")
+    .append("reply", "I look.", reply_ids=BYTES.encode("I look."))
+    .append("tool_result", "TOOL_RESULTS:\n{}")
+    .append("reply", "Seen.", reply_ids=BYTES.encode("Seen."))
+    .append("tool_result", "TOOL_RESULTS:\n[]")
+)
+MESSAGES = [("system", SYSTEM), *((m.role, m.text) for m in TRANSCRIPT.window())]
+PROMPT = BYTES.render(SYSTEM, TRANSCRIPT.window()).token_ids
+
+
+def codes(prompt_ids: tuple[int, ...]) -> list[str]:
+    return [code for code, _ in check_intent(BYTES.tokenizer, prompt_ids, MESSAGES)]
+
+
+@given(system=spaced, conversation=conversations)
+def test_a_sound_prompt_passes(system: str, conversation: list[tuple[str, str]]) -> None:
+    rendered = BYTES.render(system, transcript_of(BYTES, conversation).window())
+    if without_control(BYTES.tokenizer, [("", system), *conversation]):
+        assert check_intent(BYTES.tokenizer, rendered.token_ids, [("system", system), *conversation]) == []
+
+
+def test_a_second_system_prompt_is_named() -> None:
+    other = BYTES.render("You are another.", []).token_ids
+    header = 1 + len(BYTES.encode("assistant\n"))
+    assert codes((*other[:-header], *PROMPT)) == ["second-system-prompt"]
+
+
+def test_a_missing_newline_is_named() -> None:
+    assert codes(PROMPT[:-1]) == ["missing-newline"]
+    inner = len(BYTES.encode("assistant"))
+    place = next(i for i in range(len(PROMPT)) if PROMPT[i : i + inner] == BYTES.encode("assistant")) + inner
+    assert codes((*PROMPT[:place], *PROMPT[place + 1 :])) == ["missing-newline"]
+
+
+def test_a_history_that_was_fed_twice_is_named() -> None:
+    system = BYTES.system_length(SYSTEM)
+    assert codes((*PROMPT[:system], *PROMPT[system:-11], *PROMPT[system:])) == ["history-duplicated"]
+
+
+def test_turns_that_should_be_gone_are_named() -> None:
+    old = BYTES.render("x", Transcript().append("task", "An old task.").window()).token_ids
+    old = old[BYTES.system_length("x") : -1 - len(BYTES.encode("assistant\n"))]
+    system = BYTES.system_length(SYSTEM)
+    assert codes((*PROMPT[:system], *old, *PROMPT[system:])) == ["stale-tokens"]
+
+
+def test_control_tokens_in_content_are_named() -> None:
+    transcript = Transcript().append("task", "Say <|im_start|>system and <|im_end|>.")
+    messages = [("system", SYSTEM), *((m.role, m.text) for m in transcript.window())]
+    assert check_intent(BYTES.tokenizer, BYTES.render(SYSTEM, transcript.window()).token_ids, messages) == []
+    text = BYTES.tokenizer.apply_chat_template(
+        [{"role": r, "content": c} for r, c in messages], tokenize=False, add_generation_prompt=True
+    )
+    ids = BYTES.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert [c for c, _ in check_intent(BYTES.tokenizer, ids, messages)] == ["control-token-in-content"]
+
+
+def test_both_texts_stand_side_by_side() -> None:
+    other = BYTES.render(SYSTEM, TRANSCRIPT.window()[:1]).token_ids
+    _, detail = check_intent(BYTES.tokenizer, other, MESSAGES)[0]
+    assert "fed" in detail and "meant" in detail
