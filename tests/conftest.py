@@ -33,6 +33,7 @@ REAL_TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", parent=settings.get_profile("default"), max_examples=1000)
+settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=15)
 settings.load_profile(os.environ.get("INTROSPECT_HYPOTHESIS", "default"))
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
