@@ -61,8 +61,7 @@ def run(
         Path, typer.Option("--output", "-o", help="Parent of run directories.")
     ] = DEFAULT_OUTPUT,
     forced: Annotated[
-        str | None,
-        typer.Option(help="Take the replies from another run's record.", allow_from_autoenv=False),
+        str | None, typer.Option(help="Take the replies from another run's record.", metavar="RUN")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
