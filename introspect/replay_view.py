@@ -35,7 +35,7 @@ class View:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._before = ""
+        self._before: str | None = None
 
     def show(self, entry: Entry, suspect: bool = False) -> None:
         """Show one message. `suspect` marks a garbled generation."""
@@ -43,7 +43,7 @@ class View:
         if before == entry.tag == _PRUNING:
             _print_indented(Text(one_line(entry.text), style="dim"), self.console)
             return
-        if entry.tag in _OPENS_TURN and before not in (_PRUNING, "CACHE", ""):
+        if entry.tag in _OPENS_TURN and before not in (_PRUNING, "CACHE", None):
             self.console.print()
         _show_entry(entry, self.console, suspect)
 
