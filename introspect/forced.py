@@ -34,7 +34,7 @@ def forced_replies(source: str, output: Path, chat_format: ChatML, tokenizer_has
         if isinstance(event, Generation):
             ended = (chat_format.end_id,) if event.finish_reason == "stop" else ()
             ids = event.token_ids if same else (*chat_format.encode(event.text), *ended)
-            replies[event.experiment, event.turn] = ids
+            replies[event.experiment, event.turn] = ids or (chat_format.end_id,)
     if not replies:
         raise RecordError(f"{source}: holds no generation to take replies from")
     return ForcedReplies(source, replies, not same)

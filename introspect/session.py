@@ -146,9 +146,11 @@ class Session:
             self.turn,
             self.prompt(),
             self.cache,
-            ForcedSampler(forced) if forced else sampler_for(generation.temperature, generation.top_p, seed),
+            ForcedSampler(forced)
+            if forced is not None
+            else sampler_for(generation.temperature, generation.top_p, seed),
             self.stop_ids,
-            len(forced) if forced else generation.max_new_tokens,
+            len(forced) if forced is not None else generation.max_new_tokens,
             forced is not None,
         )
 

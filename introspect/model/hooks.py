@@ -58,3 +58,8 @@ def forward_text(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
     output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
     logits: torch.Tensor = output.logits[0, -1].float().cpu()
     return logits
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in fp64; on the CPU where the device has no fp64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
-from introspect.model.hooks import captured, forward_text
+from introspect.model.hooks import captured, forward_text, widened
 from introspect.tools.context import ToolContext, rounded
 from introspect.tools.names import resolve_module
 
@@ -73,7 +73,7 @@ def get_activation_statistics(context: ToolContext, layer_name: str) -> dict[str
         forward_text(context.model, ids)
     if name not in outputs:
         raise ToolError(f"{name} gives no output of its own; name a layer that computes, such as its parent")
-    output = outputs[name][0].double()
+    output = widened(outputs[name][0])
     channel = int(output.abs().mean(dim=0).argmax())
     return {
         "layer": name,
@@ -89,7 +89,7 @@ def get_activation_statistics(context: ToolContext, layer_name: str) -> dict[str
 
 def _summary(output: torch.Tensor) -> dict[str, float]:
     """Mean and standard deviation over `[token, channel]`, and the mean norm of a token."""
-    wide = output.double()
+    wide = widened(output)
     return {
         "mean": rounded(float(wide.mean())),
         "std": rounded(float(wide.std(correction=0))),

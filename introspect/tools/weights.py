@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.hooks import widened
 from introspect.tools.context import ToolContext, rounded
 from introspect.tools.names import resolve_module
 
@@ -20,8 +21,8 @@ def tensor_statistics(tensor: torch.Tensor) -> dict[str, float]:
     """Mean, population standard deviation, minimum and maximum, computed in fp64 in two streamed passes."""
     flat = tensor.detach().reshape(-1)
     blocks = [flat[i : i + BLOCK] for i in range(0, flat.numel(), BLOCK)]
-    mean = sum(float(block.double().sum()) for block in blocks) / flat.numel()
-    variance = sum(float((block.double() - mean).square_().sum()) for block in blocks) / flat.numel()
+    mean = sum(float(widened(block).sum()) for block in blocks) / flat.numel()
+    variance = sum(float((widened(block) - mean).square_().sum()) for block in blocks) / flat.numel()
     return {
         "mean": rounded(mean),
         "std": rounded(variance**0.5),
