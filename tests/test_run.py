@@ -18,6 +18,8 @@ from introspect.model.forecast import parameter_count
 from introspect.run_command import Run, RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
+from introspect.tools.note_store import NoteStore
+from introspect.tools.notes import rebuild_notes
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +131,10 @@ def test_notes_are_the_same_in_the_file_and_in_the_record(model_dir: Path, tmp_p
     }
     summary = opened.execute(lambda event: None, None)
     assert summary["status"] == "complete" and summary["notes"] == 1
+    record = [read.event for read in read_events(Path(summary["run"]) / "events.jsonl").events]
+    rebuilt, written = NoteStore(), NoteStore(Path(summary["run"]) / "notes.sqlite")
+    rebuild_notes(rebuilt, record)
+    assert rebuilt.all() == written.all() != []
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from introspect.errors import ToolError
+from introspect.events import Event, ToolCall, ToolResult
 from introspect.tools.context import ToolContext
-from introspect.tools.note_store import Note
+from introspect.tools.note_store import Note, NoteStore
+
+_DEFAULTS: dict[str, Any] = {"importance": 5, "data": {}, "tags": []}
+
+
+def rebuild_notes(store: NoteStore, record: Iterable[Event]) -> None:
+    """Fill a store anew from the events of a run: the file of notes is an index of them and nothing more."""
+    store.clear()
+    call: ToolCall | None = None
+    for event in record:
+        if isinstance(event, ToolCall):
+            call = event
+        elif isinstance(event, ToolResult) and event.ok and event.function == "record_observation" and call:
+            given = {**_DEFAULTS, **call.arguments}
+            store.add(**{name: given[name] if given[name] is not None else _DEFAULTS[name] for name in given})
 
 
 def record_observation(
