@@ -224,8 +224,9 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
         table.add_row(Text(one_line(row["name"])), status, str(row["turns"]), str(row["tool_calls"]))
     console.print(table)
     facts = Table.grid(padding=(0, 2))
-    status = Text(summary["status"], style=STATUS_STYLES.get(summary["status"], ""))
-    facts.add_row("status", status + Text(f", seed {summary['seed']}, {summary['seconds']} s"))
+    style = STATUS_STYLES.get(summary["status"], "")
+    rest = f", seed {summary['seed']}, {summary['seconds']} s"
+    facts.add_row("status", Text.assemble((summary["status"], style), rest))
     facts.add_row(
         "tokens",
         f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (least {tokens['minimum']})",
