@@ -108,7 +108,7 @@ class _LiveLine:
             memory: Any = event.settings["memory"]
             self.budget = event.system_tokens + memory["max_conversation_tokens"]
         elif isinstance(event, events.ExperimentStart):
-            self.experiment, self.turn = event.name, 0
+            self.experiment, self.turn = one_line(event.name), 0
         elif isinstance(event, events.Token):
             if self.began is None or event.sampled <= 1:
                 self.began = time.monotonic()

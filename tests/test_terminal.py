@@ -1,0 +1,87 @@
+"""The live view: whatever models and tools write, nothing of it acts on the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from introspect import events
+from introspect.terminal import RunView, show_summary
+
+ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that act on a display instead of standing in it."""
+
+hostile = st.text(max_size=60) | st.sampled_from(
+    ["\x1b[2J\x1b[H", "\x1b]0;title\x07", "[bold red]x[/]", "\r\x08over", "\u202etxet", "\x9b31m", "a\x00b"]
+)
+SUMMARY = {
+    "run": "data/runs/x", "phase": "p", "model": "tiny", "seed": 1, "status": "complete", "turns": 1,
+    "prunes": 0,
+    "experiments": [{"name": "one", "status": "complete", "turns": 1, "tool_calls": 1}],
+    "tokens": {"system": 1, "generated": 2, "prefilled": 3, "minimum": 3, "cached_peak": 4},
+    "tool_calls": {"total": 1, "ok": 1, "malformed": 0}, "audits": {"e0": 1, "e1": 0, "failed": 0},
+    "notes": 0, "seconds": 1.0,
+}  # fmt: skip
+
+
+def stream(text: str) -> list[events.Event]:
+    """One of every event that carries foreign text."""
+    return [
+        events.ExperimentStart(0, text, text),
+        events.UserMessage(0, 1, "feedback", text),
+        events.Token(0, 1, text, 1, 5),
+        events.Token(0, 1, "\n" + text, 2, 6),
+        events.Prefill(0, 1, 0, (1,), (1,), 0.1),
+        events.Generation(0, 1, 1, 0, (1, 2), text, text, 0.1, (0.0, 0.0), {}, "", (), "forward-1", 9),
+        events.ToolCall(0, 1, text, {text: text}, text),
+        events.ToolResult(0, 1, text, True, {"a": text}, text, 0.1),
+        events.ToolResult(0, 1, text, False, text, text, 0.1),
+        events.Prune(0, 1, (text,), (), 0, (), 1, 5, 5, 5, 5, text, refused=text),
+        events.Audit(0, 1, "e0", (text,), text),
+        events.Warning(0, 1, text, text),
+        events.Error(text, text),
+        events.ExperimentEnd(0, text, "failed", text, 1, 1),
+    ]
+
+
+def shown(text: str, terminal: bool, verbose: bool = True) -> str:
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
+    with RunView(console, verbose=verbose) as view:
+        for event in stream(text):
+            view.show(event)
+    show_summary(console, SUMMARY, Path("x.log"))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@given(text=hostile, verbose=st.booleans())
+def test_nothing_but_text_reaches_a_pipe(text: str, verbose: bool) -> None:
+    output = shown(text, terminal=False, verbose=verbose)
+    assert not [c for c in output if c not in "\n\t\u200c\u200d" and unicodedata.category(c) in ACTING]
+
+
+def test_a_terminal_gets_only_the_views_own_sequences() -> None:
+    plain = set(re.findall(r"\x1b\[[0-9;?]*[A-Za-z]", shown("words", terminal=True)))
+    evil = shown("\x1b[2J\x1b[31mred\x1b]0;t\x07", terminal=True)
+    assert set(re.findall(r"\x1b\[[0-9;?]*[A-Za-z]", evil)) <= plain
+    assert "\x1b]" not in evil and "\x07" not in evil
+
+
+def test_markup_is_not_read() -> None:
+    assert "[bold red]x[/]" in shown("[bold red]x[/]", terminal=False)
+
+
+def test_quiet_shows_only_what_went_wrong() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with RunView(console, quiet=True) as view:
+        for event in stream("words"):
+            view.show(event)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2 and "FAILED" in lines[0] and "error" in lines[1]
