@@ -184,7 +184,8 @@ def test_a_planted_fault_stops_the_run_as_corrupt(model: Any, byte_format: ChatM
     session = forced_session(model, byte_format, a_phase(), [STEPS])
     stream, status = run_session(session, planter=OriginalBug())
     assert status == "corrupt"
-    assert kinds(stream, events.Audit)[-1].codes
+    verdict = kinds(stream, events.Audit)[-1]
+    assert verdict.codes == ("history-duplicated",) and session.turn == 2
     assert session.totals.audits["failed"] == 1
 
 

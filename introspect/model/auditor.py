@@ -87,8 +87,12 @@ class RunAuditor:
     def _e0(self, state: CachedTurn) -> Audit:
         began = time.perf_counter()
         found = check_structure(state.cache, state.token_ids)
-        if not found and self.tokenizer is not None:
-            found = check_intent(self.tokenizer, state.token_ids[: state.prompt_tokens], state.messages)
+        if self.tokenizer is not None:
+            decoded = len(state.token_ids) - state.prompt_tokens
+            fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
+            intent = check_intent(self.tokenizer, fed, state.messages)
+            # What the text of the ids shows is the better name for ids that are not those meant.
+            found = intent if intent and intent[0][0] != "unknown" else found or intent
         codes = tuple(code for code, _ in found)
         detail = "; ".join(f"{code}: {seen}" for code, seen in found)
         count = len(state.token_ids)

@@ -39,12 +39,12 @@ def _named(fed: list[str], meant: list[str]) -> tuple[str, str]:
     has = fed[at] if at < len(fed) else ""
     wants = meant[at] if at < len(meant) else ""
     where = f"message {at}: fed {has[:_SHOWN]!r}, meant {wants[:_SHOWN]!r}"
+    if _repeats(fed, meant):
+        return "history-duplicated", where
     if sum(part.startswith("system\n") for part in fed) > 1:
         return "second-system-prompt", where
     if has in (wants.replace("\n", "", 1), wants.removesuffix("\n")):
         return "missing-newline", where
-    if _repeats(fed, meant):
-        return "history-duplicated", where
     return "stale-tokens" if len(fed) > len(meant) else "unknown", where
 
 
