@@ -24,7 +24,7 @@ OUTLIER_OVER_SPREAD = 8.0
 ISOLATED_STEPS = 4.0
 """Own rounding steps that a few elements must be off by where everything around them is equal to the bit."""
 CLIFF = 2.5
-"""Median of error over noise from which a layer that differs throughout, above one that does not, is damaged."""
+"""Median of error over noise from which a layer that differs throughout, above an exact one, is damaged."""
 HEALINGS = 3
 """Damaged layers at most that are healed to see what lies above them."""
 
@@ -126,7 +126,9 @@ def _carried(replays: Replays, layer: int) -> torch.Tensor:
         for tensor in range(2):
             differs = ~replays.exact[below, tensor]
             if bool(differs.any()):
-                unit = noise_step(getattr(replays.best[below], TENSORS[tensor]), TENSORS[tensor], replays.dtype)
+                unit = noise_step(
+                    getattr(replays.best[below], TENSORS[tensor]), TENSORS[tensor], replays.dtype
+                )
                 size = _root_mean_square(replays.differences(below, tensor) / unit)
                 ratio = size / _noise(replays.spread[below][tensor] / unit, differs)
                 worst = torch.maximum(worst, torch.where(differs, 2 * ratio, 1.0))

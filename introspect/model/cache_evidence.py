@@ -88,7 +88,9 @@ def _nearest_tokens(
     best = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=device)
     tokens = torch.zeros(len(rows), dtype=torch.long, device=device)
     total = torch.zeros_like(best)
-    batches = [torch.arange(a, min(a + BATCH, vocabulary), device=device) for a in range(0, vocabulary, BATCH)]
+    batches = [
+        torch.arange(a, min(a + BATCH, vocabulary), device=device) for a in range(0, vocabulary, BATCH)
+    ]
     preferred = torch.tensor(sorted(set(likely)), device=device, dtype=torch.long)
     for ids in [preferred, *batches] if len(preferred) else batches:
         candidates = first_projections(model, ids, torch.zeros_like(ids))[tensor]

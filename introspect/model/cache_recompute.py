@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -81,12 +81,10 @@ def undisturbed(model: Any) -> Iterator[None]:
 def _run(
     model: Any, cache: _Recording, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
 ) -> None:
-    try:
+    with suppress(_Enough):
         model.base_model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         )
-    except _Enough:
-        pass
 
 
 def recompute(
@@ -117,7 +115,9 @@ def recompute(
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([list(token_ids)], device=device)
     plain = positions is None
-    where = torch.arange(ids.shape[1], device=device)[None] if plain else torch.tensor([positions], device=device)
+    where = (
+        torch.arange(ids.shape[1], device=device)[None] if plain else torch.tensor([positions], device=device)
+    )
     begin = start
     for size in chunks:
         end = begin + size
@@ -131,7 +131,7 @@ def recompute(
 def first_projections(
     model: Any, token_ids: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Layer-0 K and V of single tokens at single positions, both `[row]`; returns `[row, kv_head, head_dim]`."""
+    """Layer-0 K and V, `[row, kv_head, head_dim]`, of single tokens at single positions, both `[row]`."""
     keys, values = [], []
     for begin in range(0, len(token_ids), BATCH):
         cache = _Recording(1, None, 0)

@@ -1,9 +1,9 @@
-"""Rounding told from damage: K and V recomputed in several kinds of passes, and what of a cache none explains.
+"""Rounding told from damage: K and V recomputed in several kinds of passes, and what none of them explains.
 
-The kernels that multiply matrices are few: one id, a few, or many at a time. With attention reading the cached
-state, rounding does not travel from slot to slot, and nearly every sound slot is bit-equal to one of the
-recomputations, however the cache was filled. The rest is measured in rounding steps of the value, against how
-far the recomputations lie from each other at the same slot.
+The kernels that multiply matrices are few: one id, a few, or many at a time. With attention reading the
+cached state, rounding does not travel from slot to slot, and nearly every sound slot is bit-equal to one of
+the recomputations, however the cache was filled. The rest is measured in rounding steps of the value, against
+how far the recomputations lie from each other at the same slot.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Replays:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.stored[0].keys.dtype
+        dtype: torch.dtype = self.stored[0].keys.dtype
+        return dtype
 
     @property
     def elements(self) -> int:
@@ -126,7 +127,8 @@ class Replays:
         """How far the cache lies from the best recomputation, `[kv_head, slot, head_dim]`, float64."""
         name = TENSORS[tensor]
         held, best = getattr(self.stored[layer], name), getattr(self.best[layer], name)
-        return (held.double() - best.double()).abs()
+        apart: torch.Tensor = (held.double() - best.double()).abs()
+        return apart
 
     def _search(self) -> None:
         """Try passes of every length that end where a row of slots without explanation ends."""
@@ -137,7 +139,7 @@ class Replays:
             ends = range(last + 1, min(last + 4, self.length) + 1)
             for end, length in ((end, length) for end in ends for length in lengths):
                 start = end - length
-                if start < 0 or start > first and length < last - first + 1 and length < SEARCHED_LENGTHS // 3:
+                if start < 0:
                     continue
                 if left == 0 or bool(self.exact[:, :, first : last + 1].all()):
                     break
@@ -152,7 +154,7 @@ class Replays:
             best = self.best[layer]
             few = int(self.equal[layer, :, slot].min()) >= 0.9 * self.elements
             size = 0.0
-            for tensor, name in enumerate(TENSORS):
+            for name in TENSORS:
                 row = getattr(best, name)[:, slot : slot + 1]
                 held = getattr(self.stored[layer], name)[:, slot : slot + 1]
                 steps = (held.double() - row.double()) / noise_step(row, name, self.dtype)

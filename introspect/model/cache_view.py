@@ -47,7 +47,9 @@ def refuse_model(model: Any) -> None:
     config = model.config.get_text_config()
     kind = config.model_type
     if kind not in FAMILIES:
-        raise UnsupportedCache(f"models of type {kind} are not covered; covered: {', '.join(sorted(FAMILIES))}")
+        raise UnsupportedCache(
+            f"models of type {kind} are not covered; covered: {', '.join(sorted(FAMILIES))}"
+        )
     layer_types = getattr(config, "layer_types", None)
     odd = sorted(set(layer_types or ()) - {"full_attention"})
     if layer_types is None and getattr(config, "sliding_window", None):
