@@ -4,6 +4,7 @@
     |-- ConfigError            a phase file, a --set or an option
     |-- ModelError             a model that is missing, unreadable or not supported
     |-- RecordError            a run, log or event file that cannot be read
+    |-- UnsupportedCache       a model family or cache class that a check cannot judge
     ToolError                  the model's: becomes a tool result that the model reads
     CacheCorruption            ours or the machine's: cached state is not what it must be; exit 3
 
@@ -30,6 +31,10 @@ class ModelError(IntrospectError):
 
 class RecordError(IntrospectError):
     """A record of a run cannot be read."""
+
+
+class UnsupportedCache(IntrospectError):
+    """A cache cannot be judged because of its class or its model's family. Damage never raises this."""
 
 
 class ToolError(Exception):

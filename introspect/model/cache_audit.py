@@ -1,16 +1,69 @@
-"""Audits of cached state. E0, structure: ids, lengths, shapes and sharing, exact, at every turn."""
+"""Audits of cached state. E0, structure: ids, lengths, shapes and sharing, exact, at every turn.
+
+And the check of anyone's cache against the ids that it is meant to hold, with nothing else to go by.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 
 from introspect.events import Audit
+from introspect.model.cache_examine import Finding, examine_content, examine_shape
+from introspect.model.cache_recompute import undisturbed
+from introspect.model.cache_view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.model.kv_cache import KVCache
 
 Findings = list[tuple[str, str]]
 """Codes of faults with what was seen."""
+
+
+def check_cache(
+    model: Any, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+) -> list[str]:
+    """What is wrong with a cache that is meant to hold `token_ids`: stable codes, empty where nothing is.
+
+    It does not matter how the cache was filled: in one pass, in chunks or token by token. Rounding between
+    such schedules is no fault. Cache, model and mode are left as they were found.
+
+    Args:
+        model: A transformers causal language model with full attention and rotary positions.
+        cache: A transformers cache of batch 1, about to be used.
+        token_ids: The ids that stand in it, at positions 0, 1, 2, ...
+        level: `all` looks at every layer; `layer0`, the cheap look, at tokens and positions alone.
+
+    Raises:
+        UnsupportedCache: The model's family or the cache's class is not among those that can be judged.
+        ValueError: An id that is not in the model's vocabulary, or an unknown level.
+    """
+    return list(dict.fromkeys(finding.code for finding in examine_cache(model, cache, token_ids, level)))
+
+
+def examine_cache(
+    model: Any, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+) -> list[Finding]:
+    """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds."""
+    if level not in ("all", "layer0"):
+        raise ValueError(f"level {level!r}: 'all' or 'layer0'")
+    refuse_model(model)
+    refuse_cache(cache)
+    ids = [int(token_id) for token_id in token_ids]
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if ids and (min(ids) < 0 or max(ids) >= vocabulary):
+        raise ValueError(f"ids run from {min(ids)} to {max(ids)}, the model's from 0 to {vocabulary - 1}")
+    geometry = geometry_of(model)
+    if found := examine_shape(cache, geometry):
+        return found
+    length = stored_lengths(cache)[0][0] if len(cache.layers) else 0
+    if length == 0:
+        if not ids:
+            return []
+        code = "tail-off-by-one" if len(ids) == 1 else "tail-missing"
+        return [Finding(code, f"nothing is cached, {len(ids)} ids are meant", 0, 0, len(ids))]
+    with undisturbed(model):
+        return examine_content(model, stored_layers(cache, geometry), ids, level == "all")
 
 
 def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:

@@ -1,0 +1,156 @@
+"""Which rows of K and V rounding does not explain: thresholds in rounding steps, calibrated on the spot.
+
+A row is one slot of K, or of V, of one layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from introspect.model.cache_rounding import TENSORS, Replays, noise_step, rounding_step
+
+LEAST_NOISE = 0.15
+"""Root mean square, in rounding steps, below which the noise of a row is never taken to be."""
+DENSE = 6.0
+"""A whole row is damaged when its error is this many times the noise of such rows,"""
+LEAST_DENSE = 1.5
+"""and this many rounding steps, root mean square."""
+OUTLIER = 12.0
+"""An element is damaged when its error is this many times that of its row's other elements,"""
+OUTLIER_OVER_SPREAD = 8.0
+"""and this many times the widest spread of the recomputations in its row."""
+ISOLATED_STEPS = 4.0
+"""Own rounding steps that a few elements must be off by where everything around them is equal to the bit."""
+CLIFF = 2.5
+"""Median of error over noise from which a layer that differs throughout, above an exact one, is damaged."""
+HEALINGS = 3
+"""Damaged layers at most that are healed to see what lies above them."""
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """A row that rounding does not explain. `steps` is its largest error in rounding steps of the value.
+
+    `elements` counts those that differ; `dense` where the whole row is damaged; `relative` is the length of
+    the error divided by that of the row.
+    """
+
+    layer: int
+    slot: int
+    tensor: str
+    steps: float
+    elements: int
+    dense: bool
+    relative: float
+
+
+def find_damage(replays: Replays) -> list[RowFault]:
+    """Recompute, judge layer by layer from the first on, heal what is damaged and look again above it."""
+    replays.run()
+    found: list[RowFault] = []
+    layer, healings = 0, 0
+    while layer < replays.layers:
+        faults = [fault for tensor in range(2) for fault in _judge(replays, layer, tensor)]
+        found += faults
+        if faults and healings < HEALINGS and layer + 1 < replays.layers:
+            slots = torch.tensor(sorted({fault.slot for fault in faults}), device=replays.score.device)
+            if not bool(replays.exact[layer + 1 :].all()):
+                replays.heal(layer, slots)
+                replays.run()
+                healings += 1
+        layer += 1
+    return found
+
+
+def _judge(replays: Replays, layer: int, tensor: int) -> list[RowFault]:
+    differs = ~replays.exact[layer, tensor]
+    if not bool(differs.any()):
+        return []
+    best = getattr(replays.best[layer], TENSORS[tensor])
+    difference = replays.differences(layer, tensor)
+    unit = noise_step(best, TENSORS[tensor], best.dtype)
+    errors = difference / unit
+    own = difference / rounding_step(best, best.dtype)
+    spread = replays.spread[layer][tensor] / unit
+    size, count = _root_mean_square(errors), (difference > 0).sum(dim=(0, 2))
+    noise = _noise(spread, differs)
+    ratio = torch.where(differs, size / noise, 0.0)
+    dense = (ratio > DENSE * _carried(replays, layer)) & (size > LEAST_DENSE)
+    if _is_cliff(replays, layer, tensor) and float(ratio[differs].median()) > CLIFF:
+        dense = dense | differs
+    top = errors.amax(dim=(0, 2))
+    rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, replays.elements - 1)).sqrt()
+    few = count <= max(2, replays.elements // 10)
+    isolated = few & _stands_alone(own, errors, TENSORS[tensor]) & _is_exact_around(replays, layer)
+    outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > 3)
+    outlier &= top > OUTLIER_OVER_SPREAD * spread.amax(dim=(0, 2))
+    wrong = differs & (dense | isolated | outlier)
+    single = isolated | outlier | few
+    length = best.double().pow(2).sum(dim=(0, 2)).sqrt().clamp_min(1e-30)
+    relative = difference.pow(2).sum(dim=(0, 2)).sqrt() / length
+    return [
+        RowFault(
+            layer, slot, TENSORS[tensor], float(own[:, slot].max()), int(count[slot]),
+            not bool(single[slot]), float(relative[slot]),
+        )
+        for slot in wrong.nonzero().flatten().tolist()
+    ]  # fmt: skip
+
+
+def _noise(spread: torch.Tensor, differs: torch.Tensor) -> torch.Tensor:
+    """Noise of each row, `[slot]`: the spread of the recomputations in it, or the usual one where larger."""
+    rows = _root_mean_square(spread)
+    usual = rows[differs].pow(2).mean().sqrt()
+    return torch.maximum(rows, usual).clamp_min(LEAST_NOISE)
+
+
+def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str) -> torch.Tensor:
+    """Which rows have an element off by several of its own steps that rounding cannot have moved, `[slot]`.
+
+    In K, rounding before the rotation moves both partners of a pair; it may be many steps of a partner that
+    came out small, never many of the pair.
+    """
+    far = own >= ISOLATED_STEPS
+    if tensor == "keys":
+        partner = own.roll(own.shape[-1] // 2, dims=-1)
+        far = far & ((partner == 0) | (errors > 2))
+    return far.any(dim=2).any(dim=0)
+
+
+def _carried(replays: Replays, layer: int) -> torch.Tensor:
+    """How much more noise a row may have because it had more than usual in a layer below, `[slot]`."""
+    worst = torch.ones_like(replays.score)
+    for below in range(layer):
+        for tensor in range(2):
+            differs = ~replays.exact[below, tensor]
+            if bool(differs.any()):
+                unit = noise_step(
+                    getattr(replays.best[below], TENSORS[tensor]), TENSORS[tensor], replays.dtype
+                )
+                size = _root_mean_square(replays.differences(below, tensor) / unit)
+                ratio = size / _noise(replays.spread[below][tensor] / unit, differs)
+                worst = torch.maximum(worst, torch.where(differs, 2 * ratio, 1.0))
+    return worst
+
+
+def _root_mean_square(steps: torch.Tensor) -> torch.Tensor:
+    return steps.pow(2).mean(dim=(0, 2)).sqrt()
+
+
+def _is_exact_around(replays: Replays, layer: int) -> torch.Tensor:
+    """Which slots are equal to the bit below a layer and nearly so in it, `[slot]`; none where many are not,
+    for then rounding is not as it was when the cache was filled."""
+    many = int((~replays.exact[layer].all(dim=0)).sum()) > max(3, replays.length // 20)
+    below = replays.exact[:layer].all(dim=0).all(dim=0)
+    nearly = (replays.equal[layer] >= 0.8 * replays.elements).all(dim=0)
+    return below & nearly & (not many)
+
+
+def _is_cliff(replays: Replays, layer: int, tensor: int) -> bool:
+    """Whether most rows differ in a layer and hardly any in the one below."""
+    if layer == 0:
+        return True
+    below, here = replays.exact[layer - 1], replays.exact[layer, tensor]
+    return float(below.double().mean()) > 0.95 and float(here.double().mean()) < 0.5

@@ -1,0 +1,138 @@
+"""Which token and which position each slot of a cache really holds, read off layer 0.
+
+Before attention has mixed anything, V of a slot depends on its token alone, and K on its token and position.
+V is compared with that of every token of the vocabulary; K with that of the token found, turned to every
+position of a window at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from introspect.model.cache_recompute import BATCH, first_projections, rotary_tables
+from introspect.model.cache_view import StoredLayer
+
+GROSS = 0.1
+"""Length of the error over that of the row from which a slot is said to hold something else."""
+FITS = 0.15
+"""A slot holds a token when it lies this much nearer to it than tokens lie from each other."""
+LARGEST_WINDOW = 32768
+SLOTS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one slot holds. `token` is None where its V fits no token of the vocabulary; `position` is where
+    its K says that this token stands, None where it fits no position. `key_token` is what K alone fits at the
+    slot's own position."""
+
+    token: int | None
+    position: int | None
+    key_token: int | None = None
+
+
+def gross_slots(stored: StoredLayer, expected: StoredLayer) -> list[int]:
+    """Slots whose K or V in layer 0 is far from what is expected there, both `[kv_head, slot, head_dim]`."""
+    wrong = torch.zeros(expected.length, dtype=torch.bool, device=expected.keys.device)
+    for held, meant in ((stored.keys, expected.keys), (stored.values, expected.values)):
+        error = (held[:, : expected.length].double() - meant.double()).pow(2).sum(dim=(0, 2))
+        wrong |= error > GROSS**2 * meant.double().pow(2).sum(dim=(0, 2))
+    return [int(slot) for slot in wrong.nonzero().flatten()]
+
+
+def held_by(model: Any, stored: StoredLayer, slots: Sequence[int], likely: Sequence[int]) -> dict[int, Held]:
+    """What each of `slots` holds in layer 0.
+
+    Args:
+        model: Inside `undisturbed`.
+        stored: Layer 0, `[kv_head, slot, head_dim]`.
+        slots: The slots to read.
+        likely: Ids to prefer where two tokens fit equally well.
+    """
+    found: dict[int, Held] = {}
+    for begin in range(0, len(slots), SLOTS_AT_ONCE):
+        some = list(slots[begin : begin + SLOTS_AT_ONCE])
+        found.update(_read(model, stored, some, likely))
+    return found
+
+
+def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[int]) -> dict[int, Held]:
+    where = torch.tensor(slots, device=stored.keys.device)
+    keys, values = (t[:, where].transpose(0, 1) for t in (stored.keys, stored.values))
+    tokens, fits = _nearest_tokens(model, values, likely, 1)
+    positions, placed = _nearest_positions(model, keys, tokens, where, stored.length)
+    flat = _turned(model, keys.double(), where, -1.0)
+    key_tokens, key_fits = _nearest_tokens(model, flat, likely, 0)
+    return {
+        slot: Held(
+            int(tokens[i]) if fits[i] else None,
+            int(positions[i]) if placed[i] else None,
+            int(key_tokens[i]) if key_fits[i] else None,
+        )
+        for i, slot in enumerate(slots)
+    }
+
+
+def _nearest_tokens(
+    model: Any, rows: torch.Tensor, likely: Sequence[int], tensor: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token that fits each row best, and whether it fits; `rows` is `[row, kv_head, head_dim]`, K at
+    position 0 (`tensor` 0) or V (1)."""
+    wanted = rows.reshape(len(rows), -1).double()
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    device = rows.device
+    best = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=device)
+    tokens = torch.zeros(len(rows), dtype=torch.long, device=device)
+    total = torch.zeros_like(best)
+    batches = [
+        torch.arange(a, min(a + BATCH, vocabulary), device=device) for a in range(0, vocabulary, BATCH)
+    ]
+    preferred = torch.tensor(sorted(set(likely)), device=device, dtype=torch.long)
+    for ids in [preferred, *batches] if len(preferred) else batches:
+        candidates = first_projections(model, ids, torch.zeros_like(ids))[tensor]
+        distances = torch.cdist(wanted, candidates.reshape(len(ids), -1).double())
+        least, index = distances.min(dim=1)
+        better = least < best * (1 - 1e-9)
+        best = torch.where(better, least, best)
+        tokens = torch.where(better, ids[index], tokens)
+        total += distances.sum(dim=1)
+    usual = total / (vocabulary + len(preferred))
+    return tokens, best <= FITS * usual
+
+
+def _nearest_positions(
+    model: Any, keys: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The position at which K of `tokens` fits `keys`, `[row, kv_head, head_dim]`, best, and whether it does.
+
+    A slot's own position is taken where it fits no worse than the best.
+    """
+    config = model.config.get_text_config()
+    window = min(config.max_position_embeddings, LARGEST_WINDOW, max(4096, 4 * length))
+    base = first_projections(model, tokens, torch.zeros_like(tokens))[0].double()
+    cos, sin = rotary_tables(model, torch.arange(window, device=keys.device))
+    half = keys.shape[-1] // 2
+    a, b = base[..., :half], base[..., half:]
+    c, d = keys.double()[..., :half], keys.double()[..., half:]
+    along = (a * c + b * d).sum(dim=1) @ cos.double().T + (a * d - b * c).sum(dim=1) @ sin.double().T
+    squares = base.pow(2).sum(dim=(1, 2)) + keys.double().pow(2).sum(dim=(1, 2))
+    distances = (squares[:, None] - 2 * along).clamp_min(0)
+    least, positions = distances.min(dim=1)
+    inside = slots.clamp_max(window - 1)
+    own = distances.gather(1, inside[:, None])[:, 0]
+    positions = torch.where((own <= 2 * least + 1e-5 * squares) & (slots < window), slots, positions)
+    chosen = distances.gather(1, positions.clamp_max(window - 1)[:, None])[:, 0]
+    return positions, chosen <= FITS**2 * distances.mean(dim=1)
+
+
+def _turned(model: Any, keys: torch.Tensor, positions: torch.Tensor, sign: float) -> torch.Tensor:
+    """K turned by its position's angles, backwards with `sign` -1; `[row, kv_head, head_dim]`."""
+    cos, sin = (table.double()[:, None] for table in rotary_tables(model, positions))
+    half = keys.shape[-1] // 2
+    a, b = keys[..., :half], keys[..., half:]
+    sin = sign * sin
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

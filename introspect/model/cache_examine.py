@@ -1,0 +1,235 @@
+"""The examination of a cache of anyone's, from its outer shape inwards; each step runs only when those before
+it found nothing, so that one fault does not come back under many names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from introspect.model.cache_damage import RowFault, find_damage
+from introspect.model.cache_evidence import Held, gross_slots, held_by
+from introspect.model.cache_naming import MEANINGS, name_content, name_damage
+from introspect.model.cache_recompute import last_row_under_masks, recompute
+from introspect.model.cache_rounding import Replays
+from introspect.model.cache_signs import ContentSigns, DamageSigns, content_signs, damage_signs
+from introspect.model.cache_view import Geometry, StoredLayer, stored_lengths
+
+FEW_HIDDEN = 64
+"""Slots up to which every range is tried as the one that a row did not look at."""
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+MASKS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: its stable code and where it shows. `detail` is for people.
+
+    `layer` and `slot` are the first that show it; `slots` counts those of that layer. `size` is the largest
+    error in rounding steps of the value, None where the fault is not one of size. `token` and `position` are
+    what the slot holds, None where that fits nothing or was not asked; `meant_token` is what it should hold.
+    """
+
+    code: str
+    detail: str
+    layer: int | None = None
+    slot: int | None = None
+    slots: int = 0
+    size: float | None = None
+    token: int | None = None
+    position: int | None = None
+    meant_token: int | None = None
+
+
+def examine_shape(cache: Any, geometry: Geometry) -> list[Finding]:
+    """Faults of structure: lengths, shapes, dtype, shared memory, values that are not finite."""
+    lengths = stored_lengths(cache)
+    if len(lengths) != geometry.layers and lengths:
+        return [_found("foreign-cache", f"{len(lengths)} layers, the model has {geometry.layers}")]
+    first = lengths[0][0] if lengths else 0
+    for index, (keys, values) in enumerate(lengths):
+        if keys != first or values != first:
+            detail = (
+                f"layer {index} holds {keys} keys and {values} values, layer 0 holds {lengths[0][0]} keys"
+            )
+            return [_found("ragged-layers", detail, layer=index, slot=min(keys, values, first))]
+    if first == 0:
+        return []
+    places: dict[int, int] = {}
+    for index, layer in enumerate(cache.layers):
+        for tensor in (layer.keys, layer.values):
+            if found := _examine_tensor(tensor, index, first, geometry):
+                return [found]
+            if tensor.data_ptr() in places:
+                where = f"layers {places[tensor.data_ptr()]} and {index} show the same memory"
+                return [_found("prefix-aliased", where, layer=index, slot=0, slots=first)]
+            places[tensor.data_ptr()] = index
+    return []
+
+
+def _examine_tensor(tensor: torch.Tensor, index: int, length: int, geometry: Geometry) -> Finding | None:
+    shape = (1, geometry.kv_heads, tensor.shape[-2], geometry.head_dim)
+    if tuple(tensor.shape) != shape:
+        detail = f"layer {index} has shape {tuple(tensor.shape)}, the model's has {shape}"
+        return _found("foreign-cache", detail, layer=index)
+    if tensor.dtype != geometry.dtype:
+        less = (
+            not tensor.is_floating_point() or torch.finfo(tensor.dtype).eps > torch.finfo(geometry.dtype).eps
+        )
+        detail = f"layer {index} is {tensor.dtype}, the model computes in {geometry.dtype}"
+        return _found("lossy-copy" if less else "foreign-cache", detail, layer=index)
+    finite = torch.isfinite(tensor[0, :, :length]).all(dim=-1).all(dim=0)
+    if not bool(finite.all()):
+        slots = (~finite).nonzero().flatten()
+        detail = f"layer {index} holds NaN or Inf from slot {int(slots[0])} on"
+        return _found("non-finite", detail, layer=index, slot=int(slots[0]), slots=len(slots))
+    return None
+
+
+def examine_content(
+    model: Any, stored: Sequence[StoredLayer], token_ids: Sequence[int], every_layer: bool
+) -> list[Finding]:
+    """Faults of what the slots hold; `stored` is sound in shape and holds at least one slot."""
+    length = stored[0].length
+    common = min(length, len(token_ids))
+    wrong = list(range(common, length))
+    if common:
+        expected = recompute(model, token_ids[:common], 1, [common])[0]
+        wrong = gross_slots(stored[0], expected) + wrong
+    if wrong:
+        return _examine_tokens(model, stored, list(token_ids), wrong, every_layer)
+    found: list[Finding] = []
+    if length < len(token_ids):
+        signs = content_signs(token_ids, length, {})
+        detail = f"{length} ids are cached, {len(token_ids)} are meant"
+        found = [_found(code, detail, 0, length, len(token_ids) - length) for code in name_content(signs)]
+    return found + _examine_values(model, stored, list(token_ids[:length]), every_layer)
+
+
+def _examine_tokens(
+    model: Any, stored: Sequence[StoredLayer], meant: list[int], wrong: list[int], every_layer: bool
+) -> list[Finding]:
+    length = stored[0].length
+    held = held_by(model, stored[0], wrong, meant)
+    signs = content_signs(meant, length, held)
+    if every_layer and len(stored) > 1:
+        signs = _with_depth(model, stored, signs, held)
+    slot = wrong[0]
+    what = held[slot]
+    wanted = meant[slot] if slot < len(meant) else None
+    detail = f"slot {slot} holds {_told(what)}, meant is {'nothing' if wanted is None else f'id {wanted}'}"
+    detail += f"; {len(wrong)} of {length} slots hold something else, {len(meant)} are meant"
+    return [
+        _found(code, detail, 0, slot, len(wrong), None, what.token, what.position, wanted)
+        for code in name_content(signs)
+    ]
+
+
+def _with_depth(
+    model: Any, stored: Sequence[StoredLayer], signs: ContentSigns, held: dict[int, Held]
+) -> ContentSigns:
+    """The signs with what deeper layers say: are they those of the held ids, or of the meant ones?"""
+    meant, length = list(signs.meant), signs.length
+    last_wrong = signs.wrong[-1]
+    rows = [slot for slot in range(signs.wrong[0] + 1, length) if slot not in held]
+    believed = [held[slot].token if slot in held else meant[slot] for slot in range(length)]
+    positions = [slot + shift for slot, shift in enumerate(signs.shifts)]
+    faithful = in_place = None
+    error_held = error_meant = None
+    if all(token is not None for token in believed) and not signs.unread:
+        ids = [int(token) for token in believed if token is not None]
+        error_held = _mean_error(model, stored, ids, positions, rows or list(range(signs.wrong[0], length)))
+        faithful = error_held < _largest_noise(stored)
+    if length == len(meant) and rows and last_wrong < length - 1:
+        error_meant = _mean_error(model, stored, meant, list(range(length)), rows)
+        in_place = error_meant < (_largest_noise(stored) if error_held is None else error_held)
+    elif length == len(meant) and len(signs.wrong) == 1 and faithful is False:
+        in_place = True
+    fields = signs.__dict__ | {"faithful": faithful, "in_place": in_place}
+    return ContentSigns(**fields)
+
+
+def _largest_noise(stored: Sequence[StoredLayer]) -> float:
+    """Relative error that rounding may give deeper layers of a free recomputation, generously."""
+    return float(torch.finfo(stored[0].keys.dtype).eps) * 8 * len(stored)
+
+
+def _mean_error(
+    model: Any, stored: Sequence[StoredLayer], ids: list[int], positions: list[int], rows: list[int]
+) -> float:
+    plain = positions == list(range(len(ids)))
+    found = recompute(model, ids, len(stored), [len(ids)], None if plain else positions)
+    errors = []
+    for held, new in zip(stored[1:], found[1:], strict=True):
+        for mine, theirs in ((held.keys, new.keys), (held.values, new.values)):
+            mine, theirs = mine[:, rows].double(), theirs[:, rows].double()
+            errors.append((mine - theirs).pow(2).sum() / theirs.pow(2).sum().clamp_min(1e-30))
+    return float(torch.stack(errors).mean().sqrt())
+
+
+def _examine_values(
+    model: Any, stored: Sequence[StoredLayer], ids: list[int], every_layer: bool
+) -> list[Finding]:
+    replays = Replays(model, stored, ids, layers=None if every_layer else 1)
+    faults = find_damage(replays)
+    if not faults:
+        return []
+    exact = replays.exact[0].tolist()
+    signs = damage_signs(faults, len(ids), replays.layers, exact[0], exact[1])
+    if signs.first == 1 and signs.to_the_end:
+        slots = (signs.slots[0], signs.slots[-1])
+        first, last = (_hidden_range(model, stored, ids, slot) for slot in slots)
+        signs = DamageSigns(**(signs.__dict__ | {"hidden_first": first, "hidden_last": last}))
+    worst = max((fault for fault in faults if fault.layer == signs.first), key=lambda fault: fault.steps)
+    return [
+        _found(code, _told_damage(faults, signs, worst), signs.first, signs.slots[0], len(signs.slots),
+               worst.steps, ids[signs.slots[0]], signs.slots[0], ids[signs.slots[0]])
+        for code in name_damage(signs)
+    ]  # fmt: skip
+
+
+def _hidden_range(
+    model: Any, stored: Sequence[StoredLayer], ids: list[int], slot: int
+) -> tuple[int, int] | None:
+    """The range of slots that, hidden from this one, explains its layer-1 K and V; None where none does."""
+    size = slot + 1
+    if size <= FEW_HIDDEN:
+        ranges = [(a, b) for a in range(size) for b in range(a + 1, size + 1) if b - a < size]
+    else:
+        ranges = [(a, min(a + width, size)) for width in WIDTHS for a in range(size)]
+        ranges += [(a, size) for a in range(1, size)]
+    masks = torch.ones((len(ranges) + 1, size), dtype=torch.long, device=stored[0].keys.device)
+    for row, (a, b) in enumerate(ranges):
+        masks[row, a:b] = 0
+    errors = []
+    for begin in range(0, len(masks), MASKS_AT_ONCE):
+        found = last_row_under_masks(model, ids[:size], stored, masks[begin : begin + MASKS_AT_ONCE])
+        error = torch.zeros(found.length, dtype=torch.float64, device=masks.device)
+        for held, new in ((stored[1].keys, found.keys), (stored[1].values, found.values)):
+            error += (held[:, slot : slot + 1].double() - new.double()).pow(2).sum(dim=(0, 2))
+        errors.append(error)
+    every = torch.cat(errors)
+    best = int(every[:-1].argmin()) if ranges else 0
+    return ranges[best] if ranges and float(every[best]) < 0.25 * float(every[-1]) else None
+
+
+def _told(held: Held) -> str:
+    if held.token is None:
+        return "the state of no token"
+    where = "no position" if held.position is None else f"position {held.position}"
+    return f"id {held.token} at {where}"
+
+
+def _told_damage(faults: Sequence[RowFault], signs: DamageSigns, worst: RowFault) -> str:
+    shape = f"{worst.elements} elements" if signs.isolated else "whole rows"
+    return (
+        f"{shape} of layer {signs.first} are off in {len(signs.slots)} slots from slot {signs.slots[0]} on,"
+        f" by up to {worst.steps:.3g} rounding steps ({worst.tensor}, slot {worst.slot},"
+        f" {worst.relative:.2g} of the row); {len({fault.layer for fault in faults})} layers are damaged"
+    )
+
+
+def _found(code: str, detail: str, *fields: Any, **named: Any) -> Finding:
+    return Finding(code, f"{MEANINGS[code]}: {detail}", *fields, **named)

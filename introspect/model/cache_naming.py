@@ -1,0 +1,202 @@
+"""The one table from what is seen of a fault to its stable code. The most specific row stands first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from introspect.model.cache_signs import ContentSigns, DamageSigns, Edit
+
+
+class ContentRow(NamedTuple):
+    """Codes of a fault that shows in which token or position slots hold, and the test for it."""
+
+    codes: tuple[str, ...]
+    fits: Callable[[ContentSigns], bool]
+
+
+class DamageRow(NamedTuple):
+    """Codes of a fault that shows in values alone, and the test for it."""
+
+    codes: tuple[str, ...]
+    fits: Callable[[DamageSigns], bool]
+
+
+def _insertions(signs: ContentSigns) -> bool:
+    return bool(signs.edits) and all(not edit.meant for edit in signs.edits)
+
+
+def _deletions(signs: ContentSigns) -> bool:
+    return bool(signs.edits) and all(not edit.held for edit in signs.edits)
+
+
+def _unmoved(signs: ContentSigns) -> bool:
+    return not any(signs.shifts)
+
+
+def _in_place(signs: ContentSigns) -> bool:
+    """The slots were changed after everything else was computed, or that cannot be told."""
+    return signs.length == len(signs.meant) and signs.in_place is not False
+
+
+def _neighbours(signs: ContentSigns) -> bool:
+    return len(signs.wrong) > 1 and signs.wrong[-1] - signs.wrong[0] == len(signs.wrong) - 1
+
+
+def _copies_of_meant(edit: Edit, signs: ContentSigns) -> int | None:
+    """Where in the meant ids the inserted run stands, its last occurrence; None where it does not."""
+    size = len(edit.held)
+    for at in range(len(signs.meant) - size, -1, -1):
+        if signs.meant[at : at + size] == edit.held:
+            return at
+    return None
+
+
+def _slid(edit: Edit, signs: ContentSigns) -> list[tuple[int, tuple[int | None, ...]]]:
+    """The same insertion told in every way: a run that ends with what stands before it may begin earlier."""
+    at, run = edit.at, edit.held
+    told = [(at, run)]
+    while at > 0 and run and signs.meant[at - 1] == run[-1]:
+        at, run = at - 1, (run[-1], *run[:-1])
+        told.append((at, run))
+    return told
+
+
+def _repeats_history(signs: ContentSigns) -> bool:
+    return any(
+        len(edit.held) > 1 and any(
+            _copies_of_meant(Edit(at, run, (), False), signs) is not None for at, run in _slid(edit, signs)
+        )
+        for edit in signs.edits
+    )  # fmt: skip
+
+
+def _is_second_prompt(signs: ContentSigns) -> bool:
+    """One run before everything, or one that opens with the two ids that the meant list opens with."""
+    if len(signs.edits) != 1 or signs.edits[0].at_end:
+        return False
+    return any(
+        len(run) > 1 and (at == 0 or run[:2] == signs.meant[:2]) for at, run in _slid(signs.edits[0], signs)
+    )
+
+
+def _doubles_last(signs: ContentSigns) -> bool:
+    edit = signs.edits[0]
+    return len(signs.edits) == 1 and edit.at_end and edit.held == (signs.meant[-1:] or None)
+
+
+def _is_control_token(signs: ContentSigns) -> bool:
+    """A run of ids stands where one id is, and that one is a header's: it also opens the meant list or comes
+    back in it, where spelt-out text would not."""
+    return any(
+        len(edit.held) == 1 and len(edit.meant) >= 3 and edit.held[0] in signs.meant for edit in signs.edits
+    )
+
+
+def _moved_up(signs: ContentSigns) -> bool:
+    """An unmoved beginning, then every slot the same number of positions too far on."""
+    shifts = signs.shifts
+    first = next((slot for slot, shift in enumerate(shifts) if shift), 0)
+    return first > 0 and shifts[first] > 0 and len(set(shifts[first:])) == 1
+
+
+CONTENT: tuple[ContentRow, ...] = (
+    ContentRow(("foreign-cache",), lambda s: 2 * (s.unread + s.split) > s.length),
+    ContentRow(("prefix-aliased",), lambda s: s.length > len(s.meant) and s.tail_where_meant),
+    ContentRow(("tail-off-by-one",), lambda s: _unmoved(s) and _insertions(s) and _doubles_last(s)),
+    ContentRow(
+        ("prefix-mutated",),
+        lambda s: _in_place(s) and _neighbours(s) and s.wrong[0] < s.length / 2 and s.in_place is True,
+    ),
+    ContentRow(
+        ("slot-overwritten",),
+        lambda s: _in_place(s) and (len(s.wrong) == 1 or s.copies > 0) and s.in_place is True,
+    ),
+    ContentRow(("slot-overwritten",), lambda s: s.split > 0 or (s.unread > 0 and len(s.wrong) <= 2)),
+    ContentRow(("prefix-mutated",), lambda s: s.unread > 0 and _in_place(s)),
+    ContentRow(("slot-overwritten",), lambda s: len(s.wrong) == 1 and not _unmoved(s)),
+    ContentRow(
+        ("positions-kept",), lambda s: not s.edits and _moved_up(s) and s.faithful is False
+    ),
+    ContentRow(("wrong-position",), lambda s: not s.edits and not _unmoved(s)),
+    ContentRow(("positions-kept",), lambda s: _moved_up(s)),
+    ContentRow(("second-system-prompt",), lambda s: _insertions(s) and _is_second_prompt(s)),
+    ContentRow(("history-duplicated",), lambda s: _insertions(s) and _repeats_history(s)),
+    ContentRow(("stale-tokens",), _insertions),
+    ContentRow(
+        ("tail-off-by-one",), lambda s: _deletions(s) and len(s.edits) == 1 and s.edits[0].at_end
+        and len(s.edits[0].meant) == 1,
+    ),
+    ContentRow(("tail-missing",), lambda s: _deletions(s) and len(s.edits) == 1 and s.edits[0].at_end),
+    ContentRow(("missing-newline",), lambda s: _deletions(s) and all(len(e.meant) == 1 for e in s.edits)),
+    ContentRow(("control-token-in-content",), lambda s: _unmoved(s) and _is_control_token(s)),
+    ContentRow(("retokenised",), lambda s: _unmoved(s) and s.faithful is not False and bool(s.edits)
+               and sum(len(e.meant) for e in s.edits) <= len(s.meant) / 2),
+    ContentRow(("stale-tokens",), lambda s: _unmoved(s) and s.length >= len(s.meant) and bool(s.edits)),
+)  # fmt: skip
+
+
+def _is_hole(signs: DamageSigns) -> bool:
+    last = signs.hidden_last
+    return last is not None and last[1] < signs.length
+
+
+def _is_short(signs: DamageSigns) -> bool:
+    last = signs.hidden_last
+    return last is not None and last[1] == signs.length
+
+
+DAMAGE: tuple[DamageRow, ...] = (
+    DamageRow(
+        ("lossy-copy",), lambda s: s.first == 0 and len(s.slots) > 0.8 * s.length > 2 and s.relative < 0.12
+    ),
+    DamageRow(
+        ("approximate-prune",), lambda s: s.turned and s.to_the_end and (s.first == 0 or s.lasting)
+    ),
+    DamageRow(("element-corrupted",), lambda s: s.isolated and len(s.slots) <= max(2, s.length // 4)),
+    DamageRow(("mask-too-short", "mask-hole"), lambda s: s.first == 1 and _is_short(s) and len(s.slots) == 1),
+    DamageRow(("mask-too-short",), lambda s: s.first == 1 and _is_short(s)),
+    DamageRow(("mask-hole",), lambda s: s.first == 1 and _is_hole(s)),
+    DamageRow(("lossy-copy",), lambda s: len(s.slots) > 0.8 * s.length > 2 and s.relative < 0.12
+              and not s.lasting),
+    DamageRow(("foreign-cache",), lambda s: len(s.slots) > 0.8 * s.length > 2 and not s.lasting),
+    DamageRow(("slot-overwritten",), lambda s: len(s.slots) == 1 and s.relative > 0.01),
+    DamageRow(("prefix-mutated",), lambda s: len(s.slots) > 1 and s.slots[0] < s.length / 2
+              and s.slots[-1] - s.slots[0] == len(s.slots) - 1 and not s.to_the_end),
+    DamageRow(("slot-overwritten",), lambda s: len(s.slots) <= 3 and s.relative > 0.01),
+)  # fmt: skip
+
+MEANINGS: dict[str, str] = {
+    "second-system-prompt": "a second system prompt stands before or behind the one meant",
+    "prefix-mutated": "contents of the stored prefix were changed in place",
+    "prefix-aliased": "state is shared where it must not be: a prefix grew, or layers share memory",
+    "wrong-position": "right tokens at other positions",
+    "history-duplicated": "tokens that are already cached were fed again",
+    "mask-too-short": "the newest slots could not be seen when tokens were fed",
+    "mask-hole": "slots in the middle could not be seen when tokens were fed",
+    "stale-tokens": "old tokens were left in the cache",
+    "missing-newline": "single ids are missing in the middle",
+    "lossy-copy": "every value is off by a little, as after a copy in a smaller format",
+    "element-corrupted": "isolated elements are wrong",
+    "slot-overwritten": "a slot holds what belongs to another token",
+    "non-finite": "NaN or Inf",
+    "ragged-layers": "layers hold different numbers of slots",
+    "tail-off-by-one": "the last id is missing, or is there twice",
+    "tail-missing": "the newest ids are missing",
+    "positions-kept": "kept turns stand at their positions from before a prune",
+    "approximate-prune": "keys were turned to new positions, and values not computed again",
+    "retokenised": "the same text in other ids",
+    "foreign-cache": "no token of this model at any position gives this state or shape",
+    "control-token-in-content": "a control token stands where text spells it out",
+    "unknown": "detected, not named",
+}
+
+
+def name_content(signs: ContentSigns) -> tuple[str, ...]:
+    """The codes of the first row that fits, else `unknown`."""
+    return next((row.codes for row in CONTENT if row.fits(signs)), ("unknown",))
+
+
+def name_damage(signs: DamageSigns) -> tuple[str, ...]:
+    """The codes of the first row that fits, else `unknown`."""
+    return next((row.codes for row in DAMAGE if row.fits(signs)), ("unknown",))
