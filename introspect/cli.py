@@ -63,6 +63,10 @@ def run(
     forced: Annotated[
         str | None, typer.Option(help="Take the replies from another run's record.", metavar="RUN")
     ] = None,
+    fault: Annotated[
+        str | None,
+        typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
     ] = False,
@@ -93,7 +97,7 @@ def run(
     config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
         raise typer.Exit(cli_run.dry_run(config, as_json))
-    raise typer.Exit(cli_run.run(config, output, limit, forced, quiet, verbose, as_json))
+    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, quiet, verbose, as_json))
 
 
 @app.command()
@@ -137,6 +141,28 @@ def audit(
     from introspect.cli_audit import audit_command
 
     raise typer.Exit(audit_command(run, level, output, as_json))
+
+
+@app.command()
+def diagnose(
+    model: Annotated[str, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.")] = "tiny",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault", help="Only this fault; repeatable.", metavar="CODE", allow_from_autoenv=False
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_DIAGNOSE_JSON")
+    ] = False,
+) -> None:
+    """Plant each known fault in a real conversation, and show what it does and whether it is caught."""
+    from introspect.cli_diagnose import diagnose_command
+
+    settings = {"model.id": model, "model.revision": None, "model.device": device, "model.dtype": dtype}
+    raise typer.Exit(diagnose_command(settings, fault or (), as_json))
 
 
 def main() -> None:

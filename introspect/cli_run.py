@@ -72,6 +72,7 @@ def run(
     output: Path,
     limit: int | None,
     forced: str | None,
+    fault: str | None,
     quiet: bool,
     verbose: bool,
     as_json: bool,
@@ -84,7 +85,7 @@ def run(
             with _loading(console, phase.model.id, quiet):
                 from introspect.run_command import RunOptions, open_run, prepare
 
-                options = RunOptions(output, limit, forced)
+                options = RunOptions(output, limit, forced, fault)
                 loaded = prepare(phase, options)
         except KeyboardInterrupt:
             return interrupts.exit_code

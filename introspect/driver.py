@@ -42,6 +42,8 @@ class EngineDriver:
         if self.fault_planter is not None:
             prompt_ids = self.fault_planter.before_prefill(request.cache, prompt_ids)
         prefill = self.engine.prefill(request.cache, prompt_ids)
+        if self.fault_planter is not None:
+            self.fault_planter.after_prefill(request.cache, request.prompt.token_ids)
         prefill_seconds = time.perf_counter() - started
         sequence = DecodingSequence(
             request.cache, request.sampler, prefill.logits, request.stop_ids, request.max_new_tokens

@@ -18,7 +18,7 @@ SHIFT = 42
 def second_system_prompt(scene: Scene) -> Damaged:
     """A default system prompt, with the header of the real one, is rendered behind it."""
     ids, prefix = scene.conversation.ids, scene.conversation.prefix
-    injected = [*ids[:2], *scene.random_ids(9), ids[prefix - 1]]
+    injected = scene.conversation.default_system or (*ids[:2], *scene.random_ids(9), ids[prefix - 1])
     return state_of(scene, fed(scene.model, [*ids[:prefix], *injected, *ids[prefix:]]))
 
 

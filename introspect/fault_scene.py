@@ -20,12 +20,14 @@ DEPTHS: tuple[Depth, ...] = ("first", "middle", "last")
 class Conversation:
     """Ids after a prune: the system prefix, then the turns kept. `dropped` stood between the two before it.
 
-    `prefix` is the length of the system prefix, and so the first slot of the kept turns.
+    `prefix` is the length of the system prefix, and so the first slot of the kept turns. `default_system` is
+    the message that a chat template would inject, where it is known.
     """
 
     ids: tuple[int, ...]
     prefix: int
     dropped: tuple[int, ...]
+    default_system: tuple[int, ...] = ()
 
     def slot(self, place: Place) -> int:
         """The slot that a place names."""

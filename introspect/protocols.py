@@ -48,3 +48,7 @@ class FaultPlanter(Protocol):
     def before_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """May damage the cache; returns the ids that are fed in place of `token_ids`."""
         ...
+
+    def after_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> None:
+        """May damage the cache, which has just been made to hold `token_ids`."""
+        ...

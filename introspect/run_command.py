@@ -20,14 +20,16 @@ from typing import Any
 from introspect import events
 from introspect.config import PhaseConfig
 from introspect.driver import EngineDriver, drive
-from introspect.errors import ConfigError, RecordError
+from introspect.errors import ConfigError, RecordError, did_you_mean
 from introspect.events import JSON, Event
+from introspect.faults import FAULTS
 from introspect.forced import forced_replies
 from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
 from introspect.model.engine import PREFILL_CHUNK, Engine
 from introspect.model.loading import LoadedModel, load_model
 from introspect.paths import DEFAULT_OUTPUT, shipped_documents
+from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session import Session, open_session
 from introspect.tools.library import load_documents
@@ -37,11 +39,15 @@ from introspect.tools.registry import tools_named
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run takes beside its phase: the parent directory of its record, a limit of experiments."""
+    """What a run takes beside its phase: the parent directory of its record, a limit of experiments.
+
+    `forced_from` is the record that replies come from, `fault` the name of one to plant.
+    """
 
     output: Path = DEFAULT_OUTPUT
     limit: int | None = None
     forced_from: str | None = None
+    fault: str | None = None
 
 
 @dataclass
@@ -130,6 +136,9 @@ def prepare(phase: PhaseConfig, options: RunOptions) -> LoadedModel:
     """Check everything that can be checked at once, then load the model. Raises IntrospectError."""
     tools_named(phase.tools)
     load_documents(shipped_documents(), phase.documents)
+    if options.fault is not None and options.fault not in FAULTS:
+        hint = did_you_mean(options.fault, FAULTS)
+        raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
     refuse_unwritable(options.output)
     return load_model(phase.model)
 
@@ -159,7 +168,7 @@ def open_run(
         auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
         forced_replies=forced.token_ids if forced else None,
     )
-    start = _run_start(phase, session, loaded, options.forced_from)
+    start = _run_start(phase, session, loaded, options)
     writer = RunWriter.create(options.output, start, _manifest(start, loaded))
     try:
         session.context.notes = NoteStore(writer.directory / "notes.sqlite")
@@ -170,7 +179,10 @@ def open_run(
             f"--output {options.output}: cannot write a run there ({error}); free space"
         ) from None
     link_latest(writer, options.output)
-    driver = EngineDriver(engine, loaded.prompt_format, interrupted)
+    planter = None
+    if options.fault is not None:
+        planter = RunPlanter(FAULTS[options.fault], loaded.model, session.system_tokens)
+    driver = EngineDriver(engine, loaded.prompt_format, interrupted, planter)
     return Run(session, driver, writer, start)
 
 
@@ -204,7 +216,7 @@ def _manifest(start: events.RunStart, loaded: LoadedModel) -> JSON:
 
 
 def _run_start(
-    phase: PhaseConfig, session: Session, loaded: LoadedModel, forced_from: str | None
+    phase: PhaseConfig, session: Session, loaded: LoadedModel, options: RunOptions
 ) -> events.RunStart:
     import torch
 
@@ -235,5 +247,6 @@ def _run_start(
         system_tokens=session.system_tokens,
         environment=environment,
         settings=phase.model_dump(mode="json"),
-        forced_from=forced_from,
+        forced_from=options.forced_from,
+        fault=options.fault,
     )

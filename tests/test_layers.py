@@ -25,7 +25,9 @@ LAYERS = {
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
     **dict.fromkeys(["forced", "garble", "onset", "replay", "replay_view", "report", "audit", "diagnose"], 5),
-    **dict.fromkeys(["faults", "fault_scene", "fault_feeding", "fault_damage"], 5),
+    **dict.fromkeys(
+        ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
+    ),
     **dict.fromkeys(["cli", "terminal", "run_command", "__main__"], 6),
 }
 LAST_LAYER_PREFIX = "cli_"

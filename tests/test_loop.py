@@ -9,7 +9,9 @@ import torch
 from conftest import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
+from introspect.faults import FAULTS
 from introspect.model.prompt_format import ChatML
+from introspect.run_planter import RunPlanter
 from introspect.session import Session
 
 STEPS = [
@@ -179,6 +181,8 @@ class OriginalBug:
     def before_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         return (*cache.token_ids, *token_ids) if cache.token_ids else token_ids
 
+    def after_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> None: ...
+
 
 def test_a_planted_fault_stops_the_run_as_corrupt(model: Any, byte_format: ChatML) -> None:
     session = forced_session(model, byte_format, a_phase(), [STEPS])
@@ -187,6 +191,25 @@ def test_a_planted_fault_stops_the_run_as_corrupt(model: Any, byte_format: ChatM
     verdict = kinds(stream, events.Audit)[-1]
     assert verdict.codes == ("history-duplicated",) and session.turn == 2
     assert session.totals.audits["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "prefix-aliased",
+        "second-system-prompt",
+        "stale-tokens",
+        "wrong-position",
+        "element-corrupted",
+        "lossy-copy",
+    ],
+)
+def test_a_fault_planted_in_a_run_is_named(model: Any, byte_format: ChatML, name: str) -> None:
+    phase = a_phase(memory={"max_conversation_tokens": 6000})
+    session = forced_session(model, byte_format, phase, [STEPS])
+    stream, status = run_session(session, planter=RunPlanter(FAULTS[name], model, session.system_tokens))
+    assert status == "corrupt" and session.turn == 4
+    assert set(kinds(stream, events.Audit)[-1].codes) & set(FAULTS[name].codes)
 
 
 class OneElement:
@@ -203,6 +226,8 @@ class OneElement:
             element = cache.layers[1].values[0, 0, 5, 3]
             element.copy_(torch.nextafter(element, torch.tensor(float("inf"))))
         return token_ids
+
+    def after_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> None: ...
 
 
 def test_e1_finds_one_bit_of_the_prefix(model: Any, byte_format: ChatML) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from introspect.config import AuditConfig, When
+from introspect.errors import UnsupportedCache
 from introspect.events import Audit
-from introspect.model.cache_audit import check_structure
+from introspect.model.cache_audit import Findings, check_structure, examine_cache
+from introspect.model.cache_examine import Finding
 from introspect.model.cache_replay import first_difference, passes_before, replay_passes
 from introspect.model.engine import Engine
 from introspect.model.intent_audit import check_intent
@@ -92,7 +94,8 @@ class RunAuditor:
             fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
             intent = check_intent(self.tokenizer, fed, state.messages)
             # What the text of the ids shows is the better name for ids that are not those meant.
-            found = intent if intent and intent[0][0] != "unknown" else found or intent
+            named = bool(intent) and intent[0][0] != "unknown"
+            found = intent if named else self._examined(state, found) or intent
         codes = tuple(code for code, _ in found)
         detail = "; ".join(f"{code}: {seen}" for code, seen in found)
         count = len(state.token_ids)
@@ -123,7 +126,27 @@ class RunAuditor:
             f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
             f" by up to {difference.size:.3g}, in {difference.slots} of {length} slots"
         )
-        return Audit(*place, ("unknown",), detail, figures, seconds)
+        found = self._examined(state, [("unknown", "")])
+        told = "; ".join(seen for _, seen in found if seen)
+        codes = tuple(dict.fromkeys(code for code, _ in found))
+        return Audit(*place, codes, f"{detail}. {told}".rstrip(". "), figures, seconds)
+
+    def _examined(self, state: CachedTurn, found: Findings) -> Findings:
+        """What is wrong by the name that an examination gives it; `found` where it has none."""
+        if not found:
+            return found
+        try:
+            findings = examine_cache(self.engine.model, state.cache, state.token_ids)
+        except UnsupportedCache:
+            return found
+        return [(finding.code, self._told(finding)) for finding in findings] or found
+
+    def _told(self, finding: Finding) -> str:
+        """A finding with what the slot holds and what it should hold, as text, side by side."""
+        if self.tokenizer is None or finding.token is None or finding.meant_token is None:
+            return finding.detail
+        has, meant = (self.tokenizer.decode([i]) for i in (finding.token, finding.meant_token))
+        return f"{finding.detail} (slot {finding.slot} holds {has!r}, meant is {meant!r})"
 
     def _repeats_itself(self, replay: KVCache, passes: list[ForwardPass], length: int) -> bool:
         """Whether this device gives the same bits twice; where it does not, E1 promises nothing."""

@@ -1,0 +1,114 @@
+"""`introspect diagnose`: one table of faults, measured on a real conversation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from introspect.config import PhaseConfig
+from introspect.display import one_line
+from introspect.errors import ConfigError, did_you_mean
+from introspect.phases import load_phase
+
+PHASE = "phase1a"
+
+
+def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bool) -> int:
+    """Measure faults on a model and print them; exit code 0. Raises IntrospectError.
+
+    `settings` are dotted keys of a phase that name the model and how it is loaded.
+    """
+    from introspect.diagnose import diagnose
+    from introspect.faults import FAULTS
+    from introspect.model.loading import load_model
+    from introspect.real_conversation import open_conversation
+
+    for name in names:
+        if name not in FAULTS:
+            raise ConfigError(f"--fault: no fault is called '{one_line(name)}'; {did_you_mean(name, FAULTS)}")
+    phase: PhaseConfig = load_phase(PHASE, settings)
+    progress = Console(stderr=True, highlight=False)
+    with progress.status("loading the model") if progress.is_terminal else _Silent() as status:
+        loaded = load_model(phase.model)
+        conversation = open_conversation(loaded, phase)
+        wanted = list(names) or list(FAULTS)
+        rows = []
+        for row in diagnose(conversation, wanted):
+            rows.append(row)
+            status.update(f"{len(rows)} of {len(wanted) + 1}: {row.fault}")
+    import torch
+
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+    report = {
+        "model": loaded.source.name,
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "attention": loaded.model.config._attn_implementation,
+        "prompt_tokens": len(conversation.talk.ids),
+        "rows": [vars(row) for row in rows],
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(report, ensure_ascii=True, allow_nan=False) + "\n")
+    else:
+        _show(report)
+    return 0
+
+
+class _Silent:
+    """A status line where there is no terminal to show one."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def update(self, text: str) -> None: ...
+
+
+def _show(report: dict[str, Any]) -> None:
+    from introspect.diagnose import HYPOTHESES
+
+    console = Console(highlight=False)
+    rows = {row["fault"]: row for row in report["rows"]}
+    noise = rows["none"]
+    conditions = f"{report['dtype']}, {report['threads']} threads, {report['attention']}"
+    console.print(
+        f"{one_line(report['model'])}: {conditions}; {report['prompt_tokens']} tokens after a prune"
+    )
+    console.print(f"noise floor: KL {noise['kl_mean']:.1e} per token, logits {noise['max_abs_logit']:.1e}")
+    told = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
+    for text, row in told:
+        console.print(f"  {text}: KL {_figure(row['kl_mean'])}, top-1 {_figure(row['top1'])}")
+    console.print(
+        "KL in nats per token of the clean run's next reply; below each row, what the model writes."
+    )
+    console.print()
+    _print_row(console, ("fault", "KL", "top-1", "logit", "named"), "dim", "", "")
+    for row in report["rows"]:
+        clean = row["fault"] == "none"
+        named = ", ".join(row["named"]) or ("nothing found" if clean else "NOT FOUND")
+        right = not row["detected"] if clean else bool(set(row["named"]) & set(row["expected"]))
+        figures = [_figure(row[key]) for key in ("kl_mean", "top1", "max_abs_logit")]
+        style = "green" if right else "bold red"
+        _print_row(console, (row["fault"], *figures, named), "", style, one_line(row["text"]))
+
+
+def _print_row(console: Console, cells: tuple[str, ...], style: str, last_style: str, text: str) -> None:
+    """One line of cells, and below it, dim, what the model then writes."""
+    fault, kl, top1, logit, named = cells
+    line = Text(f"{fault:<26}{kl:>8}{top1:>8}{logit:>8}  ", style=style)
+    console.print(line + Text(named, style=last_style or style))
+    if text:
+        room = console.width - 4
+        console.print(Text("  " + (text if len(text) <= room else text[: room - 1] + "…"), style="dim"))
+
+
+def _figure(value: float | None) -> str:
+    return (
+        "-" if value is None else f"{value:.2f}" if 0.01 <= value < 100 else f"{value:.0e}" if value else "0"
+    )

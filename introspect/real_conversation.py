@@ -1,0 +1,119 @@
+"""A real conversation stopped just after a prune, with the next reply due: where faults are planted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from introspect.config import PhaseConfig
+from introspect.driver import EngineDriver
+from introspect.events import Prune
+from introspect.fault_scene import Conversation
+from introspect.loop import run_phase
+from introspect.model.engine import Engine
+from introspect.model.kv_cache import KVCache
+from introspect.model.loading import LoadedModel
+from introspect.model.prompt_format import ChatML
+from introspect.session import GenerationRequest, Session, open_session
+from introspect.tools.context import to_json
+from introspect.tools.note_store import NoteStore
+from introspect.tools.registry import tools_named
+
+
+@dataclass(frozen=True)
+class RealConversation:
+    """A conversation just after its first prune. `held` is the cache as the turn before the prune left it.
+
+    `talk` has the ids that the model should see now, those of the turn that left, and the system message that
+    the model's own chat template injects when it is given none.
+    """
+
+    engine: Engine
+    prompt_format: ChatML
+    held: KVCache
+    talk: Conversation
+    stop_ids: frozenset[int]
+
+    def clean_cache(self) -> KVCache:
+        """A cache that holds exactly the prompt, made as a run makes it: truncate, then prefill the rest."""
+        cache = self.held.fork()
+        self.engine.prefill(cache, self.talk.ids)
+        return cache
+
+
+def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversation:
+    """Hold a conversation with real tools through three given turns, up to its first prune.
+
+    Raises ConfigError where the system prompt and a reply do not fit the model's context.
+    """
+    engine = Engine(loaded.model)
+    chat_format = loaded.prompt_format
+    session = open_session(
+        phase,
+        0,
+        loaded.model,
+        chat_format,
+        loaded.context_length,
+        NoteStore(),
+        {},
+        tools_named(phase.tools),
+    )
+    session.forced_replies = {
+        (0, turn): (*chat_format.encode(text), chat_format.end_id)
+        for turn, text in enumerate(_TURNS, start=1)
+    }
+    request = _request_after_prune(session, EngineDriver(engine, chat_format))
+    held, ids = session.cache.fork(), request.prompt.token_ids
+    prefix = session.system_tokens
+    first_kept = session.transcript.turns()[0][0]
+    dropped = _before_message(held.token_ids, prefix, first_kept.reply_ids)
+    talk = Conversation(ids, prefix, dropped, _injected(loaded))
+    return RealConversation(engine, chat_format, held, talk, session.stop_ids)
+
+
+def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
+    """The ids between the prefix and a reply, its header left out."""
+    start = next(i for i in range(prefix, len(held)) if tuple(held[i : i + len(reply)]) == reply)
+    return tuple(held[prefix:start])
+
+
+def _injected(loaded: LoadedModel) -> tuple[int, ...]:
+    """The ids of the system message that the template writes for a conversation that has none."""
+    chat_format = loaded.prompt_format
+    text = loaded.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    if not text.startswith("<|im_start|>system\n"):
+        return ()
+    content = text.removeprefix("<|im_start|>system\n").partition("<|im_end|>")[0]
+    return chat_format.render(content, []).token_ids[: chat_format.system_length(content)]
+
+
+def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRequest:
+    steps = run_phase(session, session.phase.experiments[:1])
+    pruned = False
+    step = next(steps)
+    while not (pruned and isinstance(step, GenerationRequest)):
+        if isinstance(step, GenerationRequest):
+            answer = driver.serve(step)
+            try:
+                while True:
+                    next(answer)
+            except StopIteration as end:
+                if session.turn == len(_TURNS):
+                    session.forced_replies = None
+                step = steps.send(end.value)
+                continue
+        pruned = pruned or isinstance(step, Prune)
+        step = next(steps)
+    return step
+
+
+def _call(prose: str, function: str, **arguments: Any) -> str:
+    call = {"reasoning": "Look.", "tool_call": {"function": function, "arguments": arguments}}
+    return f"{prose}\n{to_json(call)}"
+
+
+_TURNS = (
+    _call("I begin.", "get_architecture_summary"),
+    _call("The summary is read.", "get_layer_names", filter_pattern="*layers.0.mlp.*"),
+    _call("Some names are listed.", "get_weight_statistics", layer_name="model.layers.0.mlp.up_proj"),
+)

@@ -1,0 +1,83 @@
+"""Diagnose on a small random model: the clean row is clean, faults do something and are caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_run import model_dir  # noqa: F401
+
+from introspect.diagnose import HYPOTHESES, Row, diagnose
+from introspect.faults import FAULTS
+from introspect.model.loading import load_model
+from introspect.phases import load_phase
+from introspect.real_conversation import RealConversation, open_conversation
+
+CHOSEN = [
+    "second-system-prompt",
+    "prefix-aliased",
+    "stale-tokens",
+    "wrong-position",
+    "other-dtype",
+    "non-finite",
+]
+
+
+@pytest.fixture(scope="module")
+def conversation(request: pytest.FixtureRequest) -> RealConversation:
+    folder: Path = request.getfixturevalue("model_dir")
+    # Bare bytes spell three times as many tokens as the phase counts on.
+    settings: dict[str, Any] = {
+        "model.id": str(folder), "model.revision": None, "memory.max_conversation_tokens": 7000,
+        "limits.max_result_tokens": 1500, "system_prompt.detail": "brief",
+    }  # fmt: skip
+    phase = load_phase("phase1a", settings)
+    return open_conversation(load_model(phase.model), phase)
+
+
+@pytest.fixture(scope="module")
+def rows(conversation: RealConversation) -> dict[str, Row]:
+    return {row.fault: row for row in diagnose(conversation, CHOSEN)}
+
+
+def test_the_conversation_is_one_just_after_a_prune(conversation: RealConversation) -> None:
+    text = conversation.prompt_format.decode(conversation.talk.ids)
+    assert "MEMORY: older turns were dropped: get_architecture_summary 1" in text
+    assert text.count("TOOL_RESULTS") == 2 and text.endswith("<|im_start|>assistant\n")
+    dropped = conversation.prompt_format.decode(conversation.talk.dropped)
+    assert "get_architecture_summary" in dropped and "get_layer_names" not in dropped
+    system = conversation.prompt_format.decode(conversation.talk.default_system)
+    assert system.startswith("<|im_start|>system\n") and system.endswith("<|im_end|>\n")
+
+
+def test_the_clean_cache_is_what_a_recomputation_gives(conversation: RealConversation) -> None:
+    ids = list(conversation.talk.ids)
+    twin = conversation.clean_cache()
+    twin.truncate(len(ids) - 1)
+    logits = conversation.engine.forward(twin, ids[-1:])
+    with torch.no_grad():
+        expected = conversation.engine.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+    assert (logits - expected).abs().max() < 1e-3
+
+
+def test_the_clean_row_shows_the_noise_floor(rows: dict[str, Row]) -> None:
+    clean = rows["none"]
+    assert not clean.detected and clean.named == []
+    assert clean.kl_mean is not None and clean.kl_mean < 1e-6 and clean.top1 == 1.0
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_faults_are_caught_and_named(rows: dict[str, Row], name: str) -> None:
+    row = rows[name]
+    assert row.detected and set(row.named) & set(FAULTS[name].codes), row
+    assert row.kl_mean is None or row.kl_mean > 1e-9
+
+
+def test_a_state_that_cannot_be_used_says_so(rows: dict[str, Row]) -> None:
+    assert rows["other-dtype"].kl_mean is None and "cannot go on" in rows["other-dtype"].text
+
+
+def test_the_hypotheses_are_faults_that_exist() -> None:
+    assert [name for _, name in HYPOTHESES if name not in FAULTS] == []
