@@ -136,7 +136,13 @@ class RunAuditor:
         if not found:
             return found
         try:
-            findings = examine_cache(self.engine.model, state.cache, state.token_ids)
+            # Ids decoded on top of a damaged prompt are wrong too, in ways that would only hide its name.
+            decoded = len(state.token_ids) - state.prompt_tokens
+            prompt = state.cache.fork()
+            for layer in prompt.layers:
+                layer.truncate(max(0, layer.get_seq_length() - decoded))
+            findings = examine_cache(self.engine.model, prompt, state.token_ids[: state.prompt_tokens])
+            findings = findings or examine_cache(self.engine.model, state.cache, state.token_ids)
         except UnsupportedCache:
             return found
         return [(finding.code, self._told(finding)) for finding in findings] or found
