@@ -44,9 +44,13 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass
 class Cell:
-    """One fault in one dtype at one place and depth: over models, how often planted, detected, named."""
+    """One fault in one dtype at one place and depth: over models, how often planted, detected, named.
+
+    `traceless` counts those not planted because every bit of the cache stayed as it was.
+    """
 
     planted: int = 0
+    traceless: int = 0
     detected: int = 0
     named: int = 0
     seen: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -118,6 +122,9 @@ def plant_all(
 
 def note(cell: Cell, fault: Fault, scene: Scene) -> None:
     damaged = fault.planted(scene)
+    if damaged.cache.state_digest() == scene.clean.state_digest():
+        cell.traceless += 1
+        return
     codes = check_cache(scene.model, damaged.cache, damaged.intended)
     cell.planted += 1
     cell.detected += bool(codes)

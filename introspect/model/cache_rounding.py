@@ -8,7 +8,7 @@ how far the recomputations lie from each other at the same slot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ SINGLE_PASSES = 4096
 """Passes at most that a recomputation of few ids at a time may take."""
 SEARCHED_LENGTHS = 48
 """Ids at most of the passes that are tried for slots which every common pass leaves unexplained."""
+SEARCHED_PER_SLOT = 300
+"""Passes at most that are tried for one slot."""
 SEARCH_SMALL, SEARCH_LARGE = 600, 60
 """Passes of that search at most, for a model of up to `SMALL_MODEL` parameters and for a larger one."""
 SMALL_MODEL = 5_000_000
@@ -131,20 +133,33 @@ class Replays:
         return apart
 
     def _search(self) -> None:
-        """Try passes of every length that end where a row of slots without explanation ends."""
+        """Try passes of every length for slots that the common ones leave without explanation.
+
+        The end of a long pass first, then every pass that could hold the slot, its successors likewise.
+        """
         small = sum(p.numel() for p in self.model.parameters()) <= SMALL_MODEL
         left = SEARCH_SMALL if small else SEARCH_LARGE
-        for first, last in _clusters(self._unexplained_by_rounding()):
-            lengths = range(2, SEARCHED_LENGTHS + 1)
-            ends = range(last + 1, min(last + 4, self.length) + 1)
-            for end, length in ((end, length) for end in ends for length in lengths):
-                start = end - length
-                if start < 0:
-                    continue
-                if left == 0 or bool(self.exact[:, :, first : last + 1].all()):
+        lengths = list(range(2, SEARCHED_LENGTHS + 1))
+        for slot in (slots := self._unexplained_by_rounding()):
+            tries = 0
+            ending = slot + 1 not in slots
+            for start, size in self._passes_with(slot, lengths, ending):
+                if left == 0 or tries == SEARCHED_PER_SLOT or bool(self.exact[:, :, slot].all()):
                     break
-                left -= 1
-                self._add(start, self._recompute(start, [length], self.given))
+                left, tries = left - 1, tries + 1
+                self._add(start, self._recompute(start, [size], self.given))
+                if bool(self.exact[:, :, slot].all()):
+                    lengths.remove(size)
+                    lengths.insert(0, size)
+
+    def _passes_with(self, slot: int, lengths: Sequence[int], ending: bool) -> Iterator[tuple[int, int]]:
+        """Passes, as start and length, that may have written a slot, likely ones first."""
+        if ending:
+            yield from ((slot + 1 - size, size) for size in list(lengths) if size <= slot + 1)
+        for start in range(slot, max(-1, slot - SEARCHED_LENGTHS // 3), -1):
+            yield from (
+                (start, size) for size in list(lengths) if size > slot - start and start + size <= self.length
+            )
 
     def _unexplained_by_rounding(self) -> list[int]:
         """Slots that differ from every recomputation as rounding would have them differ."""
@@ -197,17 +212,6 @@ class Replays:
                 apart = (getattr(base, name)[:, start:end].double() - getattr(new, name).double()).abs()
                 shown = self.spread[layer][i][:, start:end]
                 torch.maximum(shown, apart, out=shown)
-
-
-def _clusters(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each row of neighbours."""
-    clusters: list[tuple[int, int]] = []
-    for row in rows:
-        if clusters and row - clusters[-1][1] <= 2:
-            clusters[-1] = (clusters[-1][0], row)
-        else:
-            clusters.append((row, row))
-    return clusters
 
 
 def _runs(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:
