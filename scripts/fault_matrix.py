@@ -3,8 +3,8 @@
 
     python scripts/fault_matrix.py --clean 10000
 
-The check has the cache and the ids alone to go by. False alarms are counted on sound caches that were filled in
-one pass, in chunks of every size, and token by token.
+The check has the cache and the ids alone to go by. False alarms are counted on sound caches that were filled
+in one pass, in chunks of every size, and token by token.
 """
 
 from __future__ import annotations
@@ -166,18 +166,19 @@ def written(
     lines = [
         "# Faults planted, detected, named",
         "",
-        "Written by `scripts/fault_matrix.py`. `check_cache` is given the damaged cache and the ids meant, nothing"
-        " else; a fault counts as named when one of at most two codes is its own (or, for a slot that may have been"
-        " hidden by either kind of mask, one of the two mask codes).",
+        "Written by `scripts/fault_matrix.py`. `check_cache` is given the damaged cache and the ids meant,"
+        " nothing else. A fault counts as named when one of at most two codes is its own; a mask's may be"
+        " either mask code. A fault that leaves every bit of the cache as it was has no trace to find, and is"
+        " counted apart.",
         "",
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} thread;"
-        f" models: {'; '.join(MODELS)}; {seconds:.0f} s.",
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()}"
+        f" thread; models: {'; '.join(MODELS)}; {seconds:.0f} s.",
         "",
-        f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named ({named / planted:.2%});"
-        f" {len(alarms)} false alarms in {done.total():,} checks of sound caches.**",
+        f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named"
+        f" ({named / planted:.2%}); {len(alarms)} false alarms in {done.total():,} checks of sound caches.**",
         "",
-        "| fault | dtype | place | layer | planted | detected | named | what was reported otherwise |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| fault | dtype | place | layer | planted | no trace | detected | named | reported otherwise |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (name, dtype, place, depth), cell in cells.items():
         own = set(FAULTS[name].codes)
@@ -186,7 +187,8 @@ def written(
         where = place if len(FAULTS[name].places) > 1 else "-"
         layer = depth if len(FAULTS[name].depths) > 1 else "-"
         lines.append(
-            f"| {name} | {dtype} | {where} | {layer} | {cell.planted} | {cell.detected} | {cell.named} | {told} |"
+            f"| {name} | {dtype} | {where} | {layer} | {cell.planted} | {cell.traceless} | {cell.detected}"
+            f" | {cell.named} | {told} |"
         )
     lines += ["", "## Sound caches", "", "| model | checks |", "| --- | --- |"]
     lines += [f"| {label} | {count} |" for label, count in sorted(done.items())]

@@ -48,6 +48,13 @@ class RowFault:
 
 def find_damage(replays: Replays) -> list[RowFault]:
     """Recompute, judge layer by layer from the first on, heal what is damaged and look again above it."""
+    replays.run(search=False)
+    if bool(replays.exact.all()):
+        return []
+    for layer in range(replays.layers):
+        nearly = (_is_nearly_exact(replays, layer) & ~replays.exact[layer].all(dim=0)).nonzero().flatten()
+        if len(nearly):
+            replays.heal(layer, nearly)
     replays.run()
     found: list[RowFault] = []
     layer, healings = 0, 0
@@ -140,12 +147,20 @@ def _root_mean_square(steps: torch.Tensor) -> torch.Tensor:
 
 
 def _is_exact_around(replays: Replays, layer: int) -> torch.Tensor:
-    """Which slots are equal to the bit below a layer and nearly so in it, `[slot]`; none where many are not,
-    for then rounding is not as it was when the cache was filled."""
+    """Which slots are exact but for a few elements of a layer, `[slot]`.
+
+    Where many slots are not, rounding is not as it was when the cache was filled: then what lies above such
+    an element has to be exact too.
+    """
     many = int((~replays.exact[layer].all(dim=0)).sum()) > max(3, replays.length // 20)
+    above = replays.exact[layer + 1 :].all(dim=0).all(dim=0)
+    return _is_nearly_exact(replays, layer) & (above | (not many))
+
+
+def _is_nearly_exact(replays: Replays, layer: int) -> torch.Tensor:
+    """Which slots are equal to the bit below a layer and but for a few elements in it, `[slot]`."""
     below = replays.exact[:layer].all(dim=0).all(dim=0)
-    nearly = (replays.equal[layer] >= 0.8 * replays.elements).all(dim=0)
-    return below & nearly & (not many)
+    return below & (replays.equal[layer] >= 0.8 * replays.elements).all(dim=0)
 
 
 def _is_cliff(replays: Replays, layer: int, tensor: int) -> bool:

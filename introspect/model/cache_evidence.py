@@ -145,7 +145,7 @@ def _nearest_positions(
 
 
 def _rounding(rows: torch.Tensor) -> torch.Tensor:
-    """The squared distance, `[row]`, that rounding alone can move a row by; `rows` as in `_nearest_tokens`."""
+    """The squared distance, `[row]`, that rounding alone can move each of `rows` by."""
     return rounding_step(rows, rows.dtype).pow(2).sum(dim=(1, 2))
 
 

@@ -40,7 +40,7 @@ def _in_place(signs: ContentSigns) -> bool:
 
 
 def _neighbours(signs: ContentSigns) -> bool:
-    return len(signs.wrong) > 1 and signs.wrong[-1] - signs.wrong[0] == len(signs.wrong) - 1
+    return len(signs.wrong) > 1 and signs.wrong[-1] - signs.wrong[0] < 1.5 * len(signs.wrong)
 
 
 def _copies_of_meant(edit: Edit, signs: ContentSigns) -> int | None:

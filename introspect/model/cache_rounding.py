@@ -18,16 +18,17 @@ from introspect.model.cache_view import StoredLayer
 
 CHUNKS = (8, 1, 3)
 """Ids of a pass in the recomputations after that of all ids at once."""
-SINGLE_PASSES = 4096
-"""Passes at most that a recomputation of few ids at a time may take."""
+FEW_SMALL, FEW_LARGE = 4096, 512
+"""Passes at most of a recomputation of few ids at a time, for a small model and for a larger one."""
 SEARCHED_LENGTHS = 48
 """Ids at most of the passes that are tried for slots which every common pass leaves unexplained."""
 SEARCHED_PER_SLOT = 300
 """Passes at most that are tried for one slot."""
 SEARCH_SMALL, SEARCH_LARGE = 600, 60
-"""Passes of that search at most, for a model of up to `SMALL_MODEL` parameters and for a larger one."""
+"""Passes of that search at most, for a small model and for a larger one."""
 SMALL_MODEL = 5_000_000
-LIKE_ROUNDING = 500.0
+"""Parameters."""
+LIKE_ROUNDING = {torch.bfloat16: 4.0, torch.float16: 16.0, torch.float32: 500.0, torch.float64: 500.0}
 """Rounding steps, root mean square, beyond which a difference is no reason to search for the right pass."""
 TENSORS = ("keys", "values")
 
@@ -73,6 +74,7 @@ class Replays:
         layers: int | None = None,
     ) -> None:
         self.model, self.token_ids, self.positions = model, list(token_ids), positions
+        self.small = sum(p.numel() for p in model.parameters()) <= SMALL_MODEL
         self.layers = layers or len(stored)
         self.length = len(self.token_ids)
         self.stored = [StoredLayer(s.keys[:, : self.length], s.values[:, : self.length]) for s in stored]
@@ -81,7 +83,7 @@ class Replays:
         self.best = [StoredLayer(torch.zeros_like(s.keys), torch.zeros_like(s.values)) for s in self.stored]
         self.first: list[StoredLayer] = []
         self.spread = [
-            [torch.zeros(s.keys.shape, dtype=torch.float64, device=s.keys.device) for _ in TENSORS]
+            [torch.zeros(s.keys.shape, dtype=torch.float32, device=s.keys.device) for _ in TENSORS]
             for s in self.stored
         ]
         device = self.stored[0].keys.device
@@ -103,7 +105,7 @@ class Replays:
         """Which rows are bit-equal to a recomputation, `[layer, tensor, slot]`."""
         return self.equal == self.elements
 
-    def run(self) -> None:
+    def run(self, search: bool = True) -> None:
         """All ids at once, then fewer at a time where that leaves slots that differ. May be run again."""
         if not self.first:
             self._add(0, self._recompute(0, [self.length], None))
@@ -113,12 +115,13 @@ class Replays:
         self._add(0, self._recompute(0, [self.length], self.given))
         for size in CHUNKS:
             open_rows = (~self.exact.all(dim=0).all(dim=0)).nonzero().flatten().tolist()
-            if not open_rows or len(open_rows) > SINGLE_PASSES * size:
+            if not open_rows or len(open_rows) > (FEW_SMALL if self.small else FEW_LARGE) * size:
                 continue
             for start, end in _runs(open_rows, size, self.length):
                 chunks = [min(size, end - begin) for begin in range(start, end, size)]
                 self._add(start, self._recompute(start, chunks, self.given))
-        self._search()
+        if search:
+            self._search()
 
     def heal(self, layer: int, slots: torch.Tensor) -> None:
         """Let attention read the recomputation in place of these slots of a layer from now on."""
@@ -137,8 +140,7 @@ class Replays:
 
         The end of a long pass first, then every pass that could hold the slot, its successors likewise.
         """
-        small = sum(p.numel() for p in self.model.parameters()) <= SMALL_MODEL
-        left = SEARCH_SMALL if small else SEARCH_LARGE
+        left = SEARCH_SMALL if self.small else SEARCH_LARGE
         lengths = list(range(2, SEARCHED_LENGTHS + 1))
         for slot in (slots := self._unexplained_by_rounding()):
             tries = 0
@@ -174,7 +176,9 @@ class Replays:
                 held = getattr(self.stored[layer], name)[:, slot : slot + 1]
                 steps = (held.double() - row.double()) / noise_step(row, name, self.dtype)
                 size = max(size, float(steps.pow(2).mean().sqrt()))
-            if size < LIKE_ROUNDING and not (few and bool(self.exact[layer + 1 :, :, slot].all())):
+            if size < LIKE_ROUNDING[self.dtype] and not (
+                few and bool(self.exact[layer + 1 :, :, slot].all())
+            ):
                 rows.append(slot)
         return rows
 
@@ -209,7 +213,9 @@ class Replays:
             self.first = found
         for layer, (base, new) in enumerate(zip(self.first, found, strict=True)):
             for i, name in enumerate(TENSORS):
-                apart = (getattr(base, name)[:, start:end].double() - getattr(new, name).double()).abs()
+                apart = (
+                    (getattr(base, name)[:, start:end].double() - getattr(new, name).double()).abs().float()
+                )
                 shown = self.spread[layer][i][:, start:end]
                 torch.maximum(shown, apart, out=shown)
 
