@@ -23,6 +23,8 @@ OUTLIER_OVER_SPREAD = 8.0
 """and this many times the widest spread of the recomputations in its row."""
 ISOLATED_STEPS = 4.0
 """Own rounding steps that a few elements must be off by where everything around them is equal to the bit."""
+LEAST_ISOLATED = 1.25
+"""Steps of its row or pair that such an element must be off by, unless all else is equal to the bit."""
 CLIFF = 2.5
 """Median of error over noise from which a layer that differs throughout, above an exact one, is damaged."""
 HEALINGS = 3
@@ -90,7 +92,9 @@ def _judge(replays: Replays, layer: int, tensor: int) -> list[RowFault]:
     top = errors.amax(dim=(0, 2))
     rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, replays.elements - 1)).sqrt()
     few = count <= max(2, replays.elements // 10)
-    isolated = few & _stands_alone(own, errors, TENSORS[tensor]) & _is_exact_around(replays, layer)
+    open_slots = int((~replays.exact.all(dim=0).all(dim=0)).sum())
+    alone = _stands_alone(own, errors, TENSORS[tensor], (count == 1) & (open_slots == 1))
+    isolated = few & alone & _is_exact_around(replays, layer)
     outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > 3)
     outlier &= top > OUTLIER_OVER_SPREAD * spread.amax(dim=(0, 2))
     wrong = differs & (dense | isolated | outlier)
@@ -113,13 +117,14 @@ def _noise(spread: torch.Tensor, differs: torch.Tensor) -> torch.Tensor:
     return torch.maximum(rows, usual).clamp_min(LEAST_NOISE)
 
 
-def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str) -> torch.Tensor:
+def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str, only: torch.Tensor) -> torch.Tensor:
     """Which rows have an element off by several of its own steps that rounding cannot have moved, `[slot]`.
 
-    In K, rounding before the rotation moves both partners of a pair; it may be many steps of a partner that
-    came out small, never many of the pair.
+    Rounding moves an element by about one step of what it was computed from, which may be many of its own
+    where it came out small; in K it moves both partners of a pair. `only`, `[slot]`: this is the one element
+    of the whole cache that no recomputation gives, and no other rounding is about.
     """
-    far = own >= ISOLATED_STEPS
+    far = (own >= ISOLATED_STEPS) & (only[:, None] | (errors > LEAST_ISOLATED))
     if tensor == "keys":
         partner = own.roll(own.shape[-1] // 2, dims=-1)
         far = far & ((partner == 0) | (errors > 2))

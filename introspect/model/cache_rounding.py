@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from introspect.model.cache_recompute import recompute
+from introspect.model.cache_recompute import other_attention, recompute
 from introspect.model.cache_view import StoredLayer
 
 CHUNKS = (8, 1, 3)
@@ -26,6 +26,8 @@ SEARCHED_PER_SLOT = 300
 """Passes at most that are tried for one slot."""
 SEARCH_SMALL, SEARCH_LARGE = 600, 60
 """Passes of that search at most, for a small model and for a larger one."""
+MOST_EAGER = 1024
+"""Slots up to which another attention backend is tried: one keeps a number for each pair of slots."""
 SMALL_MODEL = 5_000_000
 """Parameters."""
 LIKE_ROUNDING = {torch.bfloat16: 4.0, torch.float16: 16.0, torch.float32: 500.0, torch.float64: 500.0}
@@ -121,6 +123,7 @@ class Replays:
                 chunks = [min(size, end - begin) for begin in range(start, end, size)]
                 self._add(start, self._recompute(start, chunks, self.given))
         if search:
+            self._try_other_attention()
             self._search()
 
     def heal(self, layer: int, slots: torch.Tensor) -> None:
@@ -134,6 +137,16 @@ class Replays:
         held, best = getattr(self.stored[layer], name), getattr(self.best[layer], name)
         apart: torch.Tensor = (held.double() - best.double()).abs()
         return apart
+
+    def _try_other_attention(self) -> None:
+        """Where few slots above an exact layer 0 have an explanation, the backend may have been another."""
+        open_slots = ~self.exact.all(dim=0).all(dim=0)
+        few = 2 * int(open_slots.sum()) <= self.length or self.length > MOST_EAGER
+        if few or not bool(self.exact[0].all()):
+            return
+        with other_attention(self.model):
+            self._add(0, self._recompute(0, [self.length], self.given), widen=False)
+            self._add(0, self._recompute(0, [1] * self.length, self.given), widen=False)
 
     def _search(self) -> None:
         """Try passes of every length for slots that the common ones leave without explanation.
@@ -187,7 +200,7 @@ class Replays:
     ) -> list[StoredLayer]:
         return recompute(self.model, self.token_ids, self.layers, chunks, self.positions, given, start)
 
-    def _add(self, start: int, found: list[StoredLayer]) -> None:
+    def _add(self, start: int, found: list[StoredLayer], widen: bool = True) -> None:
         end = start + found[0].length
         equal = torch.stack(
             [
@@ -209,6 +222,8 @@ class Replays:
         for held, new in zip(self.best, found, strict=True):
             for name in TENSORS:
                 getattr(held, name)[:, start:end][:, better] = getattr(new, name)[:, better]
+        if not widen:
+            return
         if not self.first and start == 0 and end == self.length:
             self.first = found
         for layer, (base, new) in enumerate(zip(self.first, found, strict=True)):
