@@ -133,14 +133,17 @@ def note(cell: Cell, fault: Fault, scene: Scene) -> None:
 
 
 def count_false_alarms(
-    models: dict[tuple[str, torch.dtype], Any], audits: int
+    models: dict[tuple[str, torch.dtype], Any], audits: int, seconds: float
 ) -> tuple[collections.Counter[str], list[str]]:
-    """Checks of sound caches by model and dtype, and what was wrongly reported."""
+    """Checks of sound caches by model and dtype, and what was wrongly reported; stops when time is up."""
+    until = time.monotonic() + seconds
     rng = random.Random(2)
     done: collections.Counter[str] = collections.Counter()
     alarms = []
     keys = list(models)
     for number in range(audits):
+        if time.monotonic() > until:
+            break
         name, dtype = keys[number % len(keys)]
         model = models[name, dtype]
         ids = rng.choices(range(640), k=rng.randint(1, 90))
@@ -149,6 +152,7 @@ def count_false_alarms(
         codes = check_cache(model, filled(model, ids, chunks), ids)
         done[label] += 1
         if codes:
+            print(label, codes, chunks[:6], file=sys.stderr, flush=True)
             alarms.append(f"{label}: {', '.join(codes)} ({len(ids)} ids in passes of {chunks[:6]})")
     return done, alarms
 
@@ -202,6 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--clean", type=int, default=10_000, metavar="N", help="sound caches to check")
     parser.add_argument(
+        "--seconds", type=float, default=3600.0, metavar="N", help="for sound caches, at most"
+    )
+    parser.add_argument(
         "--rounds", type=int, default=2, metavar="N", help="conversations per model and dtype"
     )
     parser.add_argument("--out", type=Path, default=OUT)
@@ -213,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     cells = plant_all(models, options.rounds)
     print(f"faults planted, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    done, alarms = count_false_alarms(models, options.clean)
+    done, alarms = count_false_alarms(models, options.clean, options.seconds)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = written(cells, done, alarms, time.monotonic() - began)
     options.out.write_text(page, encoding="utf-8")
