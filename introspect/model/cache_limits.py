@@ -6,6 +6,8 @@ OUT_OF_REACH = (
     " pass that wrote the slot is not found among those tried (passes of 1 to 48 ids, or of all at"
     " once). On the machine and thread count that filled the cache this concerns some slots in fp32; on"
     " another machine, thread count or attention backend it concerns most. Layer 0 is not affected.",
+    "In fp32 with large K biases, above the first layer: an element of K that is off by less than its rotary"
+    " pair's rounding. Single flips of rounding look just like it.",
     "A hidden slot to which the slots behind it gave next to no attention: where the state stays equal"
     " to the bit nothing can show it, where it moves by less than rounding nothing here does.",
     "What is only about to happen: a next position or a mask width that does not fit a sound cache, and"

@@ -79,12 +79,12 @@ def undisturbed(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def other_attention(model: Any) -> Iterator[None]:
-    """The model attends with another backend inside the block: eager, or sdpa where it is eager."""
+def eager_attention(model: Any) -> Iterator[None]:
+    """The model attends with the eager backend inside the block."""
     config = model.config
     backend = config._attn_implementation
     try:
-        config._attn_implementation = "sdpa" if backend == "eager" else "eager"
+        config._attn_implementation = "eager"
         yield
     finally:
         config._attn_implementation = backend

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from introspect.model.cache_recompute import other_attention, recompute
+from introspect.model.cache_recompute import eager_attention, recompute
 from introspect.model.cache_view import StoredLayer
 
 CHUNKS = (8, 1, 3)
@@ -142,9 +142,9 @@ class Replays:
         """Where few slots above an exact layer 0 have an explanation, the backend may have been another."""
         open_slots = ~self.exact.all(dim=0).all(dim=0)
         few = 2 * int(open_slots.sum()) <= self.length or self.length > MOST_EAGER
-        if few or not bool(self.exact[0].all()):
+        if few or self.model.config._attn_implementation != "sdpa" or not bool(self.exact[0].all()):
             return
-        with other_attention(self.model):
+        with eager_attention(self.model):
             self._add(0, self._recompute(0, [self.length], self.given), widen=False)
             self._add(0, self._recompute(0, [1] * self.length, self.given), widen=False)
 
