@@ -139,7 +139,7 @@ def retokenised(scene: Scene) -> Damaged:
 
 def control_token_in_content(scene: Scene) -> Damaged:
     """Four ids that spell out a control token in a text became that token: the one that opens the prompt."""
-    ids, slot = scene.conversation.ids, min(scene.slot + 1, len(scene.conversation.ids) - 5)
+    ids, slot = scene.conversation.ids, min(scene.slot + 2, len(scene.conversation.ids) - 5)
     return state_of(scene, fed(scene.model, [*ids[:slot], ids[0], *ids[slot + 4 :]]))
 
 

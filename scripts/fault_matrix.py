@@ -3,8 +3,8 @@
 
     python scripts/fault_matrix.py --clean 10000
 
-The check has the cache and the ids alone to go by. False alarms are counted on sound caches that were filled in
-one pass, in chunks of every size, and token by token.
+The check has the cache and the ids alone to go by. False alarms are counted on sound caches that were filled
+in one pass, in chunks of every size, and token by token.
 """
 
 from __future__ import annotations
@@ -44,9 +44,13 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass
 class Cell:
-    """One fault in one dtype at one place and depth: over models, how often planted, detected, named."""
+    """One fault in one dtype at one place and depth: over models, how often planted, detected, named.
+
+    `traceless` counts those not planted because every bit of the cache stayed as it was.
+    """
 
     planted: int = 0
+    traceless: int = 0
     detected: int = 0
     named: int = 0
     seen: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -118,6 +122,9 @@ def plant_all(
 
 def note(cell: Cell, fault: Fault, scene: Scene) -> None:
     damaged = fault.planted(scene)
+    if damaged.cache.state_digest() == scene.clean.state_digest():
+        cell.traceless += 1
+        return
     codes = check_cache(scene.model, damaged.cache, damaged.intended)
     cell.planted += 1
     cell.detected += bool(codes)
@@ -126,14 +133,17 @@ def note(cell: Cell, fault: Fault, scene: Scene) -> None:
 
 
 def count_false_alarms(
-    models: dict[tuple[str, torch.dtype], Any], audits: int
+    models: dict[tuple[str, torch.dtype], Any], audits: int, seconds: float
 ) -> tuple[collections.Counter[str], list[str]]:
-    """Checks of sound caches by model and dtype, and what was wrongly reported."""
+    """Checks of sound caches by model and dtype, and what was wrongly reported; stops when time is up."""
+    until = time.monotonic() + seconds
     rng = random.Random(2)
     done: collections.Counter[str] = collections.Counter()
     alarms = []
     keys = list(models)
     for number in range(audits):
+        if time.monotonic() > until:
+            break
         name, dtype = keys[number % len(keys)]
         model = models[name, dtype]
         ids = rng.choices(range(640), k=rng.randint(1, 90))
@@ -142,6 +152,7 @@ def count_false_alarms(
         codes = check_cache(model, filled(model, ids, chunks), ids)
         done[label] += 1
         if codes:
+            print(label, codes, chunks[:6], file=sys.stderr, flush=True)
             alarms.append(f"{label}: {', '.join(codes)} ({len(ids)} ids in passes of {chunks[:6]})")
     return done, alarms
 
@@ -159,18 +170,19 @@ def written(
     lines = [
         "# Faults planted, detected, named",
         "",
-        "Written by `scripts/fault_matrix.py`. `check_cache` is given the damaged cache and the ids meant, nothing"
-        " else; a fault counts as named when one of at most two codes is its own (or, for a slot that may have been"
-        " hidden by either kind of mask, one of the two mask codes).",
+        "Written by `scripts/fault_matrix.py`. `check_cache` is given the damaged cache and the ids meant,"
+        " nothing else. A fault counts as named when one of at most two codes is its own; a mask's may be"
+        " either mask code. A fault that leaves every bit of the cache as it was has no trace to find, and is"
+        " counted apart.",
         "",
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} thread;"
-        f" models: {'; '.join(MODELS)}; {seconds:.0f} s.",
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()}"
+        f" thread; models: {'; '.join(MODELS)}; {seconds:.0f} s.",
         "",
-        f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named ({named / planted:.2%});"
-        f" {len(alarms)} false alarms in {done.total():,} checks of sound caches.**",
+        f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named"
+        f" ({named / planted:.2%}); {len(alarms)} false alarms in {done.total():,} checks of sound caches.**",
         "",
-        "| fault | dtype | place | layer | planted | detected | named | what was reported otherwise |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| fault | dtype | place | layer | planted | no trace | detected | named | reported otherwise |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (name, dtype, place, depth), cell in cells.items():
         own = set(FAULTS[name].codes)
@@ -179,7 +191,8 @@ def written(
         where = place if len(FAULTS[name].places) > 1 else "-"
         layer = depth if len(FAULTS[name].depths) > 1 else "-"
         lines.append(
-            f"| {name} | {dtype} | {where} | {layer} | {cell.planted} | {cell.detected} | {cell.named} | {told} |"
+            f"| {name} | {dtype} | {where} | {layer} | {cell.planted} | {cell.traceless} | {cell.detected}"
+            f" | {cell.named} | {told} |"
         )
     lines += ["", "## Sound caches", "", "| model | checks |", "| --- | --- |"]
     lines += [f"| {label} | {count} |" for label, count in sorted(done.items())]
@@ -193,6 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--clean", type=int, default=10_000, metavar="N", help="sound caches to check")
     parser.add_argument(
+        "--seconds", type=float, default=3600.0, metavar="N", help="for sound caches, at most"
+    )
+    parser.add_argument(
         "--rounds", type=int, default=2, metavar="N", help="conversations per model and dtype"
     )
     parser.add_argument("--out", type=Path, default=OUT)
@@ -204,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     cells = plant_all(models, options.rounds)
     print(f"faults planted, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    done, alarms = count_false_alarms(models, options.clean)
+    done, alarms = count_false_alarms(models, options.clean, options.seconds)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = written(cells, done, alarms, time.monotonic() - began)
     options.out.write_text(page, encoding="utf-8")

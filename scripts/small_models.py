@@ -1,4 +1,4 @@
-"""Small random models of several families, for tests and benchmarks: weights from a generator of their own."""
+"""Small random models of several families, for tests and benchmarks; weights from their own generator."""
 
 from __future__ import annotations
 

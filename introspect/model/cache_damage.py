@@ -23,6 +23,8 @@ OUTLIER_OVER_SPREAD = 8.0
 """and this many times the widest spread of the recomputations in its row."""
 ISOLATED_STEPS = 4.0
 """Own rounding steps that a few elements must be off by where everything around them is equal to the bit."""
+LEAST_ISOLATED = 1.25
+"""Steps of its row or pair that such an element must be off by, unless all else is equal to the bit."""
 CLIFF = 2.5
 """Median of error over noise from which a layer that differs throughout, above an exact one, is damaged."""
 HEALINGS = 3
@@ -48,6 +50,13 @@ class RowFault:
 
 def find_damage(replays: Replays) -> list[RowFault]:
     """Recompute, judge layer by layer from the first on, heal what is damaged and look again above it."""
+    replays.run(search=False)
+    if bool(replays.exact.all()):
+        return []
+    for layer in range(replays.layers):
+        nearly = (_is_nearly_exact(replays, layer) & ~replays.exact[layer].all(dim=0)).nonzero().flatten()
+        if len(nearly):
+            replays.heal(layer, nearly)
     replays.run()
     found: list[RowFault] = []
     layer, healings = 0, 0
@@ -83,7 +92,12 @@ def _judge(replays: Replays, layer: int, tensor: int) -> list[RowFault]:
     top = errors.amax(dim=(0, 2))
     rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, replays.elements - 1)).sqrt()
     few = count <= max(2, replays.elements // 10)
-    isolated = few & _stands_alone(own, errors, TENSORS[tensor]) & _is_exact_around(replays, layer)
+    open_slots = int((~replays.exact.all(dim=0).all(dim=0)).sum())
+    # In wide formats a large K bias leaves rounding as single flips, just what one bad element looks like.
+    wide = layer > 0 and TENSORS[tensor] == "keys" and torch.finfo(best.dtype).bits > 16
+    flips = ((spread > 0).sum(dim=(0, 2)) < replays.elements / 2) & wide
+    alone = _stands_alone(own, errors, TENSORS[tensor], (count == 1) & (open_slots == 1) & ~flips)
+    isolated = few & alone & _is_exact_around(replays, layer)
     outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > 3)
     outlier &= top > OUTLIER_OVER_SPREAD * spread.amax(dim=(0, 2))
     wrong = differs & (dense | isolated | outlier)
@@ -106,13 +120,14 @@ def _noise(spread: torch.Tensor, differs: torch.Tensor) -> torch.Tensor:
     return torch.maximum(rows, usual).clamp_min(LEAST_NOISE)
 
 
-def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str) -> torch.Tensor:
+def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str, only: torch.Tensor) -> torch.Tensor:
     """Which rows have an element off by several of its own steps that rounding cannot have moved, `[slot]`.
 
-    In K, rounding before the rotation moves both partners of a pair; it may be many steps of a partner that
-    came out small, never many of the pair.
+    Rounding moves an element by about one step of what it was computed from, which may be many of its own
+    where it came out small; in K it moves both partners of a pair. `only`, `[slot]`: this is the one element
+    of the whole cache that no recomputation gives, and no other rounding is about.
     """
-    far = own >= ISOLATED_STEPS
+    far = (own >= ISOLATED_STEPS) & (only[:, None] | (errors > LEAST_ISOLATED))
     if tensor == "keys":
         partner = own.roll(own.shape[-1] // 2, dims=-1)
         far = far & ((partner == 0) | (errors > 2))
@@ -140,12 +155,20 @@ def _root_mean_square(steps: torch.Tensor) -> torch.Tensor:
 
 
 def _is_exact_around(replays: Replays, layer: int) -> torch.Tensor:
-    """Which slots are equal to the bit below a layer and nearly so in it, `[slot]`; none where many are not,
-    for then rounding is not as it was when the cache was filled."""
+    """Which slots are exact but for a few elements of a layer, `[slot]`.
+
+    Where many slots are not, rounding is not as it was when the cache was filled: then what lies above such
+    an element has to be exact too.
+    """
     many = int((~replays.exact[layer].all(dim=0)).sum()) > max(3, replays.length // 20)
+    above = replays.exact[layer + 1 :].all(dim=0).all(dim=0)
+    return _is_nearly_exact(replays, layer) & (above | (not many))
+
+
+def _is_nearly_exact(replays: Replays, layer: int) -> torch.Tensor:
+    """Which slots are equal to the bit below a layer and but for a few elements in it, `[slot]`."""
     below = replays.exact[:layer].all(dim=0).all(dim=0)
-    nearly = (replays.equal[layer] >= 0.8 * replays.elements).all(dim=0)
-    return below & nearly & (not many)
+    return below & (replays.equal[layer] >= 0.8 * replays.elements).all(dim=0)
 
 
 def _is_cliff(replays: Replays, layer: int, tensor: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from introspect.model.cache_recompute import BATCH, first_projections, rotary_tables
+from introspect.model.cache_rounding import rounding_step
 from introspect.model.cache_view import StoredLayer
 
 GROSS = 0.1
@@ -36,11 +37,16 @@ class Held:
 
 
 def gross_slots(stored: StoredLayer, expected: StoredLayer) -> list[int]:
-    """Slots whose K or V in layer 0 is far from what is expected there, both `[kv_head, slot, head_dim]`."""
+    """Slots whose K or V in layer 0 is far from what is expected there, both `[kv_head, slot, head_dim]`.
+
+    A few elements, however wrong, do not make a slot another token's.
+    """
     wrong = torch.zeros(expected.length, dtype=torch.bool, device=expected.keys.device)
     for held, meant in ((stored.keys, expected.keys), (stored.values, expected.values)):
-        error = (held[:, : expected.length].double() - meant.double()).pow(2).sum(dim=(0, 2))
-        wrong |= error > GROSS**2 * meant.double().pow(2).sum(dim=(0, 2))
+        error = (held[:, : expected.length].double() - meant.double()).abs()
+        far = error.pow(2).sum(dim=(0, 2)) > GROSS**2 * meant.double().pow(2).sum(dim=(0, 2))
+        touched = (error > 1e-3 * meant.double().abs()).sum(dim=(0, 2))
+        wrong |= far & (touched > max(2, error.shape[0] * error.shape[2] // 10))
     return [int(slot) for slot in wrong.nonzero().flatten()]
 
 
@@ -63,10 +69,10 @@ def held_by(model: Any, stored: StoredLayer, slots: Sequence[int], likely: Seque
 def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[int]) -> dict[int, Held]:
     where = torch.tensor(slots, device=stored.keys.device)
     keys, values = (t[:, where].transpose(0, 1) for t in (stored.keys, stored.values))
-    tokens, fits = _nearest_tokens(model, values, likely, 1)
-    positions, placed = _nearest_positions(model, keys, tokens, where, stored.length)
-    flat = _turned(model, keys.double(), where, -1.0)
-    key_tokens, key_fits = _nearest_tokens(model, flat, likely, 0)
+    tokens, fits, _ = _nearest_tokens(model, values, likely, 1)
+    flat = _turned(model, keys.double(), where, -1.0).to(keys.dtype)
+    key_tokens, key_fits, usual = _nearest_tokens(model, flat, likely, 0)
+    positions, placed = _nearest_positions(model, keys, tokens, where, stored.length, usual)
     return {
         slot: Held(
             int(tokens[i]) if fits[i] else None,
@@ -79,9 +85,11 @@ def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[in
 
 def _nearest_tokens(
     model: Any, rows: torch.Tensor, likely: Sequence[int], tensor: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The token that fits each row best, and whether it fits; `rows` is `[row, kv_head, head_dim]`, K at
-    position 0 (`tensor` 0) or V (1)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The token that fits each row best, whether it fits, and how far tokens usually lie from the row.
+
+    `rows` is `[row, kv_head, head_dim]`, K at position 0 (`tensor` 0) or V (1).
+    """
     wanted = rows.reshape(len(rows), -1).double()
     vocabulary = model.get_input_embeddings().weight.shape[0]
     device = rows.device
@@ -101,15 +109,21 @@ def _nearest_tokens(
         tokens = torch.where(better, ids[index], tokens)
         total += distances.sum(dim=1)
     usual = total / (vocabulary + len(preferred))
-    return tokens, best <= FITS * usual
+    return tokens, best <= torch.maximum(FITS * usual, _rounding(rows).sqrt()), usual
 
 
 def _nearest_positions(
-    model: Any, keys: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor, length: int
+    model: Any,
+    keys: torch.Tensor,
+    tokens: torch.Tensor,
+    slots: torch.Tensor,
+    length: int,
+    usual: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The position at which K of `tokens` fits `keys`, `[row, kv_head, head_dim]`, best, and whether it does.
 
-    A slot's own position is taken where it fits no worse than the best.
+    A slot's own position is taken where it fits no worse than the best. `usual` is how far K of other tokens
+    lies: with a large bias in K every token fits a position better than it fits another one.
     """
     config = model.config.get_text_config()
     window = min(config.max_position_embeddings, LARGEST_WINDOW, max(4096, 4 * length))
@@ -126,7 +140,13 @@ def _nearest_positions(
     own = distances.gather(1, inside[:, None])[:, 0]
     positions = torch.where((own <= 2 * least + 1e-5 * squares) & (slots < window), slots, positions)
     chosen = distances.gather(1, positions.clamp_max(window - 1)[:, None])[:, 0]
-    return positions, chosen <= FITS**2 * distances.mean(dim=1)
+    near = FITS**2 * torch.minimum(distances.mean(dim=1), usual**2)
+    return positions, chosen <= torch.maximum(near, _rounding(keys))
+
+
+def _rounding(rows: torch.Tensor) -> torch.Tensor:
+    """The squared distance, `[row]`, that rounding alone can move each of `rows` by."""
+    return rounding_step(rows, rows.dtype).pow(2).sum(dim=(1, 2))
 
 
 def _turned(model: Any, keys: torch.Tensor, positions: torch.Tensor, sign: float) -> torch.Tensor:

@@ -4,23 +4,19 @@ it found nothing, so that one fault does not come back under many names."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from introspect.model.cache_damage import RowFault, find_damage
 from introspect.model.cache_evidence import Held, gross_slots, held_by
+from introspect.model.cache_masks import masks_that_explain
 from introspect.model.cache_naming import MEANINGS, name_content, name_damage
-from introspect.model.cache_recompute import last_row_under_masks, recompute
+from introspect.model.cache_recompute import recompute
 from introspect.model.cache_rounding import Replays
 from introspect.model.cache_signs import ContentSigns, DamageSigns, content_signs, damage_signs
 from introspect.model.cache_view import Geometry, StoredLayer, stored_lengths
-
-FEW_HIDDEN = 64
-"""Slots up to which every range is tried as the one that a row did not look at."""
-WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-MASKS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -130,25 +126,25 @@ def _examine_tokens(
 def _with_depth(
     model: Any, stored: Sequence[StoredLayer], signs: ContentSigns, held: dict[int, Held]
 ) -> ContentSigns:
-    """The signs with what deeper layers say: are they those of the held ids, or of the meant ones?"""
+    """The signs with what deeper layers say: are they those of the held ids, or of the meant ones?
+
+    Asked are the slots behind the first wrong one that hold what is meant; where there are none, all of them.
+    """
     meant, length = list(signs.meant), signs.length
-    last_wrong = signs.wrong[-1]
-    rows = [slot for slot in range(signs.wrong[0] + 1, length) if slot not in held]
+    begin = signs.wrong[0]
+    rows = [slot for slot in range(begin, length) if slot not in held] or list(range(begin, length))
     believed = [held[slot].token if slot in held else meant[slot] for slot in range(length)]
     positions = [slot + shift for slot, shift in enumerate(signs.shifts)]
-    faithful = in_place = None
-    error_held = error_meant = None
-    if all(token is not None for token in believed) and not signs.unread:
-        ids = [int(token) for token in believed if token is not None]
-        error_held = _mean_error(model, stored, ids, positions, rows or list(range(signs.wrong[0], length)))
-        faithful = error_held < _largest_noise(stored)
-    if length == len(meant) and rows and last_wrong < length - 1:
-        error_meant = _mean_error(model, stored, meant, list(range(length)), rows)
-        in_place = error_meant < (_largest_noise(stored) if error_held is None else error_held)
-    elif length == len(meant) and len(signs.wrong) == 1 and faithful is False:
-        in_place = True
-    fields = signs.__dict__ | {"faithful": faithful, "in_place": in_place}
-    return ContentSigns(**fields)
+    by_held = by_meant = None
+    ids = [token for token in believed if token is not None]
+    if len(ids) == length and not signs.unread:
+        by_held = _mean_error(model, stored, ids, positions, rows)
+    if length == len(meant):
+        by_meant = _mean_error(model, stored, meant, list(range(length)), rows)
+    noise = _largest_noise(stored)
+    faithful = None if by_held is None else by_held < (noise if by_meant is None else min(noise, by_meant))
+    in_place = None if by_meant is None else by_meant < (noise if by_held is None else by_held)
+    return replace(signs, faithful=faithful, in_place=in_place)
 
 
 def _largest_noise(stored: Sequence[StoredLayer]) -> float:
@@ -178,41 +174,15 @@ def _examine_values(
         return []
     exact = replays.exact[0].tolist()
     signs = damage_signs(faults, len(ids), replays.layers, exact[0], exact[1])
-    if signs.first == 1 and signs.to_the_end:
-        slots = (signs.slots[0], signs.slots[-1])
-        first, last = (_hidden_range(model, stored, ids, slot) for slot in slots)
-        signs = DamageSigns(**(signs.__dict__ | {"hidden_first": first, "hidden_last": last}))
+    if signs.first == 1 and not signs.isolated:
+        hole, short = masks_that_explain(model, stored, ids, signs.slots)
+        signs = replace(signs, hole=hole, short=short)
     worst = max((fault for fault in faults if fault.layer == signs.first), key=lambda fault: fault.steps)
     return [
         _found(code, _told_damage(faults, signs, worst), signs.first, signs.slots[0], len(signs.slots),
                worst.steps, ids[signs.slots[0]], signs.slots[0], ids[signs.slots[0]])
         for code in name_damage(signs)
     ]  # fmt: skip
-
-
-def _hidden_range(
-    model: Any, stored: Sequence[StoredLayer], ids: list[int], slot: int
-) -> tuple[int, int] | None:
-    """The range of slots that, hidden from this one, explains its layer-1 K and V; None where none does."""
-    size = slot + 1
-    if size <= FEW_HIDDEN:
-        ranges = [(a, b) for a in range(size) for b in range(a + 1, size + 1) if b - a < size]
-    else:
-        ranges = [(a, min(a + width, size)) for width in WIDTHS for a in range(size)]
-        ranges += [(a, size) for a in range(1, size)]
-    masks = torch.ones((len(ranges) + 1, size), dtype=torch.long, device=stored[0].keys.device)
-    for row, (a, b) in enumerate(ranges):
-        masks[row, a:b] = 0
-    errors = []
-    for begin in range(0, len(masks), MASKS_AT_ONCE):
-        found = last_row_under_masks(model, ids[:size], stored, masks[begin : begin + MASKS_AT_ONCE])
-        error = torch.zeros(found.length, dtype=torch.float64, device=masks.device)
-        for held, new in ((stored[1].keys, found.keys), (stored[1].values, found.values)):
-            error += (held[:, slot : slot + 1].double() - new.double()).pow(2).sum(dim=(0, 2))
-        errors.append(error)
-    every = torch.cat(errors)
-    best = int(every[:-1].argmin()) if ranges else 0
-    return ranges[best] if ranges and float(every[best]) < 0.25 * float(every[-1]) else None
 
 
 def _told(held: Held) -> str:

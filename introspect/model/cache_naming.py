@@ -40,7 +40,7 @@ def _in_place(signs: ContentSigns) -> bool:
 
 
 def _neighbours(signs: ContentSigns) -> bool:
-    return len(signs.wrong) > 1 and signs.wrong[-1] - signs.wrong[0] == len(signs.wrong) - 1
+    return len(signs.wrong) > 1 and signs.wrong[-1] - signs.wrong[0] < 1.5 * len(signs.wrong)
 
 
 def _copies_of_meant(edit: Edit, signs: ContentSigns) -> int | None:
@@ -110,11 +110,12 @@ CONTENT: tuple[ContentRow, ...] = (
     ),
     ContentRow(
         ("slot-overwritten",),
-        lambda s: _in_place(s) and (len(s.wrong) == 1 or s.copies > 0) and s.in_place is True,
+        lambda s: _in_place(s) and (len(s.wrong) == 1 or s.copies > 0) and s.in_place is True
+        and bool(s.edits),
     ),
+    ContentRow(("slot-overwritten",), lambda s: 0 < s.copies == len(s.wrong) <= 2 and bool(s.edits)),
     ContentRow(("slot-overwritten",), lambda s: s.split > 0 or (s.unread > 0 and len(s.wrong) <= 2)),
     ContentRow(("prefix-mutated",), lambda s: s.unread > 0 and _in_place(s)),
-    ContentRow(("slot-overwritten",), lambda s: len(s.wrong) == 1 and not _unmoved(s)),
     ContentRow(
         ("positions-kept",), lambda s: not s.edits and _moved_up(s) and s.faithful is False
     ),
@@ -136,30 +137,30 @@ CONTENT: tuple[ContentRow, ...] = (
 )  # fmt: skip
 
 
-def _is_hole(signs: DamageSigns) -> bool:
-    last = signs.hidden_last
-    return last is not None and last[1] < signs.length
+def _alike(signs: DamageSigns) -> bool:
+    """Whether a hole and a mask that ends too soon explain the rows about as well."""
+    hole, short = signs.hole, signs.short
+    return hole is not None and short is not None and max(hole, short) <= 4 * min(hole, short) + 1e-12
 
 
-def _is_short(signs: DamageSigns) -> bool:
-    last = signs.hidden_last
-    return last is not None and last[1] == signs.length
+def _rather_hole(signs: DamageSigns) -> bool:
+    return signs.hole is not None and (signs.short is None or signs.hole < signs.short)
 
 
 DAMAGE: tuple[DamageRow, ...] = (
     DamageRow(
         ("lossy-copy",), lambda s: s.first == 0 and len(s.slots) > 0.8 * s.length > 2 and s.relative < 0.12
     ),
-    DamageRow(
-        ("approximate-prune",), lambda s: s.turned and s.to_the_end and (s.first == 0 or s.lasting)
-    ),
+    DamageRow(("approximate-prune",), lambda s: s.turned),
     DamageRow(("element-corrupted",), lambda s: s.isolated and len(s.slots) <= max(2, s.length // 4)),
-    DamageRow(("mask-too-short", "mask-hole"), lambda s: s.first == 1 and _is_short(s) and len(s.slots) == 1),
-    DamageRow(("mask-too-short",), lambda s: s.first == 1 and _is_short(s)),
-    DamageRow(("mask-hole",), lambda s: s.first == 1 and _is_hole(s)),
+    DamageRow(("mask-too-short", "mask-hole"), lambda s: _alike(s) and not _rather_hole(s)),
+    DamageRow(("mask-hole", "mask-too-short"), lambda s: _alike(s)),
+    DamageRow(("mask-hole",), _rather_hole),
+    DamageRow(("mask-too-short",), lambda s: s.short is not None),
     DamageRow(("lossy-copy",), lambda s: len(s.slots) > 0.8 * s.length > 2 and s.relative < 0.12
               and not s.lasting),
-    DamageRow(("foreign-cache",), lambda s: len(s.slots) > 0.8 * s.length > 2 and not s.lasting),
+    DamageRow(("foreign-cache",), lambda s: len(s.slots) > 0.8 * s.length > 2 and s.slots[0] == 0
+              and not s.lasting),
     DamageRow(("slot-overwritten",), lambda s: len(s.slots) == 1 and s.relative > 0.01),
     DamageRow(("prefix-mutated",), lambda s: len(s.slots) > 1 and s.slots[0] < s.length / 2
               and s.slots[-1] - s.slots[0] == len(s.slots) - 1 and not s.to_the_end),

@@ -78,6 +78,18 @@ def undisturbed(model: Any) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def eager_attention(model: Any) -> Iterator[None]:
+    """The model attends with the eager backend inside the block."""
+    config = model.config
+    backend = config._attn_implementation
+    try:
+        config._attn_implementation = "eager"
+        yield
+    finally:
+        config._attn_implementation = backend
+
+
 def _run(
     model: Any, cache: _Recording, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
 ) -> None:

@@ -8,24 +8,29 @@ how far the recomputations lie from each other at the same slot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from introspect.model.cache_recompute import recompute
+from introspect.model.cache_recompute import eager_attention, recompute
 from introspect.model.cache_view import StoredLayer
 
 CHUNKS = (8, 1, 3)
 """Ids of a pass in the recomputations after that of all ids at once."""
-SINGLE_PASSES = 4096
-"""Passes at most that a recomputation of few ids at a time may take."""
+FEW_SMALL, FEW_LARGE = 4096, 512
+"""Passes at most of a recomputation of few ids at a time, for a small model and for a larger one."""
 SEARCHED_LENGTHS = 48
 """Ids at most of the passes that are tried for slots which every common pass leaves unexplained."""
+SEARCHED_PER_SLOT = 300
+"""Passes at most that are tried for one slot."""
 SEARCH_SMALL, SEARCH_LARGE = 600, 60
-"""Passes of that search at most, for a model of up to `SMALL_MODEL` parameters and for a larger one."""
+"""Passes of that search at most, for a small model and for a larger one."""
+MOST_EAGER = 1024
+"""Slots up to which another attention backend is tried: one keeps a number for each pair of slots."""
 SMALL_MODEL = 5_000_000
-LIKE_ROUNDING = 500.0
+"""Parameters."""
+LIKE_ROUNDING = {torch.bfloat16: 4.0, torch.float16: 16.0, torch.float32: 500.0, torch.float64: 500.0}
 """Rounding steps, root mean square, beyond which a difference is no reason to search for the right pass."""
 TENSORS = ("keys", "values")
 
@@ -71,6 +76,7 @@ class Replays:
         layers: int | None = None,
     ) -> None:
         self.model, self.token_ids, self.positions = model, list(token_ids), positions
+        self.small = sum(p.numel() for p in model.parameters()) <= SMALL_MODEL
         self.layers = layers or len(stored)
         self.length = len(self.token_ids)
         self.stored = [StoredLayer(s.keys[:, : self.length], s.values[:, : self.length]) for s in stored]
@@ -79,7 +85,7 @@ class Replays:
         self.best = [StoredLayer(torch.zeros_like(s.keys), torch.zeros_like(s.values)) for s in self.stored]
         self.first: list[StoredLayer] = []
         self.spread = [
-            [torch.zeros(s.keys.shape, dtype=torch.float64, device=s.keys.device) for _ in TENSORS]
+            [torch.zeros(s.keys.shape, dtype=torch.float32, device=s.keys.device) for _ in TENSORS]
             for s in self.stored
         ]
         device = self.stored[0].keys.device
@@ -101,7 +107,7 @@ class Replays:
         """Which rows are bit-equal to a recomputation, `[layer, tensor, slot]`."""
         return self.equal == self.elements
 
-    def run(self) -> None:
+    def run(self, search: bool = True) -> None:
         """All ids at once, then fewer at a time where that leaves slots that differ. May be run again."""
         if not self.first:
             self._add(0, self._recompute(0, [self.length], None))
@@ -111,12 +117,14 @@ class Replays:
         self._add(0, self._recompute(0, [self.length], self.given))
         for size in CHUNKS:
             open_rows = (~self.exact.all(dim=0).all(dim=0)).nonzero().flatten().tolist()
-            if not open_rows or len(open_rows) > SINGLE_PASSES * size:
+            if not open_rows or len(open_rows) > (FEW_SMALL if self.small else FEW_LARGE) * size:
                 continue
             for start, end in _runs(open_rows, size, self.length):
                 chunks = [min(size, end - begin) for begin in range(start, end, size)]
                 self._add(start, self._recompute(start, chunks, self.given))
-        self._search()
+        if search:
+            self._try_other_attention()
+            self._search()
 
     def heal(self, layer: int, slots: torch.Tensor) -> None:
         """Let attention read the recomputation in place of these slots of a layer from now on."""
@@ -130,21 +138,43 @@ class Replays:
         apart: torch.Tensor = (held.double() - best.double()).abs()
         return apart
 
+    def _try_other_attention(self) -> None:
+        """Where few slots above an exact layer 0 have an explanation, the backend may have been another."""
+        open_slots = ~self.exact.all(dim=0).all(dim=0)
+        few = 2 * int(open_slots.sum()) <= self.length or self.length > MOST_EAGER
+        if few or self.model.config._attn_implementation != "sdpa" or not bool(self.exact[0].all()):
+            return
+        with eager_attention(self.model):
+            self._add(0, self._recompute(0, [self.length], self.given), widen=False)
+            self._add(0, self._recompute(0, [1] * self.length, self.given), widen=False)
+
     def _search(self) -> None:
-        """Try passes of every length that end where a row of slots without explanation ends."""
-        small = sum(p.numel() for p in self.model.parameters()) <= SMALL_MODEL
-        left = SEARCH_SMALL if small else SEARCH_LARGE
-        for first, last in _clusters(self._unexplained_by_rounding()):
-            lengths = range(2, SEARCHED_LENGTHS + 1)
-            ends = range(last + 1, min(last + 4, self.length) + 1)
-            for end, length in ((end, length) for end in ends for length in lengths):
-                start = end - length
-                if start < 0:
-                    continue
-                if left == 0 or bool(self.exact[:, :, first : last + 1].all()):
+        """Try passes of every length for slots that the common ones leave without explanation.
+
+        The end of a long pass first, then every pass that could hold the slot, its successors likewise.
+        """
+        left = SEARCH_SMALL if self.small else SEARCH_LARGE
+        lengths = list(range(2, SEARCHED_LENGTHS + 1))
+        for slot in (slots := self._unexplained_by_rounding()):
+            tries = 0
+            ending = slot + 1 not in slots
+            for start, size in self._passes_with(slot, lengths, ending):
+                if left == 0 or tries == SEARCHED_PER_SLOT or bool(self.exact[:, :, slot].all()):
                     break
-                left -= 1
-                self._add(start, self._recompute(start, [length], self.given))
+                left, tries = left - 1, tries + 1
+                self._add(start, self._recompute(start, [size], self.given))
+                if bool(self.exact[:, :, slot].all()):
+                    lengths.remove(size)
+                    lengths.insert(0, size)
+
+    def _passes_with(self, slot: int, lengths: Sequence[int], ending: bool) -> Iterator[tuple[int, int]]:
+        """Passes, as start and length, that may have written a slot, likely ones first."""
+        if ending:
+            yield from ((slot + 1 - size, size) for size in list(lengths) if size <= slot + 1)
+        for start in range(slot, max(-1, slot - SEARCHED_LENGTHS // 3), -1):
+            yield from (
+                (start, size) for size in list(lengths) if size > slot - start and start + size <= self.length
+            )
 
     def _unexplained_by_rounding(self) -> list[int]:
         """Slots that differ from every recomputation as rounding would have them differ."""
@@ -159,7 +189,9 @@ class Replays:
                 held = getattr(self.stored[layer], name)[:, slot : slot + 1]
                 steps = (held.double() - row.double()) / noise_step(row, name, self.dtype)
                 size = max(size, float(steps.pow(2).mean().sqrt()))
-            if size < LIKE_ROUNDING and not (few and bool(self.exact[layer + 1 :, :, slot].all())):
+            if size < LIKE_ROUNDING[self.dtype] and not (
+                few and bool(self.exact[layer + 1 :, :, slot].all())
+            ):
                 rows.append(slot)
         return rows
 
@@ -168,7 +200,7 @@ class Replays:
     ) -> list[StoredLayer]:
         return recompute(self.model, self.token_ids, self.layers, chunks, self.positions, given, start)
 
-    def _add(self, start: int, found: list[StoredLayer]) -> None:
+    def _add(self, start: int, found: list[StoredLayer], widen: bool = True) -> None:
         end = start + found[0].length
         equal = torch.stack(
             [
@@ -190,24 +222,17 @@ class Replays:
         for held, new in zip(self.best, found, strict=True):
             for name in TENSORS:
                 getattr(held, name)[:, start:end][:, better] = getattr(new, name)[:, better]
+        if not widen:
+            return
         if not self.first and start == 0 and end == self.length:
             self.first = found
         for layer, (base, new) in enumerate(zip(self.first, found, strict=True)):
             for i, name in enumerate(TENSORS):
-                apart = (getattr(base, name)[:, start:end].double() - getattr(new, name).double()).abs()
+                apart = (
+                    (getattr(base, name)[:, start:end].double() - getattr(new, name).double()).abs().float()
+                )
                 shown = self.spread[layer][i][:, start:end]
                 torch.maximum(shown, apart, out=shown)
-
-
-def _clusters(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each row of neighbours."""
-    clusters: list[tuple[int, int]] = []
-    for row in rows:
-        if clusters and row - clusters[-1][1] <= 2:
-            clusters[-1] = (clusters[-1][0], row)
-        else:
-            clusters.append((row, row))
-    return clusters
 
 
 def _runs(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:

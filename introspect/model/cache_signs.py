@@ -49,8 +49,8 @@ class DamageSigns:
 
     `first` is the lowest damaged layer, `slots` those damaged in it. `to_the_end`: they reach from the first
     of them to the end of the cache; `lasting`: layers above differ too, even after those below were healed.
-    `turned`: K of layer 0 is inexact there where V is exact. `hidden_first` and `hidden_last` are the slots
-    that the first and the last damaged row did not look at, as a range, where that explains the row.
+    `turned`: from some slot on K of layer 0 is inexact and V exact. `hole` and `short` are what a mask with a
+    hole, or one that ends too soon, leaves of the error at best, as a share; None where it explains nothing.
     """
 
     length: int
@@ -62,8 +62,8 @@ class DamageSigns:
     lasting: bool
     to_the_end: bool
     turned: bool
-    hidden_first: tuple[int, int] | None = None
-    hidden_last: tuple[int, int] | None = None
+    hole: float | None = None
+    short: float | None = None
 
 
 def content_signs(meant: Sequence[int], length: int, held: Mapping[int, Held]) -> ContentSigns:
@@ -103,7 +103,7 @@ def damage_signs(
     reach = range(slots[0], length)
     relative = sorted(fault.relative for fault in lowest)[len(lowest) // 2]
     above = {fault.slot for fault in faults if fault.layer > first}
-    turned = [slot for slot in reach if exact_values[slot] and not exact_keys[slot]]
+    turned = [slot for slot in range(length) if exact_values[slot] and not exact_keys[slot]]
     return DamageSigns(
         length,
         layers,
@@ -113,7 +113,7 @@ def damage_signs(
         relative,
         len(above & set(slots)) >= max(1, len(slots) // 2),
         len(slots) >= 0.7 * len(reach),
-        len(turned) >= max(1, 0.5 * len(reach)),
+        len(turned) > 1 and turned[0] > 0 and len(turned) >= 0.7 * (length - turned[0]),
     )
 
 

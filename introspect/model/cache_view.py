@@ -44,7 +44,7 @@ class Geometry:
 
 def refuse_model(model: Any) -> None:
     """Raise UnsupportedCache, with the reason, for a model whose cache is no memo of K and V alone."""
-    config = model.config.get_text_config()
+    config = model.config
     kind = config.model_type
     if kind not in FAMILIES:
         raise UnsupportedCache(

@@ -1,0 +1,243 @@
+"""The check of anyone's cache: silent for sound ones however filled, never for damaged ones, and no trace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fault_matrix import a_schedule, filled
+from small_models import FAMILIES, LOUD_CHANNEL, small_model
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    StaticCache,
+)
+
+from introspect.errors import IntrospectError, UnsupportedCache
+from introspect.model.cache_audit import check_cache, examine_cache
+from introspect.model.cache_rounding import rounding_step
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+IDS = torch.randint(0, 640, (40,), generator=torch.Generator().manual_seed(3)).tolist()
+LOUD = {"family": "qwen2", "key_bias": 100.0, "loud": 50.0}
+
+
+def dynamic(model: Any, ids: list[int] = IDS, chunks: list[int] | None = None) -> DynamicCache:
+    """A cache of transformers' own class, filled in passes of `chunks`."""
+    cache = DynamicCache(config=model.config)
+    begin = 0
+    with torch.no_grad():
+        for size in chunks or [len(ids)]:
+            model(input_ids=torch.tensor([ids[begin : begin + size]]), past_key_values=cache)
+            begin += size
+    return cache
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Any:
+    return small_model()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("made", [*({"family": name} for name in FAMILIES), LOUD], ids=str)
+def test_sound_caches_are_sound_however_they_were_filled(made: dict[str, Any], dtype: torch.dtype) -> None:
+    model, rng = small_model(dtype=dtype, **made), random.Random(7)
+    for schedule in ([40], [1] * 40, [7] * 5 + [5], [16, 16, 8], [33, *[1] * 7], a_schedule(rng, 40)):
+        assert check_cache(model, dynamic(model, IDS, schedule), IDS) == [], schedule
+        assert check_cache(model, filled(model, IDS, schedule), IDS, level="layer0") == [], schedule
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 300])
+def test_sound_caches_of_any_length(qwen: Any, length: int) -> None:
+    ids = [(7 * i) % 640 for i in range(length)]
+    assert check_cache(qwen, dynamic(qwen, ids), ids) == []
+    assert check_cache(qwen, DynamicCache(config=qwen.config), []) == []
+
+
+def test_a_static_cache_is_read_up_to_what_was_written(qwen: Any) -> None:
+    cache = StaticCache(config=qwen.config, max_cache_len=64)
+    with torch.no_grad():
+        qwen(input_ids=torch.tensor([IDS]), past_key_values=cache)
+    assert check_cache(qwen, cache, IDS) == []
+    assert check_cache(qwen, cache, IDS[:-1]) != []
+    cache.layers[1].values[0, 0, 9] = 3.0
+    assert check_cache(qwen, cache, IDS) == ["slot-overwritten"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("made", [{"family": "qwen2"}, {"family": "llama"}, LOUD], ids=str)
+@pytest.mark.parametrize("tensor", ["keys", "values"])
+def test_eight_rounding_steps_are_found(made: dict[str, Any], dtype: torch.dtype, tensor: str) -> None:
+    model = small_model(dtype=dtype, **made)
+    for number, schedule in enumerate(([40], [1] * 40, [16, 16, 8])):
+        for layer in range(3):
+            cache = dynamic(model, IDS, schedule)
+            held = getattr(cache.layers[layer], tensor)
+            place = (0, number % 2, (11 * number + 5 * layer) % 40, (3 * layer + number) % 8)
+            held[place] = (held[place].double() + 8 * rounding_step(held[place], dtype)).to(dtype)
+            finding = examine_cache(model, cache, IDS)[0]
+            assert (finding.code, finding.layer, finding.slot) == ("element-corrupted", layer, place[2])
+            assert finding.size == pytest.approx(8, abs=4)
+
+
+def test_evidence_tells_token_and_position(qwen: Any) -> None:
+    other = [*IDS[:20], 77, *IDS[21:]]
+    finding = examine_cache(qwen, dynamic(qwen, other), IDS)[0]
+    assert (finding.slot, finding.token, finding.position, finding.meant_token) == (20, 77, 20, IDS[20])
+    assert "holds id 77 at position 20" in finding.detail
+    assert examine_cache(qwen, dynamic(qwen), IDS) == []
+
+
+def test_lengths_are_named(qwen: Any) -> None:
+    assert check_cache(qwen, dynamic(qwen, IDS[:-1]), IDS) == ["tail-off-by-one"]
+    assert check_cache(qwen, dynamic(qwen, [*IDS, IDS[-1]]), IDS) == ["tail-off-by-one"]
+    assert check_cache(qwen, dynamic(qwen, IDS[:-4]), IDS) == ["tail-missing"]
+    assert check_cache(qwen, DynamicCache(config=qwen.config), IDS) == ["tail-missing"]
+    assert check_cache(qwen, DynamicCache(config=qwen.config), [4]) == ["tail-off-by-one"]
+    assert check_cache(qwen, dynamic(qwen), []) != []
+
+
+def scramble(cache: Any, generator: torch.Generator) -> None:
+    for layer in cache.layers:
+        layer.keys.copy_(torch.randn(layer.keys.shape, generator=generator))
+
+
+def shuffle_slots(cache: Any, generator: torch.Generator) -> None:
+    order = torch.randperm(40, generator=generator)
+    cache.layers[1].values = cache.layers[1].values[:, :, order]
+
+
+def scale_layer(cache: Any, generator: torch.Generator) -> None:
+    cache.layers[2].keys *= 1.01
+
+
+def swap_heads(cache: Any, generator: torch.Generator) -> None:
+    cache.layers[0].keys = cache.layers[0].keys.flip(1)
+
+
+def two_sequences(cache: Any, generator: torch.Generator) -> None:
+    cache.batch_repeat_interleave(2)
+
+
+def one_layer_less(cache: Any, generator: torch.Generator) -> None:
+    cache.layers.pop()
+
+
+def wider(cache: Any, generator: torch.Generator) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys.double(), layer.values.double()
+
+
+def negate_late_values(cache: Any, generator: torch.Generator) -> None:
+    cache.layers[2].values[:, :, 30:, :4] *= -1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        scramble,
+        shuffle_slots,
+        scale_layer,
+        swap_heads,
+        two_sequences,
+        one_layer_less,
+        wider,
+        negate_late_values,
+    ],
+)
+def test_damage_that_nobody_planned_is_never_met_with_silence(
+    qwen: Any, damage: Callable[[Any, torch.Generator], None]
+) -> None:
+    cache = dynamic(qwen)
+    damage(cache, torch.Generator().manual_seed(1))
+    codes = check_cache(qwen, cache, IDS)
+    assert 1 <= len(codes) <= 2
+
+
+def digest(model: Any, cache: Any) -> list[bytes]:
+    tensors = [*model.state_dict().values(), *dict(model.named_buffers()).values()]
+    tensors += [t for layer in cache.layers for t in (layer.keys, layer.values)]
+    return [t.detach().contiguous().view(torch.uint8).numpy().tobytes() for t in tensors]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_cache_model_and_mode_stay_as_they_were(damaged: bool) -> None:
+    model = small_model()
+    model.train()
+    model.model.layers[1].eval()
+    cache = dynamic(model, IDS, [40])
+    if damaged:
+        cache.layers[0].keys[0, :, 5:] += 1
+        cache.layers[1].values[0, 0, 3, 2] += 1
+    modes = [module.training for module in model.modules()]
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    attributes = [set(vars(module)) for module in model.modules()]
+    places = [(layer.keys.data_ptr(), type(layer), set(vars(layer))) for layer in cache.layers]
+    config, before, random_state = model.config.to_dict(), digest(model, cache), torch.get_rng_state()
+    with torch.enable_grad():
+        assert bool(check_cache(model, cache, IDS)) == damaged
+        assert torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == modes
+    assert [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()] == hooks
+    assert [set(vars(module)) for module in model.modules()] == attributes
+    assert [(layer.keys.data_ptr(), type(layer), set(vars(layer))) for layer in cache.layers] == places
+    assert model.config.to_dict() == config
+    assert digest(model, cache) == before
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def tiny(config_class: type, model_class: type, **fields: Any) -> Any:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return model_class(config_class(vocab_size=640, **sizes, **fields)).eval()
+
+
+def test_models_that_cannot_be_judged_are_refused_with_the_reason(qwen: Any) -> None:
+    cache = dynamic(qwen)
+    window = tiny(MistralConfig, MistralForCausalLM, sliding_window=8)
+    with pytest.raises(UnsupportedCache, match="sliding"):
+        check_cache(window, cache, IDS)
+    learned = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=640)).eval()
+    with pytest.raises(UnsupportedCache, match="gpt2"):
+        check_cache(learned, cache, IDS)
+    stretched = tiny(
+        LlamaConfig,
+        LlamaForCausalLM,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+    )
+    with pytest.raises(UnsupportedCache, match="dynamic"):
+        check_cache(stretched, cache, IDS)
+    assert issubclass(UnsupportedCache, IntrospectError)
+
+
+def test_caches_that_cannot_be_judged_are_refused_with_the_reason(qwen: Any) -> None:
+    with pytest.raises(UnsupportedCache, match="tuple"):
+        check_cache(qwen, ((torch.zeros(1), torch.zeros(1)),), IDS)
+    with pytest.raises(UnsupportedCache, match="EncoderDecoderCache"):
+        check_cache(qwen, EncoderDecoderCache(dynamic(qwen), dynamic(qwen)), IDS)
+    window = tiny(MistralConfig, MistralForCausalLM, sliding_window=8)
+    with pytest.raises(UnsupportedCache, match="window"):
+        check_cache(qwen, DynamicCache(config=window.config), IDS)
+
+
+def test_wrong_questions_are_refused(qwen: Any) -> None:
+    with pytest.raises(ValueError, match="0 to 639"):
+        check_cache(qwen, dynamic(qwen), [*IDS, 640])
+    with pytest.raises(ValueError, match="level"):
+        check_cache(qwen, dynamic(qwen), IDS, level="deep")  # type: ignore[arg-type]
+
+
+def test_the_loud_model_is_what_it_says() -> None:
+    model = small_model(**LOUD)
+    weights = model.model.embed_tokens.weight
+    assert weights[:, LOUD_CHANNEL].std() > 40 * weights[:, 0].std()
+    assert model.model.layers[0].self_attn.k_proj.bias.std() > 50

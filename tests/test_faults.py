@@ -1,0 +1,127 @@
+"""Planted faults: every one is found and named, sound state stays sound, and detectors know no planter."""
+
+from __future__ import annotations
+
+import ast
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fault_matrix import a_conversation, filled, main
+from small_models import small_model
+
+import introspect.model
+from introspect.fault_scene import DEPTHS, PLACES, Conversation, Scene, fed, own_copy
+from introspect.faults import FAULTS, Fault
+from introspect.model.cache_audit import check_cache
+from introspect.model.cache_naming import CONTENT, DAMAGE, MEANINGS
+
+CODES = set(MEANINGS) - {"tail-missing"}
+DTYPES = [torch.float32, torch.bfloat16]
+CONVERSATION = a_conversation(random.Random(11))
+STAGES: dict[torch.dtype, tuple[Any, Any]] = {}
+
+
+def scene(dtype: torch.dtype, place: Any = "first-kept", depth: Any = "first") -> Scene:
+    """A scene in a small model; model and clean cache are made once for each dtype."""
+    if dtype not in STAGES:
+        model = small_model(dtype=dtype)
+        STAGES[dtype] = model, filled(model, list(CONVERSATION.ids), [30, len(CONVERSATION.ids) - 30])
+    model, clean = STAGES[dtype]
+    return Scene(model, clean, CONVERSATION, place, depth, torch.Generator().manual_seed(4))
+
+
+CELLS = [
+    (fault.name, place, depth)
+    for fault in FAULTS.values()
+    for place in fault.places
+    for depth in fault.depths
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "place", "depth"), CELLS)
+def test_every_fault_is_found_and_named(dtype: torch.dtype, name: str, place: str, depth: str) -> None:
+    here = scene(dtype, place, depth)
+    damaged = FAULTS[name].planted(here)
+    codes = check_cache(here.model, damaged.cache, damaged.intended)
+    assert set(codes) & set(FAULTS[name].codes), codes
+    assert len(codes) <= 2
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
+def test_planting_leaves_the_clean_cache_alone(fault: Fault) -> None:
+    here = scene(torch.float32)
+    before = here.clean.state_digest()
+    damaged = fault.planted(here)
+    assert here.clean.state_digest() == before
+    assert here.clean.token_ids == list(CONVERSATION.ids)
+    assert damaged.intended == CONVERSATION.ids
+    assert check_cache(here.model, here.clean, CONVERSATION.ids) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
+def test_the_same_generator_plants_the_same_fault(fault: Fault) -> None:
+    states = [fault.planted(scene(torch.float32)).cache.layers[1].values for _ in range(2)]
+    assert torch.equal(states[0].nan_to_num(7.0), states[1].nan_to_num(7.0))
+
+
+def test_faults_of_ids_are_faithful_memos_of_other_ids() -> None:
+    here, talk = scene(torch.float32), CONVERSATION
+    again = FAULTS["history-duplicated"].planted(here).cache
+    assert check_cache(here.model, again, [*talk.ids, *talk.ids[talk.prefix :]]) == []
+    stale = FAULTS["stale-tokens"].planted(here).cache
+    assert (
+        check_cache(here.model, stale, [*talk.ids[: talk.prefix], *talk.dropped, *talk.ids[talk.prefix :]])
+        == []
+    )
+    assert sum(fault.by_ids for fault in FAULTS.values()) >= 6
+
+
+def test_what_is_fed_next_tells_the_original_defect() -> None:
+    damaged = FAULTS["prefix-aliased"].planted(scene(torch.float32))
+    assert damaged.mask_width == damaged.next_position == len(CONVERSATION.ids)
+    assert damaged.cache.num_cached_tokens == len(CONVERSATION.ids) + len(CONVERSATION.dropped)
+
+
+def test_every_code_has_a_fault_a_meaning_and_a_row() -> None:
+    assert len(FAULTS) >= 24
+    assert {fault.code for fault in FAULTS.values()} >= CODES
+    assert set(FAULTS) >= CODES and set(MEANINGS) >= CODES
+    rows = {code for row in (*CONTENT, *DAMAGE) for code in row.codes}
+    assert rows <= set(MEANINGS)
+    assert CODES - rows == {"non-finite", "ragged-layers", "unknown"}
+    for fault in FAULTS.values():
+        assert fault.meaning and "\n" not in fault.meaning
+        assert set(fault.places) <= set(PLACES) and set(fault.depths) <= set(DEPTHS)
+
+
+def test_detectors_know_no_planter() -> None:
+    for path in Path(introspect.model.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert "fault" not in (node.module or ""), path
+            if isinstance(node, ast.Import):
+                assert not any("fault" in alias.name for alias in node.names), path
+
+
+def test_places_and_copies() -> None:
+    talk = Conversation((1, 2, 3, 4, 5), 2, (9,))
+    assert [talk.slot(place) for place in PLACES] == [0, 1, 2, 4]
+    here = scene(torch.float32)
+    copy = own_copy(here.clean, 7)
+    assert copy.lengths() == [7, 7, 7] and copy.token_ids == list(CONVERSATION.ids[:7])
+    assert copy.layers[0].keys.data_ptr() != here.clean.layers[0].keys.data_ptr()
+    assert fed(here.model, [5, 6]).token_ids == [5, 6]
+
+
+def test_the_matrix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fault_matrix.MODELS", {"qwen2": {"family": "qwen2", "layers": 2}})
+    monkeypatch.setattr("fault_matrix.FAULTS", {"non-finite": FAULTS["non-finite"]})
+    page = tmp_path / "matrix.md"
+    assert main(["--clean", "4", "--rounds", "1", "--out", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "**24 of 24 detected (100.00%), 24 named (100.00%); 0 false alarms in 4 checks" in text
+    assert "| non-finite | bfloat16 | last | middle | 1 | 0 | 1 | 1 |  |" in text
