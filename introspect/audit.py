@@ -71,12 +71,18 @@ def recorded_turns(events: list[Event]) -> list[RecordedTurn]:
 
 
 def audit_structure(turns: list[RecordedTurn], vocabulary: int) -> Verdict:
-    """E0: the schedule of passes is possible, and each reply is as long as what was noted of it."""
+    """E0: the schedule of passes is possible, and each reply is as long as what was noted of it.
+
+    A turn whose own audit failed in the run fails here too: it had the cache before it, the record has not.
+    """
     verdict = Verdict("e0")
     held = 0
     for turn in turns:
         verdict.checked += 1
-        if why := _impossible(turn, held, vocabulary):
+        why = _impossible(turn, held, vocabulary)
+        if why is None and turn.codes:
+            why = "the run's own audit failed here"
+        if why is not None:
             verdict.fail(turn, why, None, None)
         held = turn.generation.prompt_tokens + max(0, len(turn.generation.token_ids) - 1)
     return verdict

@@ -173,7 +173,8 @@ def main() -> None:
         from introspect.display import one_line
 
         message = error.format_message() if isinstance(error, _UsageError) else str(error)
-        sys.stderr.write(f"introspect: {one_line(message)}\n")
+        if message:
+            sys.stderr.write(f"introspect: {one_line(message)}\n")
         raise SystemExit(2) from None
     except BrokenPipeError:
         # The reader has gone: what is left to say must not raise again when the interpreter exits.

@@ -119,4 +119,7 @@ def _show(report: dict[str, object]) -> None:
         Text(f"{report['level']} {word}: {report['checked']} turns checked, {report['failed']} failed", style)
     )
     if report["noise"]:
-        console.print(Text(one_line(json.dumps(report["noise"])), style="dim"), soft_wrap=True)
+        noise = report["noise"]
+        assert isinstance(noise, dict)
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in noise.items())
+        console.print(Text(one_line(told), style="dim"), soft_wrap=True)

@@ -88,6 +88,7 @@ def run(
                 options = RunOptions(output, limit, forced, fault)
                 loaded = prepare(phase, options)
         except KeyboardInterrupt:
+            sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
         interrupts.loading = False
         opened = open_run(phase, options, loaded, interrupts)

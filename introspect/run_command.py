@@ -74,7 +74,12 @@ class Run:
         except StopIteration as end:
             self.status = str(end.value)
         except KeyboardInterrupt:
-            self.status = "interrupted"
+            self._interrupted()
+        except SystemExit:
+            # Whoever read what is shown has gone: the record ends in good order, and the program with it.
+            self._interrupted()
+            self._finish(lambda event: None)
+            raise
         except RecordError:
             with suppress(OSError):
                 self.writer.close()
@@ -110,6 +115,15 @@ class Run:
             "seconds": round(time.monotonic() - self.began, 2),
         }
 
+    def _interrupted(self) -> None:
+        """Note the experiment that was going on as interrupted."""
+        self.status = "interrupted"
+        session = self.session
+        if len(self.experiments) == session.experiment:
+            ended = {"name": session.phase.experiments[session.experiment].name, "status": "interrupted"}
+            calls = session.totals.calls - sum(row["tool_calls"] for row in self.experiments)
+            self.experiments.append(ended | {"turns": session.turn, "tool_calls": calls, "reason": ""})
+
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
         summary = self.summary()
         self._take(events.RunEnd(self.status, summary), watch)
@@ -124,7 +138,7 @@ class Run:
             why = error.strerror or str(error)
             where = self.writer.directory
             raise RecordError(
-                f"{where}: cannot be written any more ({why}); every event up to here is in the record"
+                f"{where}: cannot be written any more ({why}); free space; the record is whole up to here"
             ) from None
         if isinstance(event, events.ExperimentEnd):
             ended = {"name": event.name, "status": event.status, "turns": event.turns}

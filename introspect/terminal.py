@@ -142,12 +142,18 @@ def _user_message(view: RunView, event: events.UserMessage) -> None:
         view.say(f"→ {event.text}", "yellow", INDENT)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _prune(view: RunView, event: events.Prune) -> None:
     if event.refused:
         view.say(f"prune refused: {event.refused}", "yellow")
         return
-    dropped = f"dropped {event.dropped_turns} turns, kept {event.kept_turns}"
-    shortened = f", shortened {len(event.shortened_messages)} results" if event.shortened_messages else ""
+    dropped = f"dropped {_count(event.dropped_turns, 'turn')}, kept {event.kept_turns}"
+    shortened = (
+        f", shortened {_count(len(event.shortened_messages), 'result')}" if event.shortened_messages else ""
+    )
     saved = f"{event.tokens_before} → {event.tokens_after} tokens"
     view.say(f"prune: {dropped}{shortened}, {saved}; cache keeps {event.cached_after}", "magenta")
 
@@ -229,7 +235,7 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     facts.add_row("status", Text.assemble((summary["status"], style), rest))
     facts.add_row(
         "tokens",
-        f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (least {tokens['minimum']})",
+        f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (of at least {tokens['minimum']})",
     )
     facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
     facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")

@@ -73,7 +73,7 @@ def load_config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
     if not (source.path / "config.json").is_file():
-        raise ModelError(f"{source.name}: no config.json in {source.path}; give the directory of a model")
+        raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:
@@ -85,7 +85,9 @@ def load_config(source: ModelSource) -> Any:
 def load_model(config: ModelConfig) -> LoadedModel:
     """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     source = find_model(config)
     model_config = load_config(source)
     tokenizer, prompt_format = load_tokenizer(source)
