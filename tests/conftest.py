@@ -36,7 +36,8 @@ settings.register_profile("long", parent=settings.get_profile("default"), max_ex
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=15)
 settings.load_profile(os.environ.get("INTROSPECT_HYPOTHESIS", "default"))
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Models this small only wait for a second thread.
+torch.set_num_threads(1)
 
 
 def random_model(dtype: torch.dtype = torch.float32, vocabulary: int = 640, layers: int = 2) -> Any:

@@ -129,9 +129,13 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any], str | None, bool]]:
         except json.JSONDecodeError as error:
             yield {}, f"{error.msg} at character {error.pos - place} of it", tagged
             place = text.find("{", place + 1)
-        except (ValueError, RecursionError) as error:
-            yield {}, str(error) if isinstance(error, ValueError) else "it is nested too deeply", tagged
+        except ValueError as error:
+            yield {}, str(error), tagged
             place = text.find("{", place + 1)
+        except RecursionError:
+            # Every further brace would be as deep: looking at each again costs the square of the length.
+            yield {}, "it is nested too deeply", tagged
+            return
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
