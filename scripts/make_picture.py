@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,7 +30,12 @@ def main() -> None:
     summary["run"] = f"data/runs/{Path(summary['run']).name}"
     show_summary(console, summary, Path(summary["run"]) / "phase1a.log")
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(console.export_svg(title=COMMAND), encoding="utf-8")
+    TARGET.write_text(without_web_fonts(console.export_svg(title=COMMAND)), encoding="utf-8")
+
+
+def without_web_fonts(svg: str) -> str:
+    """The picture without fonts that a viewer would fetch from elsewhere."""
+    return re.sub(r"@font-face\s*\{.*?\}|<!--.*?-->", "", svg, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
