@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -12,10 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from introspect import events
 from introspect.config import PhaseConfig
@@ -26,9 +22,10 @@ from introspect.faults import FAULTS
 from introspect.forced import forced_replies
 from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
-from introspect.model.engine import PREFILL_CHUNK, Engine
+from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, load_model
 from introspect.paths import DEFAULT_OUTPUT, shipped_documents
+from introspect.run_header import manifest_of, run_start, tokenizer_hash
 from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session import Session, open_session
@@ -182,8 +179,8 @@ def open_run(
         auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
         forced_replies=forced.token_ids if forced else None,
     )
-    start = _run_start(phase, session, loaded, options)
-    writer = RunWriter.create(options.output, start, _manifest(start, loaded))
+    start = run_start(phase, session, loaded, options.forced_from, options.fault)
+    writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     try:
         session.context.notes = NoteStore(writer.directory / "notes.sqlite")
     except sqlite3.Error as error:
@@ -207,60 +204,3 @@ def refuse_unwritable(output: Path) -> None:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(f"--output {output}: {place} cannot be written to; choose another directory")
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """A digest of the tokenizer's whole definition."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
-
-
-def _manifest(start: events.RunStart, loaded: LoadedModel) -> JSON:
-    """What a later session needs to go on with the run, or to execute it again."""
-    return {
-        "schema": start.schema,
-        "phase": start.phase,
-        "model": start.model,
-        "model_path": str(loaded.source.path),
-        "seed": start.seed,
-        "forced_from": start.forced_from,
-        "fault": start.fault,
-        **start.environment,
-        "config": start.settings,
-    }
-
-
-def _run_start(
-    phase: PhaseConfig, session: Session, loaded: LoadedModel, options: RunOptions
-) -> events.RunStart:
-    import torch
-
-    model = loaded.model
-    parameter = next(model.parameters())
-    environment = {
-        "device": str(parameter.device),
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "attention": model.config._attn_implementation,
-        "threads": torch.get_num_threads(),
-        "prefill_chunk": PREFILL_CHUNK,
-        "context_length": loaded.context_length,
-        "model_revision": loaded.source.revision,
-        "weight_hash": loaded.weight_hash,
-        "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
-        "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
-        "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
-    }
-    offset = datetime.now().astimezone().utcoffset()
-    return events.RunStart(
-        schema=events.SCHEMA_VERSION,
-        phase=phase.name,
-        title=phase.title,
-        model=loaded.source.name,
-        seed=session.seed,
-        utc_offset=int(offset.total_seconds() // 60) if offset else 0,
-        system_prompt=session.system_prompt,
-        system_tokens=session.system_tokens,
-        environment=environment,
-        settings=phase.model_dump(mode="json"),
-        forced_from=options.forced_from,
-        fault=options.fault,
-    )

@@ -1,0 +1,72 @@
+"""The first record of a run and its manifest: everything that a later session needs to know."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from introspect import events
+from introspect.config import PhaseConfig
+from introspect.events import JSON
+from introspect.model.engine import PREFILL_CHUNK
+from introspect.model.loading import LoadedModel
+from introspect.session import Session
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A digest of the tokenizer's whole definition."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
+
+
+def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
+    """What a later session needs to go on with the run, or to execute it again."""
+    return {
+        "schema": start.schema,
+        "phase": start.phase,
+        "model": start.model,
+        "model_path": str(loaded.source.path),
+        "seed": start.seed,
+        "forced_from": start.forced_from,
+        "fault": start.fault,
+        **start.environment,
+        "config": start.settings,
+    }
+
+
+def run_start(
+    phase: PhaseConfig, session: Session, loaded: LoadedModel, forced_from: str | None, fault: str | None
+) -> events.RunStart:
+    import torch
+
+    model = loaded.model
+    parameter = next(model.parameters())
+    environment = {
+        "device": str(parameter.device),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
+        "threads": torch.get_num_threads(),
+        "prefill_chunk": PREFILL_CHUNK,
+        "context_length": loaded.context_length,
+        "model_revision": loaded.source.revision,
+        "weight_hash": loaded.weight_hash,
+        "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
+        "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
+        "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
+    }
+    offset = datetime.now().astimezone().utcoffset()
+    return events.RunStart(
+        schema=events.SCHEMA_VERSION,
+        phase=phase.name,
+        title=phase.title,
+        model=loaded.source.name,
+        seed=session.seed,
+        utc_offset=int(offset.total_seconds() // 60) if offset else 0,
+        system_prompt=session.system_prompt,
+        system_tokens=session.system_tokens,
+        environment=environment,
+        settings=phase.model_dump(mode="json"),
+        forced_from=forced_from,
+        fault=fault,
+    )
