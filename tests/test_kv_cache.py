@@ -135,9 +135,36 @@ def test_an_interrupted_pass_leaves_nothing_behind() -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.prefill(cache, [1, 2, 3, 4, 5])
     handle.remove()
-    assert cache.lengths() == [5, 3]
+    assert cache.lengths() == [5, 3] and cache.num_cached_tokens == 3
     logits = engine.prefill(cache, [1, 2, 3, 9]).logits
     assert (logits - recomputed(MODEL, [1, 2, 3, 9])).abs().max() < TOLERANCE
+
+
+def test_the_digest_tells_states_apart() -> None:
+    engine = Engine(MODEL)
+    digests = []
+    for ids in ([1, 2, 3], [1, 2, 4], [1, 2, 3]):
+        cache = engine.new_cache()
+        engine.prefill(cache, ids)
+        digests.append(cache.state_digest())
+    assert digests[0] == digests[2] != digests[1] and len(digests[0]) == 2
+    cache.layers[1].values[0, 1, 0, 3] += 1e-12
+    assert cache.state_digest()[0] == digests[0][0] and cache.state_digest()[1] != digests[0][1]
+
+
+def test_layers_answer_as_transformers_asks() -> None:
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    assert cache.num_cached_tokens == 0 and cache.nbytes == 0
+    engine.prefill(cache, [1, 2, 3])
+    layer = cache.layers[0]
+    assert layer.get_mask_sizes(4) == (7, 0)
+    layer.crop(-1)
+    assert layer.get_seq_length() == 2
+    with pytest.raises(ValueError, match="negative"):
+        layer.crop(1)
+    layer.reset()
+    assert layer.get_seq_length() == 0
 
 
 def test_truncating_to_what_is_not_cached_is_refused() -> None:

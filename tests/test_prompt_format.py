@@ -150,6 +150,16 @@ def test_the_tiny_template_injects_a_default_system_prompt() -> None:
     assert text.startswith("<|im_start|>system\n") and text.count("<|im_start|>") == 2
 
 
+def test_the_tiny_template_is_accepted() -> None:
+    assert prompt_format_for(train_tokenizer([]), "tiny").end_id == BYTES.end_id
+
+
+def test_lengths_and_spans_of_bytes_are_counted() -> None:
+    prompt = BYTES.render("Sys", Transcript().append("task", "Go").window())
+    assert [span.length for span in prompt.spans] == [8, 3, 2, 6, 2, 2, 11]
+    assert BYTES.system_length("Sys") == 8 + 3 + 2
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
