@@ -99,14 +99,10 @@ def audit_replay(turns: list[RecordedTurn], engine: Engine) -> Verdict:
         wrong = []
         if sequence.logits_digest != generation.logits_digest:
             wrong.append("logits")
-        if cache.state_digest() != generation.state_digest:
-            layer = next(
-                i
-                for i, (a, b) in enumerate(
-                    itertools.zip_longest(cache.state_digest(), generation.state_digest)
-                )
-                if a != b
-            )
+        state = cache.state_digest()
+        if state != generation.state_digest:
+            pairs = itertools.zip_longest(state, generation.state_digest)
+            layer = next(i for i, (mine, recorded) in enumerate(pairs) if mine != recorded)
             wrong.append(f"K and V from layer {layer} on")
         if tuple(sequence.logprobs) != generation.logprobs:
             wrong.append("log-probabilities")

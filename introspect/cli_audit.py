@@ -89,9 +89,8 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
 
 def _model_config(start: RunStart, path: Path) -> ModelConfig:
     """The model of a record: by its name, or where the manifest says its files were."""
-    settings = {**start.settings["model"], "dtype": start.environment["dtype"]}
-    device = str(start.environment["device"])
-    settings["device"] = "cpu" if device == "cpu" else device
+    environment = start.environment
+    settings = {**start.settings["model"], "dtype": environment["dtype"], "device": environment["device"]}
     manifest = path.parent / "manifest.json"
     if manifest.is_file() and start.model != "tiny":
         settings["id"] = json.loads(manifest.read_text(encoding="utf-8")).get("model_path", settings["id"])

@@ -6,7 +6,6 @@
     |-- RecordError            a run, log or event file that cannot be read
     |-- UnsupportedCache       a model family or cache class that a check cannot judge
     ToolError                  the model's: becomes a tool result that the model reads
-    CacheCorruption            ours or the machine's: cached state is not what it must be; exit 3
 
 Every other exception is a defect of this program and ends in a traceback.
 """
@@ -39,15 +38,6 @@ class UnsupportedCache(IntrospectError):
 
 class ToolError(Exception):
     """A tool call that cannot be answered; the model reads the message and can act on it."""
-
-
-class CacheCorruption(Exception):
-    """Cached state is not what a recomputation gives. `code` is the stable name of the fault."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

@@ -7,7 +7,7 @@ positions are slots of the cache counted from 0, experiments and turns count fro
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, get_args
 
 SCHEMA_VERSION = 1
@@ -220,20 +220,3 @@ BY_TAG: dict[str, type] = {kind.event: kind for kind in get_args(Event)}
 def to_record(event: Event) -> JSON:
     """The event as a JSON object, its tag first."""
     return {"event": event.event, **asdict(event)}
-
-
-def from_record(record: JSON) -> Event | None:
-    """The event of a record; keys that a newer writer added are ignored, an unknown tag gives None.
-
-    Raises TypeError where a key that the event needs is missing.
-    """
-    kind = BY_TAG.get(record.get("event", ""))
-    if kind is None:
-        return None
-    known = {f.name for f in fields(kind)}
-    values = {key: _frozen(value) for key, value in record.items() if key in known}
-    return kind(**values)  # type: ignore[no-any-return]
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 
-from introspect.events import Audit
 from introspect.model.cache_examine import Finding, examine_content, examine_shape
 from introspect.model.cache_recompute import undisturbed
 from introspect.model.cache_view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
@@ -77,20 +76,6 @@ def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:
         odd = next(i for i, length in enumerate(lengths) if length != lengths[0])
         return [("ragged-layers", f"layer 0 holds {lengths[0]} tokens, layer {odd} holds {lengths[odd]}")]
     return _check_ids(cache, token_ids) + _check_tensors(cache)
-
-
-class StructureAuditor:
-    """An auditor for the session: E0 after every turn."""
-
-    def after_turn(self, cache: KVCache, token_ids: Sequence[int], experiment: int, turn: int) -> list[Audit]:
-        """One verdict. `token_ids` is the prompt and what was sampled after it, without the last id."""
-        found = check_structure(cache, token_ids)
-        detail = "; ".join(f"{code}: {seen}" for code, seen in found)
-        figures = {"tokens": len(token_ids), "layers": len(cache.layers), "bytes": cache.nbytes}
-        codes = tuple(code for code, _ in found)
-        return [
-            Audit(experiment, turn, "e0", codes, detail or f"{len(token_ids)} tokens as intended", figures)
-        ]
 
 
 def _check_ids(cache: KVCache, token_ids: Sequence[int]) -> Findings:
