@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from introspect.model.cache_rounding import TENSORS, Replays, noise_step, rounding_step
+from introspect.model.cache_passes import Passes
+from introspect.model.cache_rounding import TENSORS, noise_step, rounding_step
+from introspect.model.cache_search import explain_few, search_passes
 
 LEAST_NOISE = 0.15
 """Root mean square, in rounding steps, below which the noise of a row is never taken to be."""
@@ -48,56 +50,59 @@ class RowFault:
     relative: float
 
 
-def find_damage(replays: Replays) -> list[RowFault]:
+def find_damage(passes: Passes) -> list[RowFault]:
     """Recompute, judge layer by layer from the first on, heal what is damaged and look again above it."""
-    replays.run(search=False)
-    if bool(replays.exact.all()):
+    passes.run()
+    if not passes.open_slots():
         return []
-    for layer in range(replays.layers):
-        nearly = (_is_nearly_exact(replays, layer) & ~replays.exact[layer].all(dim=0)).nonzero().flatten()
+    unexplained = explain_few(passes)
+    for layer in range(passes.layers):
+        nearly = (_is_nearly_exact(passes, layer) & ~passes.exact[layer].all(dim=0)).nonzero().flatten()
         if len(nearly):
-            replays.heal(layer, nearly)
-    replays.run()
+            passes.heal(layer, nearly)
+    passes.run()
+    search_passes(passes, unexplained)
     found: list[RowFault] = []
     layer, healings = 0, 0
-    while layer < replays.layers:
-        faults = [fault for tensor in range(2) for fault in _judge(replays, layer, tensor)]
+    while layer < passes.layers:
+        faults = [fault for tensor in range(2) for fault in _judge(passes, layer, tensor)]
         found += faults
-        if faults and healings < HEALINGS and layer + 1 < replays.layers:
-            slots = torch.tensor(sorted({fault.slot for fault in faults}), device=replays.score.device)
-            if not bool(replays.exact[layer + 1 :].all()):
-                replays.heal(layer, slots)
-                replays.run()
+        if faults and healings < HEALINGS and layer + 1 < passes.layers:
+            slots = torch.tensor(sorted({fault.slot for fault in faults}), device=passes.score.device)
+            if not bool(passes.exact[layer + 1 :].all()):
+                passes.heal(layer, slots)
+                passes.run()
+                search_passes(passes, unexplained)
                 healings += 1
         layer += 1
     return found
 
 
-def _judge(replays: Replays, layer: int, tensor: int) -> list[RowFault]:
-    differs = ~replays.exact[layer, tensor]
+def _judge(passes: Passes, layer: int, tensor: int) -> list[RowFault]:
+    differs = ~passes.exact[layer, tensor]
     if not bool(differs.any()):
         return []
-    best = getattr(replays.best[layer], TENSORS[tensor])
-    difference = replays.differences(layer, tensor)
+    best = getattr(passes.best[layer], TENSORS[tensor])
+    difference = passes.differences(layer, tensor)
     unit = noise_step(best, TENSORS[tensor], best.dtype)
     errors = difference / unit
     own = difference / rounding_step(best, best.dtype)
-    spread = replays.spread[layer][tensor] / unit
+    spread = passes.spread[layer][tensor] / unit
     size, count = _root_mean_square(errors), (difference > 0).sum(dim=(0, 2))
     noise = _noise(spread, differs)
     ratio = torch.where(differs, size / noise, 0.0)
-    dense = (ratio > DENSE * _carried(replays, layer)) & (size > LEAST_DENSE)
-    if _is_cliff(replays, layer, tensor) and float(ratio[differs].median()) > CLIFF:
+    dense = (ratio > DENSE * _carried(passes, layer)) & (size > LEAST_DENSE)
+    if _is_cliff(passes, layer, tensor) and float(ratio[differs].median()) > CLIFF:
         dense = dense | differs
     top = errors.amax(dim=(0, 2))
-    rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, replays.elements - 1)).sqrt()
-    few = count <= max(2, replays.elements // 10)
-    open_slots = int((~replays.exact.all(dim=0).all(dim=0)).sum())
+    rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, passes.elements - 1)).sqrt()
+    few = count <= max(2, passes.elements // 10)
+    open_slots = int((~passes.exact.all(dim=0).all(dim=0)).sum())
     # In wide formats a large K bias leaves rounding as single flips, just what one bad element looks like.
     wide = layer > 0 and TENSORS[tensor] == "keys" and torch.finfo(best.dtype).bits > 16
-    flips = ((spread > 0).sum(dim=(0, 2)) < replays.elements / 2) & wide
+    flips = ((spread > 0).sum(dim=(0, 2)) < passes.elements / 2) & wide
     alone = _stands_alone(own, errors, TENSORS[tensor], (count == 1) & (open_slots == 1) & ~flips)
-    isolated = few & alone & _is_exact_around(replays, layer)
+    isolated = few & alone & _is_exact_around(passes, layer)
     outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > 3)
     outlier &= top > OUTLIER_OVER_SPREAD * spread.amax(dim=(0, 2))
     wrong = differs & (dense | isolated | outlier)
@@ -134,18 +139,16 @@ def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str, only: to
     return far.any(dim=2).any(dim=0)
 
 
-def _carried(replays: Replays, layer: int) -> torch.Tensor:
+def _carried(passes: Passes, layer: int) -> torch.Tensor:
     """How much more noise a row may have because it had more than usual in a layer below, `[slot]`."""
-    worst = torch.ones_like(replays.score)
+    worst = torch.ones_like(passes.score)
     for below in range(layer):
         for tensor in range(2):
-            differs = ~replays.exact[below, tensor]
+            differs = ~passes.exact[below, tensor]
             if bool(differs.any()):
-                unit = noise_step(
-                    getattr(replays.best[below], TENSORS[tensor]), TENSORS[tensor], replays.dtype
-                )
-                size = _root_mean_square(replays.differences(below, tensor) / unit)
-                ratio = size / _noise(replays.spread[below][tensor] / unit, differs)
+                unit = noise_step(getattr(passes.best[below], TENSORS[tensor]), TENSORS[tensor], passes.dtype)
+                size = _root_mean_square(passes.differences(below, tensor) / unit)
+                ratio = size / _noise(passes.spread[below][tensor] / unit, differs)
                 worst = torch.maximum(worst, torch.where(differs, 2 * ratio, 1.0))
     return worst
 
@@ -154,26 +157,26 @@ def _root_mean_square(steps: torch.Tensor) -> torch.Tensor:
     return steps.pow(2).mean(dim=(0, 2)).sqrt()
 
 
-def _is_exact_around(replays: Replays, layer: int) -> torch.Tensor:
+def _is_exact_around(passes: Passes, layer: int) -> torch.Tensor:
     """Which slots are exact but for a few elements of a layer, `[slot]`.
 
     Where many slots are not, rounding is not as it was when the cache was filled: then what lies above such
     an element has to be exact too.
     """
-    many = int((~replays.exact[layer].all(dim=0)).sum()) > max(3, replays.length // 20)
-    above = replays.exact[layer + 1 :].all(dim=0).all(dim=0)
-    return _is_nearly_exact(replays, layer) & (above | (not many))
+    many = int((~passes.exact[layer].all(dim=0)).sum()) > max(3, passes.length // 20)
+    above = passes.exact[layer + 1 :].all(dim=0).all(dim=0)
+    return _is_nearly_exact(passes, layer) & (above | (not many))
 
 
-def _is_nearly_exact(replays: Replays, layer: int) -> torch.Tensor:
+def _is_nearly_exact(passes: Passes, layer: int) -> torch.Tensor:
     """Which slots are equal to the bit below a layer and but for a few elements in it, `[slot]`."""
-    below = replays.exact[:layer].all(dim=0).all(dim=0)
-    return below & (replays.equal[layer] >= 0.8 * replays.elements).all(dim=0)
+    below = passes.exact[:layer].all(dim=0).all(dim=0)
+    return below & (passes.equal[layer] >= 0.8 * passes.elements).all(dim=0)
 
 
-def _is_cliff(replays: Replays, layer: int, tensor: int) -> bool:
+def _is_cliff(passes: Passes, layer: int, tensor: int) -> bool:
     """Whether most rows differ in a layer and hardly any in the one below."""
     if layer == 0:
         return True
-    below, here = replays.exact[layer - 1], replays.exact[layer, tensor]
+    below, here = passes.exact[layer - 1], passes.exact[layer, tensor]
     return float(below.double().mean()) > 0.95 and float(here.double().mean()) < 0.5

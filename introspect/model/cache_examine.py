@@ -13,8 +13,8 @@ from introspect.model.cache_damage import RowFault, find_damage
 from introspect.model.cache_evidence import Held, gross_slots, held_by
 from introspect.model.cache_masks import masks_that_explain
 from introspect.model.cache_naming import MEANINGS, name_content, name_damage
+from introspect.model.cache_passes import Passes
 from introspect.model.cache_recompute import recompute
-from introspect.model.cache_rounding import Replays
 from introspect.model.cache_signs import ContentSigns, DamageSigns, content_signs, damage_signs
 from introspect.model.cache_view import Geometry, StoredLayer, stored_lengths
 
@@ -168,12 +168,12 @@ def _mean_error(
 def _examine_values(
     model: Any, stored: Sequence[StoredLayer], ids: list[int], every_layer: bool
 ) -> list[Finding]:
-    replays = Replays(model, stored, ids, layers=None if every_layer else 1)
-    faults = find_damage(replays)
+    passes = Passes(model, stored, ids, layers=None if every_layer else 1)
+    faults = find_damage(passes)
     if not faults:
         return []
-    exact = replays.exact[0].tolist()
-    signs = damage_signs(faults, len(ids), replays.layers, exact[0], exact[1])
+    exact = passes.exact[0].tolist()
+    signs = damage_signs(faults, len(ids), passes.layers, exact[0], exact[1])
     if signs.first == 1 and not signs.isolated:
         hole, short = masks_that_explain(model, stored, ids, signs.slots)
         signs = replace(signs, hole=hole, short=short)

@@ -1,0 +1,167 @@
+"""Recomputations of a cache in several kinds of passes, to tell rounding from damage.
+
+The kernels that multiply matrices are few: one id, a few, or many at a time. With attention reading the
+cached state, rounding does not travel from slot to slot, and nearly every sound slot is bit-equal to one of
+the recomputations, however the cache was filled. The rest is measured in rounding steps of the value, against
+how far the recomputations lie from each other at the same slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from introspect.model.cache_recompute import recompute
+from introspect.model.cache_rounding import TENSORS
+from introspect.model.cache_view import StoredLayer
+
+CHUNKS = (8, 1, 3)
+"""Ids of a pass in the recomputations after that of all ids at once."""
+FEW_SMALL, FEW_LARGE = 4096, 512
+"""Passes at most of a recomputation of few ids at a time, for a small model and for a larger one."""
+SMALL_MODEL = 5_000_000
+"""Parameters."""
+
+
+class Passes:
+    """Recomputations of a cache. `best` is, for each slot, the one with the most bits in common with it.
+
+    Args:
+        model: Inside `undisturbed`.
+        stored: The cache.
+        token_ids: The id of every slot. `positions`: where each stands; 0, 1, 2, ... where None.
+        layers: How many layers are looked at.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        stored: Sequence[StoredLayer],
+        token_ids: Sequence[int],
+        positions: Sequence[int] | None = None,
+        layers: int | None = None,
+    ) -> None:
+        self.model, self.token_ids, self.positions = model, list(token_ids), positions
+        self.small = sum(p.numel() for p in model.parameters()) <= SMALL_MODEL
+        self.layers = layers or len(stored)
+        self.length = len(self.token_ids)
+        self.stored = [StoredLayer(s.keys[:, : self.length], s.values[:, : self.length]) for s in stored]
+        self.stored = self.stored[: self.layers]
+        self.given = [StoredLayer(s.keys.clone(), s.values.clone()) for s in self.stored]
+        self.best = [StoredLayer(torch.zeros_like(s.keys), torch.zeros_like(s.values)) for s in self.stored]
+        self.first: list[StoredLayer] = []
+        self.spread = [
+            [torch.zeros(s.keys.shape, dtype=torch.float32, device=s.keys.device) for _ in TENSORS]
+            for s in self.stored
+        ]
+        device = self.stored[0].keys.device
+        self.equal = torch.full((self.layers, 2, self.length), -1, dtype=torch.long, device=device)
+        self.score = torch.full((self.length,), -1.0, dtype=torch.float64, device=device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.stored[0].keys.dtype
+        return dtype
+
+    @property
+    def elements(self) -> int:
+        """Elements of one row: one slot of K, or of V, of one layer."""
+        return int(self.stored[0].keys.shape[0] * self.stored[0].keys.shape[2])
+
+    @property
+    def exact(self) -> torch.Tensor:
+        """Which rows are bit-equal to a recomputation, `[layer, tensor, slot]`."""
+        return self.equal == self.elements
+
+    def run(self) -> None:
+        """All ids at once, then fewer at a time where that leaves slots that differ. May be run again."""
+        if not self.first:
+            self.add(0, self.recompute(0, [self.length], None))
+            if bool(self.exact.all()):
+                return
+        self.first = []
+        self.add(0, self.recompute(0, [self.length], self.given))
+        for size in CHUNKS:
+            self.try_chunks(size)
+
+    def open_slots(self) -> list[int]:
+        """Slots that differ from every recomputation so far."""
+        slots: list[int] = (~self.exact.all(dim=0).all(dim=0)).nonzero().flatten().tolist()
+        return slots
+
+    def try_chunks(self, size: int, widen: bool = True) -> None:
+        """Recompute what is open in passes of `size` ids; `widen` counts them as what rounding can do."""
+        slots = self.open_slots()
+        if len(slots) > (FEW_SMALL if self.small else FEW_LARGE) * size:
+            return
+        for start, end in _ranges(slots, size, self.length):
+            chunks = [min(size, end - begin) for begin in range(start, end, size)]
+            self.add(start, self.recompute(start, chunks, self.given), widen)
+
+    def heal(self, layer: int, slots: torch.Tensor) -> None:
+        """Let attention read the recomputation in place of these slots of a layer from now on."""
+        for name in TENSORS:
+            getattr(self.given[layer], name)[:, slots] = getattr(self.best[layer], name)[:, slots]
+
+    def differences(self, layer: int, tensor: int) -> torch.Tensor:
+        """How far the cache lies from the best recomputation, `[kv_head, slot, head_dim]`, float64."""
+        name = TENSORS[tensor]
+        held, best = getattr(self.stored[layer], name), getattr(self.best[layer], name)
+        apart: torch.Tensor = (held.double() - best.double()).abs()
+        return apart
+
+    def recompute(
+        self, start: int, chunks: Sequence[int], given: Sequence[StoredLayer] | None
+    ) -> list[StoredLayer]:
+        """Every layer of the slots from `start` on, in passes of `chunks` ids; attention reads `given`."""
+        return recompute(self.model, self.token_ids, self.layers, chunks, self.positions, given, start)
+
+    def add(self, start: int, found: list[StoredLayer], widen: bool = True) -> None:
+        """Keep the slots of a recomputation that lie nearer to the cache than those so far."""
+        end = start + found[0].length
+        equal = torch.stack(
+            [
+                torch.stack(
+                    [
+                        (getattr(held, name)[:, start:end] == getattr(new, name)).sum(dim=(0, 2))
+                        for name in TENSORS
+                    ]
+                )
+                for held, new in zip(self.stored, found, strict=True)
+            ]
+        )
+        whole = (equal == self.elements).all(dim=1)
+        depth = whole.cumprod(dim=0).sum(dim=0)
+        score = depth.double() + equal.sum(dim=(0, 1)).double() / (2 * self.layers * self.elements + 1)
+        better = score > self.score[start:end]
+        self.score[start:end][better] = score[better]
+        self.equal[:, :, start:end][:, :, better] = equal[:, :, better]
+        for held, new in zip(self.best, found, strict=True):
+            for name in TENSORS:
+                getattr(held, name)[:, start:end][:, better] = getattr(new, name)[:, better]
+        if not widen:
+            return
+        if not self.first and start == 0 and end == self.length:
+            self.first = found
+        for layer, (base, new) in enumerate(zip(self.first, found, strict=True)):
+            for i, name in enumerate(TENSORS):
+                apart = (
+                    (getattr(base, name)[:, start:end].double() - getattr(new, name).double()).abs().float()
+                )
+                shown = self.spread[layer][i][:, start:end]
+                torch.maximum(shown, apart, out=shown)
+
+
+def _ranges(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:
+    """Ranges that cover `rows`, each beginning at a multiple of `size` and not much longer than needed."""
+    ranges: list[tuple[int, int]] = []
+    for row in rows:
+        start = row - row % size
+        end = min(start + size, length)
+        if ranges and ranges[-1][1] >= start:
+            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
+        else:
+            ranges.append((start, end))
+    return ranges

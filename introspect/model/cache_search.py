@@ -1,0 +1,143 @@
+"""The search for the pass that wrote a slot, where the common ones differ from it as rounding does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from introspect.model.cache_passes import CHUNKS, Passes
+from introspect.model.cache_recompute import eager_attention
+from introspect.model.cache_rounding import TENSORS, noise_step
+
+LONGEST = 48
+"""Ids at most of a pass that is tried."""
+PER_SLOT = 300
+"""Passes at most that are tried for one slot."""
+TRIES_SMALL, TRIES_LARGE = 600, 60
+"""Passes of one search at most, for a small model and for a larger one."""
+MOST_EAGER = 1024
+"""Slots up to which another attention backend is tried: one keeps a number for each pair of slots."""
+LIKE_ROUNDING = {torch.bfloat16: 4.0, torch.float16: 16.0, torch.float32: 500.0, torch.float64: 500.0}
+"""Rounding steps, root mean square, beyond which a difference is no reason to search for the right pass."""
+ALONE_LIKE_ROUNDING = {torch.bfloat16: 1.25, torch.float16: 1.25, torch.float32: 16.0, torch.float64: 16.0}
+"""Noise steps up to which a few wrong elements of a slot may be rounding of a pass not tried yet: narrow
+formats are rounded once from a wide sum, wide ones in every term of it."""
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """How a slot differs from the best recomputation, in the first layer where it does.
+
+    `size` is in noise steps, root mean square, `largest` in noise steps; `few` where hardly an element
+    differs, `alone` where every layer above is equal too.
+    """
+
+    size: float
+    largest: float
+    few: bool
+    alone: bool
+
+    def may_be_rounding(self, dtype: torch.dtype) -> bool:
+        return self.size < LIKE_ROUNDING[dtype] and not (
+            self.alone and self.largest > ALONE_LIKE_ROUNDING[dtype]
+        )
+
+
+def explain_few(passes: Passes) -> set[int]:
+    """Look for a pass, a backend or a thread count that explains slots which few elements set apart.
+
+    To be done before any slot is healed: a later one may have read just what this one really holds. The
+    slots that were looked at in vain are given back.
+    """
+    _try_other_attention(passes)
+    _search(passes, [slot for slot in _suspects(passes) if _difference(passes, slot).alone])
+    for count in _other_thread_counts(passes):
+        few = [slot for slot in passes.open_slots() if _difference(passes, slot).few]
+        if few:
+            with _threads(count):
+                _try_common(passes)
+                _search(passes, [slot for slot in _suspects(passes) if slot in few], PER_SLOT // 3)
+    return {slot for slot in passes.open_slots() if _difference(passes, slot).alone}
+
+
+def search_passes(passes: Passes, besides: Collection[int]) -> None:
+    """Try passes of every length for slots that differ as rounding does, `besides` those looked at before."""
+    _search(passes, [slot for slot in _suspects(passes) if slot not in besides])
+
+
+def _try_other_attention(passes: Passes) -> None:
+    """Where layer 0 is exact and whole rows above it are not, the backend may have been another."""
+    if passes.model.config._attn_implementation != "sdpa" or passes.length > MOST_EAGER:
+        return
+    dense = [slot for slot in passes.open_slots() if not _difference(passes, slot).alone]
+    if dense and bool(passes.exact[0].all()):
+        with eager_attention(passes.model):
+            _try_common(passes)
+
+
+def _try_common(passes: Passes) -> None:
+    for size in (passes.length, *CHUNKS):
+        passes.try_chunks(size, widen=False)
+
+
+def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT) -> None:
+    """Try passes of every length that could hold a slot: those that end at it first, likely ones first."""
+    left = TRIES_SMALL if passes.small else TRIES_LARGE
+    lengths = list(range(2, LONGEST + 1))
+    for slot in slots:
+        tries = 0
+        for start, size in _passes_with(slot, lengths, slot + 1 not in slots, passes.length):
+            if left == 0 or tries == most or bool(passes.exact[:, :, slot].all()):
+                break
+            left, tries = left - 1, tries + 1
+            passes.add(start, passes.recompute(start, [size], passes.given))
+            if bool(passes.exact[:, :, slot].all()):
+                lengths.remove(size)
+                lengths.insert(0, size)
+
+
+def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -> Iterator[tuple[int, int]]:
+    """Passes, as start and length, that may have written a slot."""
+    if ending:
+        yield from ((slot + 1 - size, size) for size in list(lengths) if size <= slot + 1)
+    for start in range(slot, max(-1, slot - LONGEST // 3), -1):
+        yield from ((start, size) for size in list(lengths) if slot < start + size <= length)
+
+
+def _suspects(passes: Passes) -> list[int]:
+    """Slots that differ from every recomputation as rounding would have them differ."""
+    return [slot for slot in passes.open_slots() if _difference(passes, slot).may_be_rounding(passes.dtype)]
+
+
+def _difference(passes: Passes, slot: int) -> _Difference:
+    layer = int((~passes.exact[:, :, slot].all(dim=1)).nonzero()[0])
+    few = passes.elements - int(passes.equal[layer, :, slot].min()) <= max(2, passes.elements // 10)
+    size = largest = 0.0
+    for name in TENSORS:
+        row = getattr(passes.best[layer], name)[:, slot : slot + 1]
+        held = getattr(passes.stored[layer], name)[:, slot : slot + 1]
+        steps = (held.double() - row.double()).abs() / noise_step(row, name, passes.dtype)
+        size = max(size, float(steps.pow(2).mean().sqrt()))
+        largest = max(largest, float(steps.max()))
+    alone = few and bool(passes.exact[layer + 1 :, :, slot].all())
+    return _Difference(size, largest, few, alone)
+
+
+def _other_thread_counts(passes: Passes) -> list[int]:
+    if passes.stored[0].keys.device.type != "cpu":
+        return []
+    return sorted({1, 2, os.cpu_count() or 1} - {torch.get_num_threads()})
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
