@@ -1,20 +1,22 @@
 #!/usr/bin/env python
-"""Plant every fault at every place in small models, check the caches, and write what was found as a table.
+"""Plant every fault at every place in small models, look for it in two ways, and write what was found.
 
     python scripts/fault_matrix.py --clean 10000
 
-The check has the cache and the ids alone to go by. False alarms are counted on sound caches that were filled
-in one pass, in chunks of every size, and token by token.
+The audit of a run has the schedule of forward passes (E0, then E1); `check_cache` has the cache and the ids
+alone. False alarms are counted on sound caches: for the audit on such as a run leaves behind a prune, for
+`check_cache` on such as were filled in one pass, in chunks of every size, and token by token.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import dataclasses
+import itertools
 import random
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import torch  # noqa: E402
-import transformers  # noqa: E402
+from fault_page import Cell, CleanChecks, Matrix, page  # noqa: E402
 from small_models import small_model  # noqa: E402
 
-from introspect.fault_scene import Conversation, Scene, fed, feed  # noqa: E402
+from introspect.config import AuditConfig  # noqa: E402
+from introspect.fault_scene import Conversation, Depth, Place, Scene, fed, feed  # noqa: E402
 from introspect.faults import FAULTS, Fault  # noqa: E402
+from introspect.model.auditor import RunAuditor  # noqa: E402
 from introspect.model.cache_audit import check_cache  # noqa: E402
-from introspect.model.cache_limits import OUT_OF_REACH  # noqa: E402
+from introspect.model.engine import Engine  # noqa: E402
 from introspect.model.kv_cache import KVCache  # noqa: E402
+from introspect.protocols import CachedTurn  # noqa: E402
 
 OUT = ROOT / "data" / "benchmarks" / "fault-matrix.md"
+Models = dict[tuple[str, torch.dtype], Any]
 DTYPES = (torch.float32, torch.bfloat16)
 MODELS: dict[str, dict[str, Any]] = {
     "qwen2": {"family": "qwen2"},
@@ -40,20 +46,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "hidden": 64},
     "gemma": {"family": "gemma"},
 }
-
-
-@dataclasses.dataclass
-class Cell:
-    """One fault in one dtype at one place and depth: over models, how often planted, detected, named.
-
-    `traceless` counts those not planted because every bit of the cache stayed as it was.
-    """
-
-    planted: int = 0
-    traceless: int = 0
-    detected: int = 0
-    named: int = 0
-    seen: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
 def a_conversation(rng: random.Random, vocabulary: int = 640) -> Conversation:
@@ -99,115 +91,80 @@ def a_schedule(rng: random.Random, length: int) -> list[int]:
     return sizes
 
 
-def plant_all(
-    models: dict[tuple[str, torch.dtype], Any], rounds: int
-) -> dict[tuple[str, str, str, str], Cell]:
-    """Every fault at every place and depth, `rounds` times in every model."""
-    cells: dict[tuple[str, str, str, str], Cell] = collections.defaultdict(Cell)
+def after_a_prune(engine: Engine, conversation: Conversation, rng: random.Random) -> KVCache:
+    """A cache as a run leaves it: prefilled, pruned, prefilled again, the rest decoded token by token."""
+    talk, cache = conversation, engine.new_cache()
+    engine.prefill_chunk = rng.randint(3, 60)
+    engine.prefill(cache, [*talk.ids[: talk.prefix], *talk.dropped, *talk.ids[talk.prefix :]])
+    prompt = rng.randint(talk.prefix + 1, len(talk.ids))
+    engine.prefill(cache, talk.ids[:prompt])
+    for token_id in talk.ids[prompt:]:
+        engine.forward(cache, [token_id])
+    return cache
+
+
+def audited(engine: Engine, cache: KVCache, token_ids: Sequence[int]) -> list[str]:
+    """The codes that E0 and E1 of a run give."""
+    state = CachedTurn(0, 0, cache, token_ids, len(token_ids), (), pruned=True)
+    verdicts = RunAuditor(engine, AuditConfig()).after_turn(state)
+    return list(dict.fromkeys(code for verdict in verdicts for code in verdict.codes))
+
+
+def plant_all(models: Models, rounds: int) -> dict[str, Matrix]:
+    """Every fault at every place and depth, `rounds` times in every model, looked for in both ways."""
+    found: dict[str, Matrix] = {
+        "audit": collections.defaultdict(Cell),
+        "check": collections.defaultdict(Cell),
+    }
     rng = random.Random(1)
     for number in range(rounds):
         for (_, dtype), model in models.items():
-            conversation = a_conversation(rng)
-            ids = list(conversation.ids)
-            clean = filled(model, ids, a_schedule(rng, len(ids)))
-            for fault in FAULTS.values():
-                for place in fault.places:
-                    for depth in fault.depths:
-                        generator = torch.Generator().manual_seed(number)
-                        scene = Scene(model, clean, conversation, place, depth, generator)
-                        key = (fault.name, str(dtype).removeprefix("torch."), place, depth)
-                        note(cells[key], fault, scene)
-    return cells
+            conversation, engine = a_conversation(rng), Engine(model)
+            clean = after_a_prune(engine, conversation, rng)
+            for fault, place, depth in every_fault():
+                scene = Scene(model, clean, conversation, place, depth, torch.Generator().manual_seed(number))
+                key = (fault.name, str(dtype).removeprefix("torch."), place, depth)
+                damaged = fault.planted(scene)
+                traceless = damaged.cache.state_digest() == clean.state_digest()
+                checked = [] if traceless else check_cache(model, damaged.cache, damaged.intended)
+                found["check"][key].note(fault, checked, traceless)
+                damaged.cache.passes = list(clean.passes)
+                codes = [] if traceless else audited(engine, damaged.cache, damaged.intended)
+                found["audit"][key].note(fault, codes, traceless)
+    return found
 
 
-def note(cell: Cell, fault: Fault, scene: Scene) -> None:
-    damaged = fault.planted(scene)
-    if damaged.cache.state_digest() == scene.clean.state_digest():
-        cell.traceless += 1
-        return
-    codes = check_cache(scene.model, damaged.cache, damaged.intended)
-    cell.planted += 1
-    cell.detected += bool(codes)
-    cell.named += bool(set(codes) & set(fault.codes))
-    cell.seen[", ".join(codes) or "nothing"] += 1
+def every_fault() -> Iterator[tuple[Fault, Place, Depth]]:
+    for fault in FAULTS.values():
+        for place in fault.places:
+            for depth in fault.depths:
+                yield fault, place, depth
 
 
-def count_false_alarms(
-    models: dict[tuple[str, torch.dtype], Any], audits: int, seconds: float
-) -> tuple[collections.Counter[str], list[str]]:
-    """Checks of sound caches by model and dtype, and what was wrongly reported; stops when time is up."""
-    until = time.monotonic() + seconds
-    rng = random.Random(2)
-    done: collections.Counter[str] = collections.Counter()
-    alarms = []
-    keys = list(models)
-    for number in range(audits):
-        if time.monotonic() > until:
-            break
-        name, dtype = keys[number % len(keys)]
-        model = models[name, dtype]
+def clean_audits(models: Models, count: int) -> CleanChecks:
+    """Audits, E0 and E1, of sound caches as runs leave them."""
+    rng, checks = random.Random(3), CleanChecks()
+    for (name, dtype), model in itertools.islice(itertools.cycle(models.items()), count):
+        engine, conversation = Engine(model), a_conversation(rng)
+        cache = after_a_prune(engine, conversation, rng)
+        checks.note(name, dtype, audited(engine, cache, conversation.ids), f"{len(cache.passes)} passes")
+    return checks
+
+
+def clean_caches(models: Models, count: int) -> CleanChecks:
+    """`check_cache` of sound caches, filled in passes of every kind."""
+    rng, checks = random.Random(2), CleanChecks()
+    for (name, dtype), model in itertools.islice(itertools.cycle(models.items()), count):
         ids = rng.choices(range(640), k=rng.randint(1, 90))
         chunks = a_schedule(rng, len(ids))
-        label = f"{name}, {str(dtype).removeprefix('torch.')}"
         codes = check_cache(model, filled(model, ids, chunks), ids)
-        done[label] += 1
-        if codes:
-            print(label, codes, chunks[:6], file=sys.stderr, flush=True)
-            alarms.append(f"{label}: {', '.join(codes)} ({len(ids)} ids in passes of {chunks[:6]})")
-    return done, alarms
-
-
-def written(
-    cells: dict[tuple[str, str, str, str], Cell],
-    done: collections.Counter[str],
-    alarms: list[str],
-    seconds: float,
-) -> str:
-    """The page."""
-    planted = sum(cell.planted for cell in cells.values())
-    detected = sum(cell.detected for cell in cells.values())
-    named = sum(cell.named for cell in cells.values())
-    lines = [
-        "# Faults planted, detected, named",
-        "",
-        "Written by `scripts/fault_matrix.py`. `check_cache` is given the damaged cache and the ids meant,"
-        " nothing else. A fault counts as named when one of at most two codes is its own; a mask's may be"
-        " either mask code. A fault that leaves every bit of the cache as it was has no trace to find, and is"
-        " counted apart.",
-        "",
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()}"
-        f" thread; models: {'; '.join(MODELS)}; {seconds:.0f} s.",
-        "",
-        f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named"
-        f" ({named / planted:.2%}); {len(alarms)} false alarms in {done.total():,} checks of sound caches.**",
-        "",
-        "| fault | dtype | place | layer | planted | no trace | detected | named | reported otherwise |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for (name, dtype, place, depth), cell in cells.items():
-        own = set(FAULTS[name].codes)
-        other = {codes: n for codes, n in cell.seen.items() if not own & set(codes.split(", "))}
-        told = "; ".join(f"{codes} ({n})" for codes, n in other.items())
-        where = place if len(FAULTS[name].places) > 1 else "-"
-        layer = depth if len(FAULTS[name].depths) > 1 else "-"
-        lines.append(
-            f"| {name} | {dtype} | {where} | {layer} | {cell.planted} | {cell.traceless} | {cell.detected}"
-            f" | {cell.named} | {told} |"
-        )
-    lines += ["", "## Sound caches", "", "| model | checks |", "| --- | --- |"]
-    lines += [f"| {label} | {count} |" for label, count in sorted(done.items())]
-    lines += ["", "False alarms: " + ("none." if not alarms else ""), *[f"- {alarm}" for alarm in alarms]]
-    lines += ["", "## Out of reach of a check that has state and ids alone", ""]
-    lines += [f"- {limit}" for limit in OUT_OF_REACH]
-    return "\n".join(lines) + "\n"
+        checks.note(name, dtype, codes, f"{len(ids)} ids in passes of {chunks[:6]}")
+    return checks
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--clean", type=int, default=10_000, metavar="N", help="sound caches to check")
-    parser.add_argument(
-        "--seconds", type=float, default=3600.0, metavar="N", help="for sound caches, at most"
-    )
+    parser.add_argument("--clean", type=int, default=10_000, metavar="N", help="sound caches, each way")
     parser.add_argument(
         "--rounds", type=int, default=2, metavar="N", help="conversations per model and dtype"
     )
@@ -215,16 +172,21 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     began = time.monotonic()
+
+    def progress(what: str) -> None:
+        print(f"{what}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
     models = {
         (name, dtype): small_model(dtype=dtype, **made) for name, made in MODELS.items() for dtype in DTYPES
     }
-    cells = plant_all(models, options.rounds)
-    print(f"faults planted, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    done, alarms = count_false_alarms(models, options.clean, options.seconds)
+    found = plant_all(models, options.rounds)
+    progress("faults planted")
+    sound = {"audit": clean_audits(models, options.clean)}
+    progress("sound caches audited")
+    sound["check"] = clean_caches(models, options.clean)
+    progress("sound caches checked")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    page = written(cells, done, alarms, time.monotonic() - began)
-    options.out.write_text(page, encoding="utf-8")
-    print(page.split("\n\n")[3], file=sys.stderr)
+    options.out.write_text(page(found, sound, list(MODELS), time.monotonic() - began), encoding="utf-8")
     return 0
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kv_cache import changed, ids_lists, steps
 
+from introspect.model.cache_audit import check_structure
 from introspect.model.cache_replay import first_difference, passes_before, replay_passes
 from introspect.model.engine import Engine
 
@@ -66,3 +67,20 @@ def test_decoded_slots_can_be_left_out() -> None:
     assert len(passes_before(cache, 12)) == 3
     replay = replay_passes(engine, passes_before(cache, 10), 10)
     assert first_difference(cache, replay, 10) is None
+
+
+def test_layers_of_another_format_or_length_are_differences() -> None:
+    engine = Engine(MODELS[torch.bfloat16])
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(30)))
+    replay = replay_passes(engine, cache.passes, 30)
+    small = cache.fork()
+    for layer in small.layers:
+        layer.keys, layer.values = (t.to(torch.float8_e4m3fn) for t in (layer.keys, layer.values))
+    found = first_difference(small, replay, 30)
+    assert found is not None and (found.layer, found.slot, found.slots) == (0, 0, 30)
+    assert check_structure(small, list(range(30))) == []
+    ragged = cache.fork()
+    ragged.layers[1].truncate(28)
+    found = first_difference(ragged, replay, 30)
+    assert found is not None and (found.layer, found.slot, found.slots) == (1, 28, 2)

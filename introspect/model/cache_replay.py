@@ -40,20 +40,25 @@ def replay_passes(engine: Engine, passes: Sequence[ForwardPass], length: int) ->
 
 
 def first_difference(cache: KVCache, other: KVCache, length: int) -> Difference | None:
-    """Where K or V of the first `length` slots differ in a bit; None where they do not.
+    """Where K or V of the first `length` slots differ in a bit, or lack a slot; None where they do not.
 
     NaN equals NaN here: what is not finite is another check's business.
     """
     for index, (layer, twin) in enumerate(zip(cache.layers, other.layers, strict=True)):
         for name in ("keys", "values"):
-            mine = getattr(layer, name)[:, :, :length]
             theirs = getattr(twin, name)[:, :, :length]
-            same = (mine == theirs) | (torch.isnan(mine) & torch.isnan(theirs))
+            # Values of eight bits have no comparison of their own.
+            mine = getattr(layer, name)[:, :, :length].to(theirs.dtype)
+            held = mine.shape[2]
+            same = (mine == theirs[:, :, :held]) | (torch.isnan(mine) & torch.isnan(theirs[:, :, :held]))
             wrong = (~same).any(dim=-1).any(dim=1)[0]
-            if bool(wrong.any()):
-                slot = int(wrong.nonzero()[0])
-                size = (mine[:, :, slot].double() - theirs[:, :, slot].double()).abs().max()
-                return Difference(index, slot, name, float(size), int(wrong.sum()))
+            missing = theirs.shape[2] - held
+            if bool(wrong.any()) or missing:
+                slot = int(wrong.nonzero()[0]) if bool(wrong.any()) else held
+                there = slice(slot, min(slot + 1, held))
+                apart = (mine[:, :, there].double() - theirs[:, :, there].double()).abs()
+                size = float(apart.max()) if apart.numel() else 0.0
+                return Difference(index, slot, name, size, int(wrong.sum()) + missing)
     return None
 
 
