@@ -81,7 +81,11 @@ def mutants_of(path: str) -> list[Mutant]:
 
 
 def _changes(tree: ast.Module, source: str) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """Places with what to write there instead; annotations, docstrings and errors are left alone."""
+    """Places with what to write there instead.
+
+    Left alone is what no result depends on: annotations, docstrings, errors, and guards against a mistake of
+    the programmer's, which frozen dataclasses and `strict` are.
+    """
     skipped = {id(child) for node in ast.walk(tree) for part in _left_alone(node) for child in ast.walk(part)}
     for node in ast.walk(tree):
         if id(node) in skipped:
@@ -118,6 +122,10 @@ def _left_alone(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, ast.FunctionDef):
         arguments = [a.annotation for a in node.args.args if a.annotation]
         return [*arguments, *([node.returns] if node.returns else []), *node.decorator_list]
+    if isinstance(node, ast.ClassDef):
+        return [*node.decorator_list]
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return [node.value]
     if isinstance(node, ast.AnnAssign):
         return [node.annotation]
     return []
@@ -157,7 +165,7 @@ def killed(mutant: Mutant) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Mutation test of cache, engine and formatting.")
-    parser.add_argument("--count", type=int, default=80, help="mutants to draw")
+    parser.add_argument("--count", type=int, default=1000, help="mutants to draw; all where there are fewer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()

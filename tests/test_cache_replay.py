@@ -69,6 +69,16 @@ def test_decoded_slots_can_be_left_out() -> None:
     assert first_difference(cache, replay, 10) is None
 
 
+def test_a_replay_is_as_long_as_asked() -> None:
+    engine = Engine(MODELS[torch.float32], prefill_chunk=4)
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(10)))
+    assert [p.start for p in passes_before(cache, 4)] == [0]
+    assert [p.start for p in passes_before(cache, 5)] == [0, 4]
+    replay = replay_passes(engine, passes_before(cache, 6), 6)
+    assert replay.lengths() == [6, 6] and first_difference(cache, replay, 6) is None
+
+
 def test_layers_of_another_format_or_length_are_differences() -> None:
     engine = Engine(MODELS[torch.bfloat16])
     cache = engine.new_cache()

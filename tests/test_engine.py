@@ -59,7 +59,7 @@ def test_forced_ids_take_the_same_path(model: Any) -> None:
     sampled = decode(engine, PROMPT, NucleusSampler(1.0, 0.9, 3), 12)
     forced = decode(engine, PROMPT, ForcedSampler(sampled.token_ids), 12)
     assert forced.token_ids == sampled.token_ids
-    assert forced.logits_digest == sampled.logits_digest
+    assert forced.logits_digest == sampled.logits_digest and len(forced.logits_digest) == 16
     assert forced.logprobs == sampled.logprobs
     assert forced.cache.state_digest() == sampled.cache.state_digest()
 
@@ -71,8 +71,12 @@ def test_logprobs_are_those_of_one_pass(model64: Any) -> None:
         chances = torch.log_softmax(model64(input_ids=ids, use_cache=False).logits[0], dim=-1)
     expected = [float(chances[len(PROMPT) - 1 + i, t]) for i, t in enumerate(sequence.token_ids)]
     assert sequence.logprobs == pytest.approx(expected, abs=1e-9)
-    first = sequence.top_logits["first"]
-    assert len(first) == 20 and first == sorted(first, key=lambda pair: -pair[1])
+    for where, place in (("first", len(PROMPT) - 1), ("last", len(PROMPT) + 8)):
+        values, best = torch.topk(chances[place], 20)
+        noted = sequence.top_logits[where]
+        assert [token_id for token_id, _ in noted] == best.tolist()
+        gaps = [noted[0][1] - logit for _, logit in noted]
+        assert gaps == pytest.approx((values[0] - values).tolist(), abs=1e-9)
 
 
 def test_decoding_ends_at_a_stop_id(model: Any) -> None:

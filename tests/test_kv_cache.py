@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from transformers import DynamicCache
 
 from introspect.model.cache_audit import check_structure
 from introspect.model.engine import Engine
-from introspect.model.kv_cache import MIN_CAPACITY, KVCache
+from introspect.model.kv_cache import MIN_CAPACITY, BufferLayer
 
 MODEL = random_model(torch.float64)
 TOLERANCE = 1e-9
@@ -147,7 +148,8 @@ def test_the_digest_tells_states_apart() -> None:
         cache = engine.new_cache()
         engine.prefill(cache, ids)
         digests.append(cache.state_digest())
-    assert digests[0] == digests[2] != digests[1] and len(digests[0]) == 2
+    assert digests[0] == digests[2] != digests[1]
+    assert [len(digest) for digest in digests[0]] == [16, 16]
     cache.layers[1].values[0, 1, 0, 3] += 1e-12
     assert cache.state_digest()[0] == digests[0][0] and cache.state_digest()[1] != digests[0][1]
 
@@ -160,7 +162,9 @@ def test_layers_answer_as_transformers_asks() -> None:
     layer = cache.layers[0]
     assert layer.get_mask_sizes(4) == (7, 0)
     layer.crop(-1)
+    layer.crop(0)
     assert layer.get_seq_length() == 2
+    assert layer.get_max_length() == -1 and not layer.is_sliding and layer.is_croppable
     with pytest.raises(ValueError, match="negative"):
         layer.crop(1)
     layer.reset()
@@ -168,9 +172,54 @@ def test_layers_answer_as_transformers_asks() -> None:
 
 
 def test_truncating_to_what_is_not_cached_is_refused() -> None:
-    cache = KVCache(2)
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, [1, 2, 3])
+    for length in (-1, 4):
+        with pytest.raises(ValueError, match="cannot truncate"):
+            cache.truncate(length)
+    cache.truncate(3)
+    assert cache.token_ids == [1, 2, 3]
+    cache.token_ids.pop()
     with pytest.raises(ValueError, match="cannot truncate"):
-        cache.truncate(1)
+        cache.truncate(3)
+    cache.truncate(0)
+    assert cache.token_ids == [] and cache.lengths() == [0, 0] and cache.passes == []
+
+
+def test_provenance_is_the_passes_that_wrote_what_is_left() -> None:
+    engine = Engine(MODEL, prefill_chunk=4)
+    cache = engine.new_cache()
+    began = time.perf_counter()
+    engine.prefill(cache, list(range(10)))
+    took = time.perf_counter() - began
+    assert [(p.start, len(p.token_ids)) for p in cache.passes] == [(0, 4), (4, 4), (8, 2)]
+    assert 0 < sum(p.seconds for p in cache.passes) <= took
+    for length, left in ((9, 3), (8, 2), (5, 2), (4, 1), (1, 1)):
+        cache.truncate(length)
+        assert len(cache.passes) == left
+
+
+def test_a_buffer_that_is_full_to_the_last_slot_is_not_copied() -> None:
+    layer = BufferLayer()
+    one = torch.zeros((1, 2, 1, 4))
+    layer.update(one.expand(1, 2, MIN_CAPACITY - 1, 4), one.expand(1, 2, MIN_CAPACITY - 1, 4))
+    place = layer.keys.data_ptr()
+    layer.update(one, one)
+    assert layer.keys.data_ptr() == place
+    layer.update(one, one)
+    assert layer.keys.data_ptr() != place
+
+
+def test_appending_copies_rarely() -> None:
+    """Buffers grow by half: the copies of a long reply stay within twice its slots."""
+    layer, one = BufferLayer(), torch.zeros((1, 1, 1, 2))
+    copied, place = 0, 0
+    for _ in range(20 * MIN_CAPACITY):
+        layer.update(one, one)
+        if layer.keys.data_ptr() != place:
+            copied, place = copied + layer.get_seq_length() - 1, layer.keys.data_ptr()
+    assert copied <= 2.5 * layer.get_seq_length()
 
 
 def test_two_prompts_of_equal_length_differ_after_a_prune() -> None:

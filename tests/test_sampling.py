@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.model.sampling import GreedySampler, NucleusSampler, reply_seed, sampler_for
+from introspect.model.sampling import GreedySampler, NucleusSampler, first_above, reply_seed, sampler_for
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0, -4.0])
 
@@ -44,6 +44,27 @@ def test_a_large_vocabulary_gives_the_same_nucleus() -> None:
     assert all(expected[i] > 0 for i in drawn) and len(drawn) > 150
 
 
+@given(top_p=st.sampled_from([0.25, 0.5, 0.75]))
+def test_a_nucleus_that_reaches_top_p_exactly_ends_there(top_p: float) -> None:
+    drawn = {NucleusSampler(1.0, top_p, seed).choose(torch.zeros(4)) for seed in range(60)}
+    assert len(drawn) == 4 * top_p
+
+
+@given(seed=st.integers(0, 2**40))
+def test_without_a_nucleus_a_draw_is_the_inverse_of_the_distribution(seed: int) -> None:
+    draw = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
+    p = np.exp(LOGITS.double().numpy() / 0.8)
+    expected = int(np.searchsorted(np.cumsum(p / p.sum()), draw, side="right"))
+    assert NucleusSampler(0.8, 1.0, seed).choose(LOGITS) == expected
+
+
+def test_a_draw_that_rounds_to_the_whole_gives_the_last_id() -> None:
+    cumulative = torch.tensor([0.5, 0.9])
+    assert first_above(cumulative, torch.tensor(0.9)) == 1
+    assert first_above(cumulative, torch.tensor(0.5)) == 1
+    assert first_above(cumulative, torch.tensor(0.1)) == 0
+
+
 def test_the_global_generator_is_neither_used_nor_changed() -> None:
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
@@ -61,4 +82,5 @@ def test_seeds_of_replies_differ_and_are_stable() -> None:
 
 def test_temperature_zero_is_greedy() -> None:
     assert isinstance(sampler_for(0.0, 0.5, 1), GreedySampler)
+    assert isinstance(sampler_for(0.7, 0.5, 1), NucleusSampler)
     assert GreedySampler().choose(LOGITS) == 0

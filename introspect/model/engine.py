@@ -89,7 +89,6 @@ class Engine:
         """
         if not token_ids:
             raise ValueError("a prompt has at least one token")
-        cache.settle()
         start = min(cache.match_prefix(token_ids), len(token_ids) - 1)
         cache.truncate(start)
         fed = tuple(token_ids[start:])

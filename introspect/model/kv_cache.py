@@ -135,7 +135,7 @@ class KVCache(Cache):  # type: ignore[misc]
 
     `token_ids` is what the cache is a memo of. `passes` are the forward passes that wrote what is left of it,
     each whole although its end may have been truncated since: provenance for audits, reuse never asks it.
-    After an interrupt in mid-pass layers may be longer than the ids; `settle`, which every use begins with,
+    After an interrupt in mid-pass layers may be longer than the ids, and than each other; the next prefill
     truncates them to what is whole.
     """
 
@@ -147,7 +147,7 @@ class KVCache(Cache):  # type: ignore[misc]
     @property
     def num_cached_tokens(self) -> int:
         """Slots that every layer holds, read from the layers."""
-        return min(self.lengths(), default=0)
+        return min(self.lengths())
 
     def lengths(self) -> list[int]:
         """Slots of each layer, `[layer]`."""
@@ -176,10 +176,6 @@ class KVCache(Cache):  # type: ignore[misc]
         del self.token_ids[length:]
         while self.passes and self.passes[-1].start >= length:
             self.passes.pop()
-
-    def settle(self) -> None:
-        """Truncate to the ids that every layer holds: whatever an interrupted pass left is dropped."""
-        self.truncate(min(len(self.token_ids), self.num_cached_tokens))
 
     def extended(self, token_ids: Sequence[int], seconds: float) -> None:
         """Note the ids that a forward pass has just appended, and what it took."""

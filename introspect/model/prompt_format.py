@@ -64,7 +64,7 @@ class ChatML:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of plain text; no added token of the tokenizer is ever among them."""
-        return tuple(self._encoder.encode(_scrubbed(text), add_special_tokens=False).ids)
+        return tuple(self._encoder.encode(_scrubbed(text)).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, control tokens spelt out."""
@@ -114,7 +114,7 @@ class ChatML:
         """Ids of `role`, newline and text encoded as one, and how many of them lie in the header alone."""
         key = (role, text)
         if key not in self._segments:
-            encoding = self._encoder.encode(_scrubbed(f"{role}\n{text}"), add_special_tokens=False)
+            encoding = self._encoder.encode(_scrubbed(f"{role}\n{text}"))
             header = sum(end <= len(role) + 1 for _, end in encoding.offsets)
             self._segments[key] = (tuple(encoding.ids), header)
         return self._segments[key]

@@ -38,10 +38,10 @@ class NucleusSampler:
         probabilities = torch.softmax(logits.double() / self.temperature, dim=-1)
         if self.top_p >= 1.0:
             cumulative = torch.cumsum(probabilities, dim=-1)
-            return _first_above(cumulative, draw * cumulative[-1])
+            return first_above(cumulative, draw * cumulative[-1])
         kept, ids = self._nucleus(probabilities)
         cumulative = torch.cumsum(kept, dim=-1)
-        return int(ids[_first_above(cumulative, draw * cumulative[-1])])
+        return int(ids[first_above(cumulative, draw * cumulative[-1])])
 
     def _nucleus(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The fewest most probable ids whose probabilities reach `top_p`, most probable first."""
@@ -74,6 +74,7 @@ def reply_seed(seed: int, experiment: int, turn: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _first_above(cumulative: torch.Tensor, threshold: torch.Tensor) -> int:
+def first_above(cumulative: torch.Tensor, threshold: torch.Tensor) -> int:
+    """The first index whose entry of `cumulative`, `[id]`, exceeds `threshold`; the last where none does."""
     index = int(torch.searchsorted(cumulative, threshold, right=True))
     return min(index, cumulative.numel() - 1)
