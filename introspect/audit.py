@@ -70,8 +70,10 @@ def recorded_turns(events: list[Event]) -> list[RecordedTurn]:
     return turns
 
 
-def audit_structure(turns: list[RecordedTurn], vocabulary: int) -> Verdict:
+def audit_structure(turns: list[RecordedTurn], vocabulary: int | None) -> Verdict:
     """E0: the schedule of passes is possible, and each reply is as long as what was noted of it.
+
+    `vocabulary` is that of the model, None where the record does not say it.
 
     A turn whose own audit failed in the run fails here too: it had the cache before it, the record has not.
     """
@@ -97,7 +99,7 @@ def audit_replay(turns: list[RecordedTurn], engine: Engine) -> Verdict:
         sequence = _executed(turn, cache, engine)
         generation = turn.generation
         wrong = []
-        if sequence.logits_digest != generation.logits_digest:
+        if sequence.logits_digest != generation.logits_digest or sequence.top_logits != _top(generation):
             wrong.append("logits")
         state = cache.state_digest()
         if state != generation.state_digest:
@@ -140,7 +142,7 @@ def audit_recompute(turns: list[RecordedTurn], engine: Engine, device: str, dtyp
     return verdict
 
 
-def _impossible(turn: RecordedTurn, held: int, vocabulary: int) -> str | None:
+def _impossible(turn: RecordedTurn, held: int, vocabulary: int | None) -> str | None:
     prefill, generation = turn.prefill, turn.generation
     if prefill.start > held:
         return f"prefilled from slot {prefill.start}, but {held} tokens were cached"
@@ -152,7 +154,8 @@ def _impossible(turn: RecordedTurn, held: int, vocabulary: int) -> str | None:
         return "cached_tokens is not where the prefill began"
     if len(generation.logprobs) != len(generation.token_ids):
         return "there is not one log-probability for each id"
-    if any(not 0 <= i < vocabulary for i in (*prefill.token_ids, *generation.token_ids)):
+    ids = (*prefill.token_ids, *generation.token_ids)
+    if min(ids) < 0 or (vocabulary is not None and max(ids) >= vocabulary):
         return "an id is not in the vocabulary"
     return None
 
@@ -197,8 +200,11 @@ def _logits(model: Any, ids: tuple[int, ...], wanted: int, chunk: int) -> Iterat
 
 
 def _logit_gap(top: dict[str, list[tuple[int, float]]], generation: Generation) -> float:
-    recorded = {name: [(int(i), float(v)) for i, v in pairs] for name, pairs in generation.top_logits.items()}
-    return _top_gap(top, recorded)
+    return _top_gap(top, _top(generation))
+
+
+def _top(generation: Generation) -> dict[str, list[tuple[int, float]]]:
+    return {name: [(int(i), float(v)) for i, v in pairs] for name, pairs in generation.top_logits.items()}
 
 
 def _top_gap(one: dict[str, list[tuple[int, float]]], other: dict[str, list[tuple[int, float]]]) -> float:

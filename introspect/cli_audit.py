@@ -52,10 +52,7 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
     turns = recorded_turns([read.event for read in log.events])
     notes = []
     if level == "e0":
-        vocabulary = 1 + max(
-            (i for t in turns for i in (*t.prefill.token_ids, *t.generation.token_ids)), default=0
-        )
-        verdict = audit_structure(turns, vocabulary)
+        verdict = audit_structure(turns, start.environment.get("vocabulary"))
     else:
         environment = start.environment
         loaded = load_model(_model_config(start, path))

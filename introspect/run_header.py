@@ -49,6 +49,7 @@ def run_start(
         "threads": torch.get_num_threads(),
         "prefill_chunk": PREFILL_CHUNK,
         "context_length": loaded.context_length,
+        "vocabulary": model.get_input_embeddings().weight.shape[0],
         "model_revision": loaded.source.revision,
         "weight_hash": loaded.weight_hash,
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],

@@ -54,7 +54,13 @@ def with_generation(turns: list[RecordedTurn], place: int, **changes: Any) -> li
 def test_a_changed_figure_is_found_where_it_is(place: int, turns: list[RecordedTurn], model: Any) -> None:
     generation: Generation = turns[place].generation
     logprobs = (generation.logprobs[0] + 1e-12, *generation.logprobs[1:])
-    for changes in ({"logits_digest": "0" * 16}, {"logprobs": logprobs}, {"state_digest": ("0" * 16,) * 2}):
+    top = {**generation.top_logits, "last": generation.top_logits["last"][:-1]}
+    for changes in (
+        {"logits_digest": "0" * 16},
+        {"logprobs": logprobs},
+        {"state_digest": ("0" * 16,) * 2},
+        {"top_logits": top},
+    ):
         verdict = audited("e1", with_generation(turns, place, **changes), model)
         assert [f["turn"] for f in verdict.failures] == [place + 1]
         assert verdict.failures[0]["codes"] == ["unknown"]
@@ -69,7 +75,13 @@ def test_logits_of_another_computation_fail_e2(turns: list[RecordedTurn], model:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"prompt_tokens": 5}, {"cached_tokens": 3}, {"logprobs": (0.0,)}, {"token_ids": (999,)}],
+    [
+        {"prompt_tokens": 5},
+        {"cached_tokens": 3},
+        {"logprobs": (0.0,)},
+        {"token_ids": (999,), "logprobs": (0.0,)},
+        {"token_ids": (-1,), "logprobs": (0.0,)},
+    ],
 )
 def test_an_impossible_schedule_fails_e0(
     changes: dict[str, Any], turns: list[RecordedTurn], model: Any
