@@ -174,10 +174,9 @@ def main() -> int:
         for done, (mutant, dead) in enumerate(zip(drawn, pool.map(killed, drawn), strict=True), start=1):
             if not dead:
                 survivors.append(mutant)
+                print(f"survived: {mutant}", flush=True)
             print(f"\r{done} of {len(drawn)}, {len(survivors)} survived", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    for mutant in sorted(survivors, key=str):
-        print(f"survived: {mutant}")
     share = 1 - len(survivors) / len(drawn)
     print(
         f"{len(drawn) - len(survivors)} of {len(drawn)} mutants killed ({share:.1%}), {len(every)} possible"

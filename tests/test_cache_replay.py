@@ -54,6 +54,10 @@ def test_the_smallest_damage_is_found(dtype: torch.dtype, layer: int, name: str)
     damaged[0, 1, 17, 3] = torch.nextafter(value, torch.tensor(float("inf"), dtype=dtype))
     found = first_difference(cache, replay_passes(engine, cache.passes, 30), 30)
     assert found is not None and (found.layer, found.slot, found.tensor, found.slots) == (layer, 17, name, 1)
+    assert found.size == float((damaged[0, 1, 17, 3].double() - value.double()).abs())
+    damaged[0, 0, 18, 0] += 5
+    again = first_difference(cache, replay_passes(engine, cache.passes, 30), 30)
+    assert again is not None and (again.slot, again.size, again.slots) == (17, found.size, 2)
 
 
 def test_decoded_slots_can_be_left_out() -> None:
