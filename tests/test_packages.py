@@ -15,6 +15,7 @@ from test_cli import introspect
 from test_run import model_dir  # noqa: F401
 
 from introspect.errors import ConfigError
+from introspect.events import ToolResult
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 from introspect.tools.base import Tool
@@ -38,6 +39,24 @@ def count_vowels(context, text: str, most: int | None = None) -> dict:
     if not text:
         raise ToolError("the text is empty; give a word")
     return {{"vowels": min(sum(c in "aeiou" for c in text), most or 99), "tokens": len(context.encode(text))}}
+'''
+DAMAGED = '''\
+import math
+import torch
+
+def damaged(context) -> dict:
+    """Measure what is no number."""
+    return {"mean": math.nan, "largest": torch.tensor(math.inf), "layers": {2, 1}}
+
+def endless(context) -> list:
+    """Return a list that holds itself."""
+    value = []
+    value.append(value)
+    return value
+
+def exits(context) -> None:
+    """End the program."""
+    raise SystemExit(3)
 '''
 Install = Callable[..., Path]
 
@@ -139,26 +158,67 @@ def test_entry_points_that_cannot_be_read_spoil_no_others(install: Install) -> N
     assert len(offers.unreadable) == 1 and "package garbled" in offers.unreadable[0]
 
 
-def test_a_run_uses_the_tool_and_its_record_names_the_package(
-    install: Install, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    install("vowel-tools", "count_vowels = M:count_vowels")
-    model = {"id": str(request.getfixturevalue("model_dir"))}
-    phase = a_phase(model=model, tools=("query_memory", "count_vowels"), generation={"max_new_tokens": 20})
-    options = RunOptions(tmp_path / "runs")
+def run_with(tools: tuple[str, ...], moves: list[str], folder: Path, model: Any) -> tuple[Any, list[Any]]:
+    """The summary and the events of a run with these replies, as they were written."""
+    phase = a_phase(model={"id": str(model)}, tools=tools, generation={"max_new_tokens": 20})
+    options = RunOptions(folder / "runs")
     opened = open_run(phase, options, prepare(phase, options), lambda: False)
     chat_format = opened.session.prompt_format
-    moves = [call_text("count_vowels", text="aeiou", most="3"), call_text("count_vowels", text=""), DONE]
     opened.session.forced_replies = {
         (0, turn): (*chat_format.encode(text), chat_format.end_id) for turn, text in enumerate(moves, start=1)
     }
     summary = opened.execute(lambda event: None, None)
+    log = read_events(Path(summary["run"]) / "events.jsonl")
+    assert not log.findings
+    return summary, [read.event for read in log.events]
+
+
+def test_a_run_uses_the_tool_and_its_record_names_the_package(
+    install: Install, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    install("vowel-tools", "count_vowels = M:count_vowels")
+    moves = [call_text("count_vowels", text="aeiou", most="3"), call_text("count_vowels", text=""), DONE]
+    tools = ("query_memory", "count_vowels")
+    summary, record = run_with(tools, moves, tmp_path, request.getfixturevalue("model_dir"))
     assert summary["tool_calls"] == {"total": 2, "ok": 1, "malformed": 0}
     named = {"count_vowels": {"package": "vowel-tools", "version": "1.2"}}
     manifest = json.loads((Path(summary["run"]) / "manifest.json").read_text())
-    start = read_events(Path(summary["run"]) / "events.jsonl").events[0].event
-    assert manifest["tool_packages"] == start.environment["tool_packages"] == named
-    assert "count_vowels(text, most=null): Count the vowels of a text." in start.system_prompt
+    assert manifest["tool_packages"] == record[0].environment["tool_packages"] == named
+    assert "count_vowels(text, most=null): Count the vowels of a text." in record[0].system_prompt
+
+
+def test_tools_that_misbehave_break_neither_the_run_nor_its_record(
+    install: Install, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    tools = ("damaged", "endless", "exits")
+    install("odd-tools", "\n".join(f"{name} = M:{name}" for name in tools), DAMAGED)
+    moves = [*(call_text(name) for name in tools), DONE]
+    summary, record = run_with(tools, moves, tmp_path, request.getfixturevalue("model_dir"))
+    assert summary["status"] == "complete"
+    results = [event for event in record if isinstance(event, ToolResult)]
+    assert results[0].result == {"mean": "NaN", "largest": "Infinity", "layers": [1, 2]}
+    assert results[0].traceback is None and '"mean": "NaN"' in results[0].text
+    for event, said in zip(results[1:], ("contains itself", "SystemExit"), strict=True):
+        assert not event.ok and said in event.text and "Traceback" in (event.traceback or "")
+
+
+def test_a_phase_file_names_the_tool_of_a_package(
+    install: Install, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    install("vowel-tools", "count_vowels = M:count_vowels")
+    install("bad-package", "broken = M:nothing")
+    model = request.getfixturevalue("model_dir")
+    path = f"{tmp_path / 'site'}:{Path(__file__).parent.parent}"
+    for tool, code, said in (
+        ("count_vowels", 0, ""),
+        ("broken", 2, "package bad-package 1.2: tool 'broken'"),
+    ):
+        (tmp_path / "p.yaml").write_text(
+            f"name: p\nmodel: {{id: {model}}}\ntools: [{tool}]\nexperiments: [{{name: a, task: Look.}}]\n"
+        )
+        done = introspect("run", "./p.yaml", "--dry-run", "--json", cwd=tmp_path, PYTHONPATH=path)
+        assert done.returncode == code and said in done.stderr
+        assert code == 0 or len(done.stderr.splitlines()) == 1 + done.stderr.count("hello from")
 
 
 def test_the_listing_shows_packages_and_goes_on_without_broken_ones(install: Install, tmp_path: Path) -> None:
