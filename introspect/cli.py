@@ -165,6 +165,18 @@ def diagnose(
     raise typer.Exit(diagnose_command(settings, fault or (), as_json))
 
 
+@app.command()
+def tools(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_TOOLS_JSON")
+    ] = False,
+) -> None:
+    """List the tools that a phase can give to a model."""
+    from introspect.cli_tools import tools_command
+
+    raise typer.Exit(tools_command(as_json))
+
+
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
     try:

@@ -24,6 +24,7 @@ from introspect.phases import load_phase
 from introspect.terminal import RunView, show_summary
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
+from introspect.tools.packages import offered_tools
 
 EXIT_CODES = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
 
@@ -62,9 +63,9 @@ class _Interrupts:
 
 def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
     """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line."""
-    return load_phase(
-        name, overrides, sets, {"tools": TOOL_MODULES, "documents": document_ids(shipped_documents())}
-    )
+    offers = offered_tools()
+    tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
+    return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
 
 
 def run(

@@ -43,13 +43,16 @@ class MemoryConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """Where a run stops in good order: per experiment, and `max_seconds` for the whole run."""
+    """Where a run stops in good order: per experiment, and `max_seconds` for the whole run.
+
+    `max_result_tokens` bounds each tool result; below 16 tokens not even the words that it was left out fit.
+    """
 
     max_calls: Count = 50
     max_turns: Count = 60
     max_tokens: Count | None = None
     max_seconds: Annotated[float, Field(gt=0, strict=False)] | None = None
-    max_result_tokens: Count | None = None
+    max_result_tokens: Annotated[int, Field(ge=16)] | None = None
 
 
 When = Literal["every_turn", "every_prune", "end", "never"]

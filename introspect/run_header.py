@@ -55,6 +55,11 @@ def run_start(
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
+        "tool_packages": {
+            tool.name: {"package": tool.package, "version": tool.version}
+            for tool in session.all_tools.values()
+            if tool.package is not None
+        },
     }
     offset = datetime.now().astimezone().utcoffset()
     return events.RunStart(

@@ -194,7 +194,7 @@ def open_session(
         model, prompt_format.encode, prompt_format.decode, notes, documents, phase.max_result_tokens
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
-    return Session(
+    session = Session(
         phase=phase,
         seed=seed,
         prompt_format=prompt_format,
@@ -207,3 +207,7 @@ def open_session(
         all_documents=documents,
         **options,
     )
+    if phase.limits.max_result_tokens is None:
+        # A context shorter than the phase's conversation has less to give to one result.
+        context.max_result_tokens = min(phase.max_result_tokens, max(64, session.conversation_budget // 4))
+    return session

@@ -93,10 +93,6 @@ def _full_tool(tool: Tool) -> str:
     for p in tool.parameters:
         need = "required" if p.required else f"optional, default {to_json(p.default)}"
         lines.append(f"- {p.name} ({p.kind}, {need}): {p.meaning}")
-    example = {p.name: _example(p.kind) for p in tool.parameters if p.required}
+    example = {p.name: p.example for p in tool.parameters if p.required}
     lines.append(f"Call: {to_json({'function': tool.name, 'arguments': example})}")
     return "\n".join(lines)
-
-
-def _example(kind: str) -> object:
-    return {"text": "…", "integer": 0, "number": 0.5, "list of texts": ["…"], "object": {}}.get(kind, True)

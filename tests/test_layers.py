@@ -28,7 +28,7 @@ LAYERS = {
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
-    **dict.fromkeys(["cli", "terminal", "run_command", "run_header", "__main__"], 6),
+    **dict.fromkeys(["cli", "terminal", "live_line", "run_command", "run_header", "__main__"], 6),
 }
 LAST_LAYER_PREFIX = "cli_"
 # The record stands on values alone, so that it can be read where no model can be loaded.
@@ -40,6 +40,7 @@ LIGHT_MODULES = {"garble", "onset", "replay", "replay_view", "report"}
 # What must start quickly, as arguments of the interpreter; skipped until the module exists.
 QUICK = {
     "cli": ["-m", "introspect", "--help"],
+    "cli_tools": ["-m", "introspect", "tools"],
     "phases": ["-c", "import introspect.phases"],
     "replay": ["-c", "import introspect.replay"],
     "report": ["-c", "import introspect.report"],

@@ -277,3 +277,14 @@ def test_an_interrupt_between_tokens_leaves_the_cache_whole(model: Any, byte_for
     with pytest.raises(KeyboardInterrupt):
         list(drive(run_phase(session, session.phase.experiments), driver))
     assert set(session.cache.lengths()) == {len(session.cache.token_ids)}
+
+
+def test_a_result_gets_a_quarter_of_what_the_conversation_really_has(model: Any, byte_format: ChatML) -> None:
+    def room(**changes: Any) -> tuple[int, int]:
+        session = forced_session(model, byte_format, a_phase(**changes), [STEPS])
+        return session.context.max_result_tokens, session.conversation_budget
+
+    assert room(memory={"max_conversation_tokens": 2000}) == (500, 2000)
+    result, conversation = room(memory={"max_conversation_tokens": 20_000})
+    assert conversation < 8192 and result == conversation // 4
+    assert room(limits={"max_result_tokens": 77})[0] == 77

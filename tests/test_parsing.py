@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.tools.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.parsing import (
+    MAX_BROKEN,
+    MAX_CALL_BYTES,
+    CallRequest,
+    Completion,
+    Unusable,
+    parse_reply,
+)
 
 ARGUMENTS = {"layer_name": "model.layers.0.mlp", "text": 'a "quoted" {brace} } and \\ slash'}
 OBJECT = json.dumps({"reasoning": "why", "tool_call": {"function": "look", "arguments": ARGUMENTS}})
@@ -108,3 +115,72 @@ def test_each_failure_has_its_own_message(text: str, truncated: bool, code: str,
 
 def test_a_call_that_is_whole_counts_though_the_reply_was_cut() -> None:
     assert isinstance(parse(OBJECT + " and then I", truncated=True), CallRequest)
+
+
+def written(arguments: str) -> str:
+    return '{"tool_call": {"function": "f", "arguments": ' + arguments + "}}"
+
+
+@given(letter=st.sampled_from(["x", "é", "€", "😀", "\\n", "\\u00e9"]), over=st.integers(-3, 3))
+def test_arguments_are_measured_in_bytes_of_utf8(letter: str, over: int) -> None:
+    size = len(json.dumps(json.loads(f'"{letter}"'), ensure_ascii=False).encode()) - 2
+    room = MAX_CALL_BYTES - len('{"a": ""}')
+    repeated = room // size + over
+    filler = "x" * (room % size)
+    action = parse(written('{"a": "' + letter * repeated + filler + '"}'))
+    assert isinstance(action, CallRequest) == (over <= 0)
+    assert isinstance(action, CallRequest) or "longer than 16384 bytes" in action.message
+
+
+def test_reasoning_does_not_count_as_arguments() -> None:
+    long = json.dumps({"reasoning": "x" * 20000, "tool_call": {"function": "f", "arguments": {}}})
+    assert isinstance(parse(long), CallRequest)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("NaN", "NaN is not"),
+        ("-Infinity", "-Infinity is not"),
+        ("1e999", "too large"),
+        ("-1e999", "too large"),
+        ("1" * 5000, "has 5000 digits"),
+        ("1" * 1_000_000, "has 1000000 digits"),
+        ('"\\ud800"', "\\ud800 in it is half of a character"),
+        ('{"\\udfff": 1}', "half of a character"),
+        ('{"b": 1, "b": 1}', "'b' stands in it twice"),
+        ("[" * 29 + "1" + "]" * 29, ""),
+        ("[" * 30 + "1" + "]" * 30, "deeper than 32"),
+    ],
+)
+def test_values_that_are_refused_at_any_place(value: str, said: str) -> None:
+    for text in (written(f'{{"a": {value}}}'), written(f'{{"a": [{{"c": {value}}}]}}')):
+        action = parse(text)
+        if said:
+            assert isinstance(action, Unusable) and action.code == "invalid-json" and said in action.message
+            action.message.encode()
+        elif text == written(f'{{"a": {value}}}'):
+            assert isinstance(action, CallRequest)
+
+
+any_text = st.text(st.characters(), max_size=6) | st.text(st.characters(categories=["Cs"]), max_size=2)
+
+
+@given(
+    arguments=st.dictionaries(any_text, any_text | st.floats() | st.integers()), name=any_text, why=any_text
+)
+def test_what_a_call_holds_can_always_be_encoded(arguments: dict[str, Any], name: str, why: str) -> None:
+    call = json.dumps({"reasoning": why, "tool_call": {"function": name, "arguments": arguments}})
+    action = parse(call)
+    try:
+        json.dumps([arguments, name, why], ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        assert isinstance(action, Unusable)
+        action.message.encode()
+    else:
+        assert action == CallRequest(name, arguments, why)
+
+
+def test_a_call_is_found_behind_broken_braces_up_to_a_limit() -> None:
+    assert isinstance(parse("{" * (MAX_BROKEN - 1) + " " + OBJECT), CallRequest)
+    assert isinstance(parse("{" * 1_000_000 + " " + OBJECT), Unusable)

@@ -123,18 +123,25 @@ def test_a_defect_ends_the_record_with_its_traceback(model_dir: Path, tmp_path: 
 
 def test_notes_are_the_same_in_the_file_and_in_the_record(model_dir: Path, tmp_path: Path) -> None:
     note = call_text("record_observation", obs_type="finding", category="c", description="d 1.5")
-    opened = opened_run(phase_for(model_dir), tmp_path)
+    tools = ("record_observation", "update_observation", "query_memory")
+    opened = opened_run(phase_for(model_dir, tools=tools), tmp_path)
     chat_format = opened.session.prompt_format
-    texts = {(0, 1): note, (0, 2): call_text("query_memory"), (0, 3): DONE}
+    change = call_text("update_observation", note_id="1", description="d 2.5", tags="later", importance=7.0)
+    refused = call_text("update_observation", note_id=9, description="no such note")
+    moves = [note, change, refused, note, call_text("query_memory"), DONE]
+    texts = {(0, turn): text for turn, text in enumerate(moves, start=1)}
     opened.session.forced_replies = {
         k: (*chat_format.encode(t), chat_format.end_id) for k, t in texts.items()
     }
     summary = opened.execute(lambda event: None, None)
-    assert summary["status"] == "complete" and summary["notes"] == 1
+    assert summary["status"] == "complete" and summary["notes"] == 2
     record = [read.event for read in read_events(Path(summary["run"]) / "events.jsonl").events]
     rebuilt, written = NoteStore(), NoteStore(Path(summary["run"]) / "notes.sqlite")
     rebuild_notes(rebuilt, record)
-    assert rebuilt.all() == written.all() != []
+    assert rebuilt.all() == written.all()
+    first, second = written.all()
+    assert (first.description, first.tags, first.importance) == ("d 2.5", ["later"], 7)
+    assert (second.description, second.tags, second.importance) == ("d 1.5", [], 5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 import unicodedata
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from introspect import events
+from introspect.display import one_line
+from introspect.live_line import LiveLine
 from introspect.terminal import RunView, show_summary
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -85,3 +88,57 @@ def test_quiet_shows_only_what_went_wrong() -> None:
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 2 and "FAILED" in lines[0] and "error" in lines[1]
+
+
+def called(function: str) -> events.ToolCall:
+    return events.ToolCall(0, 1, function, {}, "")
+
+
+ANSWERED = events.ToolResult(0, 1, "look", True, {}, "", 9.0)
+
+
+@given(seconds=st.floats(0, 1e6), width=st.integers(30, 200), name=hostile)
+def test_the_live_line_names_a_tool_that_takes_longer_than_a_second(
+    seconds: float, width: int, name: str
+) -> None:
+    now = [100.0]
+    line = LiveLine(lambda: now[0])
+    line.take(events.ExperimentStart(0, "one", "task"))
+    line.take(called(name))
+    before = line.text(width).plain
+    now[0] += seconds
+    shown = line.text(width).plain
+    assert len(shown) < width and not [c for c in shown if unicodedata.category(c) in ACTING - {"Cf"}]
+    if now[0] - 100 <= 1:
+        assert shown == before and "running" not in shown
+    elif width > 100 + 10 * len(name):
+        assert f"{one_line(name[:40])} has been running for {now[0] - 100:.0f} s" in shown
+    line.take(ANSWERED)
+    assert line.text(width).plain == before
+
+
+def test_the_live_line_moves_while_a_tool_runs_and_no_event_comes() -> None:
+    now, file = [0.0], io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    with RunView(console, clock=lambda: now[0]) as view:
+        view.show(events.ExperimentStart(0, "one", "task"))
+        view.show(called("get_weight_summary"))
+        for second in (3, 14):
+            now[0] = second
+            wanted = f"get_weight_summary has been running for {second} s"
+            deadline = time.monotonic() + 20
+            while wanted not in file.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert wanted in file.getvalue()
+        view.show(ANSWERED)
+        now[0] = 99
+    assert "99 s" not in file.getvalue()
+
+
+def test_a_pipe_gets_no_live_line() -> None:
+    now, file = [0.0], io.StringIO()
+    with RunView(Console(file=file, width=80), clock=lambda: now[0]) as view:
+        view.show(called("get_weight_summary"))
+        now[0] = 9.0
+        view.show(ANSWERED)
+    assert "running" not in file.getvalue()

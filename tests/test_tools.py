@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from conftest import random_model
 from safetensors.numpy import load_file
 
+from introspect.errors import ToolError
 from introspect.model.prompt_format import ChatML
 from introspect.tools.attention import attention_weights
 from introspect.tools.base import Tool
@@ -119,7 +121,9 @@ def test_no_tool_leaves_a_trace_on_the_model(context: ToolContext, model: Any, n
     values = {
         "layer_name": "model.layers.0.self_attn", "head_idx": 0, "text": TEXT, "layer_names": [LAYER],
         "obs_type": "finding", "category": "x", "description": "y", "document": "waves",
+        "note_id": 1,
     }  # fmt: skip
+    context.notes.add("finding", "x", "an older note", 5, {}, [])
     weights = {n: p.clone() for n, p in model.named_parameters()}
     state, hooks = torch.random.get_rng_state(), hooks_of(model)
     arguments = {p.name: values[p.name] for p in ALL_TOOLS[name].parameters if p.required}
@@ -147,14 +151,14 @@ def test_results_fit_their_budget(context: ToolContext, name: str, budget: int) 
         "get_activation_statistics": {"layer_name": LAYER},
         "get_attention_patterns": {"layer_name": "model.layers.0.self_attn", "head_idx": 1},
         "record_observation": {"obs_type": "finding", "category": "x", "description": "y"},
+        "update_observation": {"note_id": 2, "description": "a longer note " * 20},
     }.get(name, {})  # fmt: skip
     outcome = execute(ALL_TOOLS, context, CallRequest(name, arguments, ""))
     assert outcome.ok
-    json.loads(outcome.text.partition("\n")[2])
-    if context.count_tokens(outcome.result) > budget:
-        assert "left out" in json.dumps(outcome.result)
-    else:
-        assert context.count_tokens(outcome.result) <= budget
+    assert len(context.encode(outcome.text)) <= budget
+    seen = json.loads(outcome.text.partition("\n")[2])
+    if seen["result"] != outcome.result:
+        assert re.search("left.out", outcome.text)
 
 
 def test_paging_reaches_every_name_once(context: ToolContext, model: Any) -> None:
@@ -238,6 +242,82 @@ def test_notes_are_found_newest_first_and_never_twice(context: ToolContext) -> N
     assert call(context, "query_memory", tags=["a"], text="N 2")["found"] == 1
     assert call(context, "query_memory", category="none") == {"found": 0, "shown": 0, "notes": []}
     assert call(context, "query_memory", limit=2)["left_out"] == 1
+
+
+def test_a_note_can_be_corrected(context: ToolContext) -> None:
+    fields = {"obs_type": "finding", "category": "Weights", "tags": ["a"], "data": {"std": 0.5}}
+    for text in ("std 0.5", "std 0.6"):
+        call(context, "record_observation", description=text, **fields)
+    updated = call(context, "update_observation", note_id=1, description="std 0.25", tags="b", importance="9")
+    assert updated == {"updated": True, "note_id": 1, "category": "Weights", "description": "std 0.25"}
+    first, second = context.notes.all()
+    assert (first.description, first.tags, first.importance) == ("std 0.25", ["b"], 9)
+    assert (first.obs_type, first.category, first.data) == ("finding", "Weights", {"std": 0.5})
+    assert second.description == "std 0.6" and second.tags == ["a"]
+    for arguments, said in (
+        ({"note_id": 3, "description": "x"}, "there are notes 1 to 2"),
+        ({"note_id": 2**62, "description": "x"}, "there are notes 1 to 2"),
+        ({"note_id": 1, "description": " "}, "is empty"),
+        ({"note_id": 1, "description": "x", "importance": 0}, "not from 1 to 10"),
+        (
+            {"note_id": 1, "description": "std 0.6", "importance": 5, "tags": ["a"]},
+            "another note says the same",
+        ),
+        ({"note_id": "one", "description": "x"}, "expected integer"),
+    ):
+        with pytest.raises(ToolError, match=said):
+            call(context, "update_observation", **arguments)
+    assert context.notes.all() == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("STRASSE", "straße"),
+        ("ΜΈΣΟΣ", "μέσος"),
+        ("ВЕСА", "веса"),
+        ("Ｗｅｉｇｈｔ", "weight"),
+        ("é", "E\u0301"),
+    ],
+)
+def test_case_counts_in_no_script(context: ToolContext, written: str, asked: str) -> None:
+    context.notes.add("finding", written, f"on {written} here", 5, {}, [written])
+    for given in ({"category": asked}, {"tags": [asked]}, {"tags": asked}, {"text": asked}):
+        assert call(context, "query_memory", **given)["found"] == 1, given
+    assert call(context, "query_memory", text="absent")["found"] == 0
+
+
+def test_a_note_too_long_to_show_does_not_stop_paging(context: ToolContext) -> None:
+    for i in range(3):
+        context.notes.add("finding", "x", f"note {i} " + "word " * 900, 5, {}, [])
+    context.max_result_tokens = 400
+    seen, start = [], 0
+    for _ in range(3):
+        outcome = execute(ALL_TOOLS, context, CallRequest("query_memory", {"start": start}, ""))
+        shown = json.loads(outcome.text.partition("\n")[2])["result"]
+        seen.append(shown["notes"][0]["description"][:6])
+        start = shown.get("next_start")
+    assert seen == ["note 2", "note 1", "note 0"] and start is None
+
+
+def test_documents_are_summed_up_page_by_page(context: ToolContext) -> None:
+    context.documents = {
+        f"d{i}": Document(f"d{i}", f"Title {i}", "What it says. " * 10, ("one two", "three"))
+        for i in range(9)
+    }
+    context.max_result_tokens = 700
+    found: list[str] = []
+    start = 0
+    while start is not None:
+        result = call(context, "get_heritage_summary", start=start)
+        assert context.count_tokens(result) <= 700 and result["total"] == 9
+        found += [row["document"] for row in result["documents"]]
+        start = result.get("next_start")
+    assert found == list(context.documents)
+    assert (result["documents"][0]["lines"], result["documents"][0]["words"]) == (2, 3)
+    context.max_result_tokens = 250
+    listed = call(context, "list_heritage_documents")
+    assert listed["left_out"].startswith(f"{9 - len(listed['documents'])} documents; get_heritage_summary")
 
 
 def test_the_notes_file_can_be_reopened(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ signature gives types and defaults. From these come the prompt, the listing and 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,61 +16,76 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from introspect.errors import ToolError, did_you_mean
+from introspect.tools.argument_types import checked, example, in_words
 from introspect.tools.context import ToolContext, to_json
+
+_MEANING = re.compile(r"^    (\w+): (.+(?:\n {8,}.+)*)$", flags=re.M)
+_TOLD_BY_TYPE = re.compile(
+    r"(int|float|bool|string|list|dict|greater|less)_|too_(short|long)|literal_error|finite_number"
+)
+"""Errors of pydantic that say no more than the parameter's type in words does."""
+_MOST_SHOWN = 60
+_EMPTY = inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a tool; `kind` is its type in words."""
+    """A parameter of a tool; `kind` is its type in words, `example` a value of it."""
 
     name: str
     kind: str
     required: bool
     default: Any
     meaning: str
+    example: Any = None
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: `function(context, **arguments) -> plain data`."""
+    """A tool: `function(context, **arguments) -> plain data`.
+
+    `package` and `version` name the distribution that it came from; None for what comes with the program.
+    """
 
     name: str
     meaning: str
     parameters: tuple[Parameter, ...]
     function: Callable[..., Any]
     arguments_model: type[BaseModel]
+    package: str | None = None
+    version: str | None = None
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> Tool:
-        """Describe a tool by its own signature and docstring."""
+        """Describe a tool by its own signature and docstring. Raises TypeError where they do not."""
         doc = inspect.getdoc(function) or ""
-        meanings = dict(re.findall(r"^    (\w+): (.+)$", doc, flags=re.M))
-        hints = get_type_hints(function)
-        signature = list(inspect.signature(function).parameters.values())[1:]
-        parameters = tuple(
-            Parameter(
-                p.name,
-                _kind(hints[p.name]),
-                p.default is inspect.Parameter.empty,
-                None if p.default is inspect.Parameter.empty else p.default,
-                meanings[p.name],
-            )
-            for p in signature
-        )
+        meaning = doc.partition("\n")[0]
+        if not meaning:
+            raise TypeError("it has no docstring to say what it does")
+        signature = list(inspect.signature(function).parameters.values())
+        if not signature:
+            raise TypeError("it takes no context; its first parameter is one")
+        hints = get_type_hints(function, include_extras=True)
+        meanings = {name: " ".join(text.split()) for name, text in _MEANING.findall(doc)}
+        parameters = tuple(_parameter(p, hints, meanings) for p in signature[1:])
         fields: dict[str, Any] = {
-            p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default)
-            for p in signature
+            p.name: (checked(hints[p.name]), ... if p.default is _EMPTY else p.default) for p in signature[1:]
         }
-        model = create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
-        return cls(function.__name__, doc.partition("\n")[0], parameters, function, model)
+        config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+        model = create_model(function.__name__, __config__=config, **fields)
+        return cls(function.__name__, meaning, parameters, function, model)
 
-    def call(self, context: ToolContext, arguments: Mapping[str, Any]) -> Any:
-        """Validate the arguments and run the tool. Raises ToolError with what the model can do about it."""
+    def validated(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Every argument by name, checked, defaults included. Raises ToolError with what to change."""
         try:
             values = self.arguments_model.model_validate(dict(arguments))
         except ValidationError as error:
             raise ToolError(self._explain(error)) from None
-        return self.function(context, **{name: getattr(values, name) for name in type(values).model_fields})
+        return {name: getattr(values, name) for name in type(values).model_fields}
+
+    def call(self, context: ToolContext, arguments: Mapping[str, Any]) -> Any:
+        """Validate the arguments and run the tool. Raises ToolError with what the model can do about it."""
+        return self.function(context, **self.validated(arguments))
 
     @property
     def usage(self) -> str:
@@ -78,25 +94,37 @@ class Tool:
         return f"{self.name}({', '.join(parts)})"
 
     def _explain(self, error: ValidationError) -> str:
-        first = error.errors()[0]
+        found = error.errors(include_url=False)
+        first = next((e for e in found if e["type"] == "value_error"), found[0])
         name = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             known = [p.name for p in self.parameters]
-            problem = f"unknown argument '{name[:60]}'; {did_you_mean(name, known)}"
+            hint = did_you_mean(name[:_MOST_SHOWN], known) if known else "it takes none"
+            problem = f"unknown argument '{name[:_MOST_SHOWN]}'; {hint}"
         elif first["type"] == "missing":
             problem = f"argument '{name}' is missing"
+        elif _TOLD_BY_TYPE.match(first["type"]):
+            kind = next(p.kind for p in self.parameters if p.name == name)
+            problem = f"argument '{name}': expected {kind}, got {_shown(first['input'])}"
         else:
-            problem = f"argument '{name}': {first['msg'].lower()}"
+            message = first["msg"].removeprefix("Value error, ")
+            problem = f"argument '{name}': {message[:1].lower()}{message[1:]}"
         return f"{problem}. Usage: {self.usage}"
 
 
-def _kind(hint: Any) -> str:
-    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
-    text = str(hint)
-    if hint in names:
-        return names[hint]
-    if "list[str]" in text:
-        return "list of texts"
-    if "dict" in text:
-        return "object"
-    return next((word for kind, word in names.items() if kind.__name__ in text), "any")
+def _parameter(p: inspect.Parameter, hints: Mapping[str, Any], meanings: Mapping[str, str]) -> Parameter:
+    if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+        raise TypeError(f"parameter '{p}' has no name of its own to be given by")
+    if p.name not in hints:
+        raise TypeError(f"parameter '{p.name}' has no type")
+    if p.name not in meanings:
+        raise TypeError(f"parameter '{p.name}' is not described under Args:")
+    required = p.default is _EMPTY
+    hint = hints[p.name]
+    default = None if required else p.default
+    return Parameter(p.name, in_words(hint), required, default, meanings[p.name], example(hint))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " …"

@@ -13,4 +13,6 @@ TOOL_MODULES: dict[str, str] = {
     "query_memory": "notes",
     "list_heritage_documents": "documents",
     "read_heritage_document": "documents",
+    "update_observation": "notes",
+    "get_heritage_summary": "documents",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
+from introspect.tools.plain_data import plain
 
 SIGNIFICANT_DIGITS = 4
 
@@ -30,14 +31,15 @@ class ToolContext:
 
     def count_tokens(self, result: Any) -> int:
         """Tokens of a result as the model reads it."""
-        return len(self.encode(to_json(result)))
+        return len(self.encode(to_json(plain(result))))
 
     def fit_page(self, make: Callable[[int], dict[str, Any]], most: int) -> dict[str, Any]:
-        """The largest `make(k)`, k from `most` down to 0, that takes at most `max_result_tokens`.
+        """The largest `make(k)`, k from `most` down to 1, that takes at most `max_result_tokens`.
 
-        `make(k)` builds a result that shows k items and says what it leaves out.
+        `make(k)` builds a result that shows k items and says what it leaves out. One item is shown even if
+        it is too long (it is cut later), so that whoever pages gets on.
         """
-        low, high = 0, most
+        low, high = min(1, most), most
         while low < high:
             middle = (low + high + 1) // 2
             if self.count_tokens(make(middle)) <= self.max_result_tokens:

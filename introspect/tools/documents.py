@@ -11,7 +11,41 @@ from introspect.tools.context import ToolContext
 def list_heritage_documents(context: ToolContext) -> dict[str, Any]:
     """Documents that you may read."""
     listed = [{"document": d.id, "lines": len(d.lines), "title": d.title} for d in context.documents.values()]
-    return context.fit_page(lambda shown: {"documents": listed[:shown], "total": len(listed)}, len(listed))
+
+    def page(shown: int) -> dict[str, Any]:
+        result: dict[str, Any] = {"documents": listed[:shown], "total": len(listed)}
+        if shown < len(listed):
+            result["left_out"] = f"{len(listed) - shown} documents; get_heritage_summary takes a start"
+        return result
+
+    return context.fit_page(page, len(listed))
+
+
+def get_heritage_summary(context: ToolContext, start: int = 0) -> dict[str, Any]:
+    """What the documents are about, and how long they are.
+
+    Args:
+        start: how many documents to skip
+    """
+    rest = list(context.documents.values())[max(0, start) :]
+
+    def page(shown: int) -> dict[str, Any]:
+        listed = [
+            {
+                "document": d.id,
+                "title": d.title,
+                "summary": d.summary,
+                "lines": len(d.lines),
+                "words": sum(len(line.split()) for line in d.lines),
+            }
+            for d in rest[:shown]
+        ]
+        result: dict[str, Any] = {"total": len(context.documents), "documents": listed}
+        if shown < len(rest):
+            result |= {"left_out": len(rest) - shown, "next_start": max(0, start) + shown}
+        return result
+
+    return context.fit_page(page, len(rest))
 
 
 def read_heritage_document(

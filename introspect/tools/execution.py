@@ -12,14 +12,17 @@ from introspect.errors import ToolError, did_you_mean
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.parsing import CallRequest
-from introspect.tools.shortening import result_message, shorten_message, shorten_result
+from introspect.tools.plain_data import plain
+from introspect.tools.shortening import ASK_FOR_LESS, result_message, shorten_message
 
-_PLACEHOLDER = re.compile(r"<[^<>]*>|\.\.\.|\[[a-z_ ]+\]|your_\w+|layer_name|name")
+_PLACEHOLDER = re.compile(r"<[^<>]*>|\.\.\.|…|\[[a-z_ ]+\]|your_\w+|layer_name|name")
+
+_MOST_ERROR_CHARACTERS = 160
 
 
 @dataclass(frozen=True)
 class ToolOutcome:
-    """`result` is the whole result, or the error text; `text` is the message that the model reads."""
+    """`result` is the whole result as plain data, or the error text; `text` is what the model reads of it."""
 
     ok: bool
     result: Any
@@ -34,24 +37,28 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
             known = did_you_mean(request.function[:80], tools)
             raise ToolError(f"no tool is called '{request.function[:80]}'; {known}")
         _refuse_placeholders(request.arguments)
-        result = tools[request.function].call(context, request.arguments)
+        result = plain(tools[request.function].call(context, request.arguments))
     except ToolError as error:
-        return _failed(request, context, str(error))
-    except Exception as error:  # a defect of a tool must not end the run
-        trace = traceback.format_exc()
-        problem = f"{request.function} failed: {type(error).__name__}; try other arguments or another tool"
-        return _failed(request, context, problem, trace)
-    result = shorten_result(result, context.max_result_tokens, _counter(context))
-    return ToolOutcome(True, result, result_message(request.function, True, result))
+        return _outcome(request, context, False, str(plain(str(error))))
+    except (Exception, SystemExit) as error:  # a defect of a tool must not end the run
+        problem = f"{request.function} failed: {_in_short(error)}; try other arguments or another tool"
+        return _outcome(request, context, False, problem, traceback.format_exc())
+    return _outcome(request, context, True, result)
 
 
-def _failed(
-    request: CallRequest, context: ToolContext, problem: str, trace: str | None = None
+def _outcome(
+    request: CallRequest, context: ToolContext, ok: bool, result: Any, trace: str | None = None
 ) -> ToolOutcome:
-    message = result_message(request.function[:80], False, problem)
-    return ToolOutcome(
-        False, problem, shorten_message(message, context.max_result_tokens, _counter(context)), trace
-    )
+    message = result_message(request.function[:80], ok, result)
+    text = shorten_message(message, context.max_result_tokens, _counter(context), ASK_FOR_LESS)
+    return ToolOutcome(ok, result, text, trace)
+
+
+def _in_short(error: BaseException) -> str:
+    """An error as the model may read it: its kind and first line, without addresses, which differ by run."""
+    lines = str(plain(str(error))).strip().splitlines()
+    first = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", lines[0]) if lines else ""
+    return f"{type(error).__name__}{': ' if first else ''}{first[:_MOST_ERROR_CHARACTERS]}"
 
 
 def _counter(context: ToolContext) -> Any:

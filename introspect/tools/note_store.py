@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,34 @@ class NoteStore:
             values,
         ).fetchone()
         return int(row[0])
+
+    def update(self, note_id: int, changes: dict[str, Any]) -> Note:
+        """Change some fields of a note and return it; `changes` by the names of Note's fields.
+
+        Raises KeyError for an id that is not there, ValueError where another note says the same already.
+        """
+        old = self.get(note_id)
+        new = replace(old, **changes)
+        values = (new.obs_type, new.category, new.description, new.importance)
+        try:
+            self._connection.execute(
+                "UPDATE notes SET (obs_type, category, description, importance, data, tags)"
+                " = (?, ?, ?, ?, ?, ?) WHERE id = ?",
+                (*values, _canonical(new.data), _canonical(new.tags), note_id),
+            )
+        except sqlite3.IntegrityError:
+            raise ValueError(f"another note says the same as note {note_id} would") from None
+        return new
+
+    def get(self, note_id: int) -> Note:
+        """The note of an id. Raises KeyError where there is none."""
+        row = self._connection.execute(
+            "SELECT id, obs_type, category, description, importance, data, tags FROM notes WHERE id = ?",
+            (note_id,),
+        ).fetchone()
+        if row is None:
+            raise KeyError(note_id)
+        return Note(*row[:5], *map(json.loads, row[5:]))
 
     def all(self) -> list[Note]:
         """Every note, oldest first."""

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from unicodedata import normalize
 
 from introspect.errors import ToolError
 from introspect.events import Event, ToolCall, ToolResult
+from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.note_store import Note, NoteStore
-
-_DEFAULTS: dict[str, Any] = {"importance": 5, "data": {}, "tags": []}
 
 
 def rebuild_notes(store: NoteStore, record: Iterable[Event]) -> None:
     """Fill a store anew from the events of a run: the file of notes is an index of them and nothing more."""
     store.clear()
+    writers = {f.__name__: Tool.from_function(f) for f in (record_observation, update_observation)}
+    context = ToolContext(None, lambda text: (), str, store)
     call: ToolCall | None = None
     for event in record:
         if isinstance(event, ToolCall):
             call = event
-        elif isinstance(event, ToolResult) and event.ok and event.function == "record_observation" and call:
-            given = {**_DEFAULTS, **call.arguments}
-            store.add(**{name: given[name] if given[name] is not None else _DEFAULTS[name] for name in given})
+        elif isinstance(event, ToolResult) and event.ok and event.function in writers and call:
+            writers[event.function].call(context, call.arguments)
 
 
 def record_observation(
@@ -44,12 +45,51 @@ def record_observation(
         data: further values
         tags: words to find it by
     """
-    if not description.strip():
-        raise ToolError("description is empty; write what you observed")
-    if not 1 <= importance <= 10:
-        raise ToolError(f"importance {importance} is not from 1 to 10")
+    _refuse_empty(description, importance)
     note = context.notes.add(obs_type, category, description, importance, data or {}, tags or [])
     return {"saved": True, "note_id": note, "notes": context.notes.count()}
+
+
+def update_observation(
+    context: ToolContext,
+    note_id: int,
+    description: str,
+    obs_type: str | None = None,
+    category: str | None = None,
+    importance: int | None = None,
+    data: dict[str, Any] | None = None,
+    tags: list[str] | None = None,
+) -> dict[str, Any]:
+    """Correct one of your saved notes; what you leave out stays as it is.
+
+    Args:
+        note_id: the number that record_observation or query_memory gave
+        description: the note itself, as it should be now
+        obs_type: another kind of note
+        category: another category
+        importance: from 1 to 10
+        data: values in place of the old ones
+        tags: words in place of the old ones
+    """
+    given = {
+        "obs_type": obs_type,
+        "category": category,
+        "description": description,
+        "importance": importance,
+        "data": data,
+        "tags": tags,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    _refuse_empty(description, importance)
+    try:
+        note = context.notes.update(note_id, changes)
+    except KeyError:
+        known = [note.id for note in context.notes.all()]
+        hint = f"there are notes {known[0]} to {known[-1]}" if known else "no note is saved yet"
+        raise ToolError(f"no note has the number {note_id}; {hint}") from None
+    except ValueError as error:
+        raise ToolError(f"{error}; nothing was changed") from None
+    return {"updated": True, "note_id": note.id, "category": note.category, "description": note.description}
 
 
 def query_memory(
@@ -85,10 +125,22 @@ def query_memory(
     return context.fit_page(page, len(rest))
 
 
+def _refuse_empty(description: str, importance: int | None) -> None:
+    if not description.strip():
+        raise ToolError("description is empty; write what you observed")
+    if importance is not None and not 1 <= importance <= 10:
+        raise ToolError(f"importance {importance} is not from 1 to 10")
+
+
 def _matches(note: Note, category: str | None, text: str | None, tags: list[str] | None) -> bool:
-    wanted = {tag.casefold() for tag in tags or []}
+    wanted = {_folded(tag) for tag in tags or []}
     return (
-        (not category or note.category.casefold() == category.casefold())
-        and (not text or text.casefold() in note.description.casefold())
-        and (not wanted or bool(wanted & {tag.casefold() for tag in note.tags}))
+        (not category or _folded(note.category) == _folded(category))
+        and (not text or _folded(text) in _folded(note.description))
+        and (not wanted or bool(wanted & {_folded(tag) for tag in note.tags}))
     )
+
+
+def _folded(text: str) -> str:
+    """A text as it is compared: case counts in no script, nor which way a letter is encoded."""
+    return normalize("NFKC", normalize("NFKC", text).casefold()).strip()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 MAX_CALL_BYTES = 16 << 10
+"""Bytes, as UTF-8, that the arguments of a call may take when they are written as JSON."""
 MAX_DEPTH = 32
+MAX_DIGITS = 100
+"""Digits of an integer; what is longer costs time to read and is no measure of anything."""
+MAX_BROKEN = 1000
+"""Broken objects after which no further one is looked for: each costs as much as all the text before it."""
 
 COMPLETE_FORM = '{"reasoning": "what you found", "complete": true}'
 CALL_FORM = '{"reasoning": "why", "tool_call": {"function": "name", "arguments": {}}}'
@@ -112,43 +119,77 @@ def _action(value: dict[str, Any], tagged: bool) -> Action | None:
 
 def _objects(text: str) -> Iterator[tuple[dict[str, Any], str | None, bool]]:
     """Every outermost JSON object of the text: its value, or what is wrong with it, and if it is tagged."""
-    decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_no_duplicates,
+        parse_constant=_no_constants,
+        parse_int=_short_integer,
+        parse_float=_finite_number,
+    )
     tags = [match.span(1) for match in re.finditer(r"<tool_call>(.*?)(?:</tool_call>|\Z)", text, re.S)]
-    place = text.find("{")
-    while place != -1:
-        tagged = any(begin <= place < end for begin, end in tags)
+    place, broken = text.find("{"), 0
+    while place != -1 and broken < MAX_BROKEN:
+        before = bisect_right(tags, (place, len(text)))
+        tagged = before > 0 and place < tags[before - 1][1]
         try:
             value, end = decoder.raw_decode(text, place)
-            if end - place > MAX_CALL_BYTES:
-                yield {}, f"it is longer than {MAX_CALL_BYTES} bytes", tagged
-            elif _depth(value) > MAX_DEPTH:
-                yield {}, f"it is nested deeper than {MAX_DEPTH}", tagged
-            else:
-                yield value, None, tagged
+            problem = _problem(value)
+            yield ({} if problem else value), problem, tagged
             place = text.find("{", end)
-        except json.JSONDecodeError as error:
-            yield {}, f"{error.msg} at character {error.pos - place} of it", tagged
-            place = text.find("{", place + 1)
         except ValueError as error:
-            yield {}, str(error), tagged
-            place = text.find("{", place + 1)
+            wrong = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                wrong = f"{error.msg} at character {error.pos - place} of it"
+            yield {}, wrong, tagged
+            place, broken = text.find("{", place + 1), broken + 1
         except RecursionError:
             # Every further brace would be as deep: looking at each again costs the square of the length.
             yield {}, "it is nested too deeply", tagged
             return
 
 
+def _problem(value: dict[str, Any]) -> str | None:
+    """Why an object that is JSON is refused all the same; None where it is not."""
+    if _depth(value) > MAX_DEPTH:
+        return f"it is nested deeper than {MAX_DEPTH}"
+    call = value.get("tool_call", value)
+    arguments = call.get("arguments") if isinstance(call, dict) else None
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+        size = len(json.dumps(arguments, ensure_ascii=False).encode())
+    except UnicodeEncodeError as error:
+        return f"\\u{ord(error.object[error.start]):04x} in it is half of a character"
+    return f"its arguments are longer than {MAX_CALL_BYTES} bytes" if size > MAX_CALL_BYTES else None
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key '{twice[:60]}' stands in it twice")
+    value: dict[str, Any] = {}
+    for name, item in pairs:
+        if name in value:
+            raise ValueError(f"the key '{_quotable(name)}' stands in it twice")
+        value[name] = item
     return value
 
 
 def _no_constants(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _short_integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"the number {digits[:12]}… in it has {len(digits)} digits")
+    return int(digits)
+
+
+def _finite_number(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:20]} in it is too large")
+    return number
+
+
+def _quotable(text: str) -> str:
+    """The beginning of a key, for a message: a message has no lone surrogates."""
+    return text[:60].encode("utf-8", "replace").decode()
 
 
 def _depth(value: Any) -> int:

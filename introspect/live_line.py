@@ -1,0 +1,70 @@
+"""The line at the foot of a run that goes on: where it is, how fast, and which tool keeps it waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.text import Text
+
+from introspect import events
+from introspect.display import one_line
+from introspect.events import Event
+
+SLOW_TOOL_SECONDS = 1.0
+"""A tool that takes no longer than this is not worth a word."""
+
+
+class LiveLine:
+    """Turn, tokens, tokens per second, cache size and budget, on one line; or a tool and its seconds.
+
+    `clock` gives seconds from any fixed point. One thread may ask for the line while another tells it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.experiment = ""
+        self.turn = 0
+        self.sampled = 0
+        self.total = 0
+        self.cached = 0
+        self.budget = 0
+        self.began: float | None = None
+        self.tool: tuple[str, float] | None = None
+
+    def take(self, event: Event) -> None:
+        """Note what an event changes."""
+        if isinstance(event, events.RunStart):
+            memory: Any = event.settings["memory"]
+            self.budget = event.system_tokens + memory["max_conversation_tokens"]
+        elif isinstance(event, events.ExperimentStart):
+            self.experiment, self.turn = one_line(event.name), 0
+        elif isinstance(event, events.Token):
+            if self.began is None or event.sampled <= 1:
+                self.began = self.clock()
+            self.turn, self.sampled, self.cached = event.turn, event.sampled, event.cached_tokens
+        elif isinstance(event, events.Generation):
+            self.total += len(event.token_ids)
+            self.sampled, self.began = 0, None
+            self.turn = event.turn
+        # Only a call leaves a tool at work; whatever comes next, an error or an end, ends it.
+        called = event.function[:40] if isinstance(event, events.ToolCall) else None
+        self.tool = None if called is None else (one_line(called), self.clock())
+
+    def text(self, width: int) -> Text:
+        """The line, in at most `width` columns."""
+        now, began, tool = self.clock(), self.began, self.tool
+        seconds = now - began if began is not None else 0.0
+        rate = f"{(self.sampled - 1) / seconds:5.1f} tok/s" if seconds > 0.05 and self.sampled > 1 else ""
+        parts = [
+            self.experiment or "starting",
+            f"turn {self.turn}",
+            f"{self.total + self.sampled} tokens",
+            rate,
+            f"cache {self.cached} of {self.budget}",
+        ]
+        if tool is not None and now - tool[1] > SLOW_TOOL_SECONDS:
+            parts[2:] = [f"{tool[0]} has been running for {now - tool[1]:.0f} s"]
+        line = " · ".join(part for part in parts if part)
+        return Text(line[: width - 1], style="black on cyan", no_wrap=True)
