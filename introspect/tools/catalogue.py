@@ -13,4 +13,12 @@ TOOL_MODULES: dict[str, str] = {
     "query_memory": "notes",
     "list_heritage_documents": "documents",
     "read_heritage_document": "documents",
+    "get_layer_info": "architecture",
+    "describe_layer": "components",
+    "explain_component": "components",
+    "query_architecture": "questions",
+    "get_weight_summary": "weights",
+    "get_shared_weights": "weight_sharing",
+    "get_shared_layers": "weight_sharing",
+    "compare_weights": "weight_comparison",
 }

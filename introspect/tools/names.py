@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from introspect.errors import ToolError, nearest
 
 
@@ -24,7 +26,23 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 def resolve_module(model: Any, name: str) -> str:
     """The one module of this name or pattern. Raises ToolError with names to try instead."""
-    names = module_names(model)
+    return _resolve(name, module_names(model))
+
+
+def resolve_weights(model: Any, name: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """The one module or tensor of this name or pattern, and the tensors in it, each once.
+
+    Keys are names inside the module, or the tensor's whole name. Raises ToolError with names to try instead.
+    """
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    modules = module_names(model)
+    ends = {tensor.rpartition(".")[2] for tensor in tensors}
+    meant = name in tensors or (name not in modules and name.rpartition(".")[2] in ends)
+    found = _resolve(name, list(tensors) if meant else modules)
+    return found, {found: tensors[found]} if meant else dict(model.get_submodule(found).named_parameters())
+
+
+def _resolve(name: str, names: list[str]) -> str:
     if name in names:
         return name
     if "," in name:

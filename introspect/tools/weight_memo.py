@@ -1,0 +1,72 @@
+"""Statistics of a model's tensors, measured once and kept as long as the tensors stay what they were."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from introspect.tools.context import ToolContext
+from introspect.tools.streaming import Moments, moments
+
+SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """`tensor` is a weak reference: the memo keeps neither a model nor a tensor alive."""
+
+    tensor: weakref.ref[torch.Tensor]
+    stamp: Any
+    moments: Moments
+
+
+_MEMO: weakref.WeakKeyDictionary[Any, dict[str, _Entry]] = weakref.WeakKeyDictionary()
+
+
+def measured(context: ToolContext, tensors: Mapping[str, torch.Tensor]) -> dict[str, Moments]:
+    """The moments of these tensors of the model, by name.
+
+    What was measured before is reused while the tensor is the same object, at the same place, with the same
+    version counter and the same bytes at SAMPLE evenly spaced places. The counter moves with every in-place
+    operation, except one through `.data` or foreign memory; the sample sees such a change where it is wide.
+    """
+    memo = _MEMO.setdefault(context.model, {})
+    total = sum(tensor.numel() for tensor in tensors.values())
+    results: dict[str, Moments] = {}
+    done = 0
+    for name, tensor in tensors.items():
+        stamp = _stamp(tensor)
+        entry = memo.get(name)
+        if entry is None or entry.tensor() is not tensor or stamp is None or entry.stamp != stamp:
+            entry = _Entry(weakref.ref(tensor), stamp, moments(tensor))
+            memo[name] = entry
+        results[name] = entry.moments
+        done += tensor.numel()
+        if context.progress is not None:
+            context.progress("weights", done, total)
+    return results
+
+
+def _stamp(tensor: torch.Tensor) -> Any:
+    """What changes when a tensor's contents do; None for an inference tensor, which counts no versions."""
+    if tensor.is_inference():
+        return None
+    place = (tensor._version, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+    return (*place, _sample(tensor.detach()))
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    """A digest of some elements, spread evenly over the tensor."""
+    if not tensor.numel():
+        return b""
+    places = torch.arange(min(SAMPLE, tensor.numel())) * (tensor.numel() // min(SAMPLE, tensor.numel()))
+    if tensor.is_contiguous():
+        chosen = tensor.view(-1)[places.to(tensor.device)]
+    else:
+        chosen = tensor[torch.unravel_index(places.to(tensor.device), tensor.shape)]
+    return hashlib.blake2b(chosen.cpu().view(torch.uint8).numpy().tobytes(), digest_size=8).digest()
