@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rich.text import Text
 from introspect import events
 from introspect.display import one_line, printable
 from introspect.events import JSON, Event
+from introspect.live_line import LiveLine
 
 INDENT = 2
 STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "corrupt": "bold red"}
@@ -31,7 +31,7 @@ class RunView:
         live = console.is_terminal and not quiet
         self._live = Live(console=console, refresh_per_second=8, transient=True) if live else None
         self._partial = ""
-        self._line = _LiveLine()
+        self._line = LiveLine()
 
     def __enter__(self) -> RunView:
         if self._live:
@@ -59,6 +59,14 @@ class RunView:
                 show(self, event)
         if self._live:
             self._live.update(self._region())
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how far a long tool has come: on the live line, or now and then in a line of its own."""
+        news = self._line.progress(what, done, total)
+        if self._live:
+            self._live.update(self._region())
+        elif news and not self.quiet:
+            self.say(news, "dim", INDENT)
 
     def say(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a paragraph of foreign text without effect; `indent` in columns, of its every line."""
@@ -89,47 +97,6 @@ class RunView:
             parts.append(Padding(Text(printable(self._partial)), (0, 0, 0, INDENT)))
         parts.append(self._line.text(self.console.width))
         return Group(*parts)
-
-
-class _LiveLine:
-    """Turn, tokens, tokens per second, cache size and budget, on one line."""
-
-    def __init__(self) -> None:
-        self.experiment = ""
-        self.turn = 0
-        self.sampled = 0
-        self.total = 0
-        self.cached = 0
-        self.budget = 0
-        self.began: float | None = None
-
-    def take(self, event: Event) -> None:
-        if isinstance(event, events.RunStart):
-            memory: Any = event.settings["memory"]
-            self.budget = event.system_tokens + memory["max_conversation_tokens"]
-        elif isinstance(event, events.ExperimentStart):
-            self.experiment, self.turn = one_line(event.name), 0
-        elif isinstance(event, events.Token):
-            if self.began is None or event.sampled <= 1:
-                self.began = time.monotonic()
-            self.turn, self.sampled, self.cached = event.turn, event.sampled, event.cached_tokens
-        elif isinstance(event, events.Generation):
-            self.total += len(event.token_ids)
-            self.sampled, self.began = 0, None
-            self.turn = event.turn
-
-    def text(self, width: int) -> Text:
-        seconds = time.monotonic() - self.began if self.began else 0.0
-        rate = f"{(self.sampled - 1) / seconds:5.1f} tok/s" if seconds > 0.05 and self.sampled > 1 else ""
-        parts = [
-            self.experiment or "starting",
-            f"turn {self.turn}",
-            f"{self.total + self.sampled} tokens",
-            rate,
-            f"cache {self.cached} of {self.budget}",
-        ]
-        line = " · ".join(part for part in parts if part)
-        return Text(line[: width - 1], style="black on cyan", no_wrap=True)
 
 
 def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:

@@ -28,7 +28,7 @@ LAYERS = {
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
-    **dict.fromkeys(["cli", "terminal", "run_command", "run_header", "__main__"], 6),
+    **dict.fromkeys(["cli", "terminal", "live_line", "run_command", "run_header", "__main__"], 6),
 }
 LAST_LAYER_PREFIX = "cli_"
 # The record stands on values alone, so that it can be read where no model can be loaded.

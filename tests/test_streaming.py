@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
+from conftest import DONE, a_phase, call_text, forced_session, random_model, run_session
 from family_models import Case, context_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,3 +148,13 @@ def test_progress_is_told_to_the_end(case: Case) -> None:
     total = sum(raw.size for raw in case.raw.values())
     assert [step[1] for step in told] == sorted({step[1] for step in told})
     assert len(told) == len(case.raw) and told[-1][1:] == (total, total)
+
+
+def test_a_run_tells_the_progress_of_its_tools(model: Any, byte_format: ChatML) -> None:
+    told: list[tuple[str, int, int]] = []
+    phase = a_phase(tools=("get_weight_summary",))
+    session = forced_session(model, byte_format, phase, [[call_text("get_weight_summary"), DONE]])
+    session.context.progress = lambda *step: told.append(step)
+    run_session(session)
+    total = sum(p.numel() for p in model.parameters())
+    assert told[-1] == ("weights", total, total)
