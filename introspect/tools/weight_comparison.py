@@ -87,16 +87,17 @@ def compare_weights(context: ToolContext, layer1: str, layer2: str) -> dict[str,
 
 def compare(a: torch.Tensor, b: torch.Tensor) -> Comparison:
     """Two tensors of one shape, element by element. Infinite or undefined numbers make sums undefined."""
-    room_a, room_b = widening_buffer(a), widening_buffer(b)
-    flat = a.is_contiguous() and b.is_contiguous()
+    room_a, room_b, products = widening_buffer(a), widening_buffer(a), widening_buffer(a)
+    flat, size = a.is_contiguous() and b.is_contiguous(), len(room_a)
     total = Comparison()
-    for part_a, part_b in zip(blocks(a.detach(), flat), blocks(b.detach(), flat), strict=True):
-        wide_a, wide_b = widen(part_a, room_a), widen(part_b, room_b).to(room_a.device)
-        first, second = float(torch.dot(wide_a, wide_a)), float(torch.dot(wide_b, wide_b))
-        product = float(torch.dot(wide_a, wide_b))
-        gap = wide_a.sub_(wide_b)
-        squared = float(torch.dot(gap, gap))
-        total = total.joined(Comparison(first, second, product, squared, float(gap.abs_().max())))
+    for part_a, part_b in zip(blocks(a.detach(), flat, size), blocks(b.detach(), flat, size), strict=True):
+        wide_a, wide_b = widen(part_a, room_a), widen(part_b, room_b)
+        product = products[: len(wide_a)]
+        sums = [float(torch.mul(x, y, out=product).sum()) for x, y in ((wide_a, wide_b), (wide_b, wide_b))]
+        gap = torch.sub(wide_a, wide_b, out=product).abs_()
+        largest = float(gap.max())
+        distance = float(gap.square_().sum())
+        total = total.joined(Comparison(float(wide_a.square_().sum()), sums[1], sums[0], distance, largest))
     return total
 
 
