@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,8 +19,27 @@ def module_names(model: Any) -> list[str]:
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """The names that a pattern with `*` for any characters matches whole; no other character is special."""
-    expression = re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)))
-    return [name for name in names if expression.fullmatch(name)]
+    parts = pattern.split("*")
+    return [name for name in names if _fits(parts, name)]
+
+
+def _fits(parts: list[str], name: str) -> bool:
+    """Whether the parts stand in a name in this order, the first at its beginning and the last at its end.
+
+    Each part is taken at its first place, which is never worse: no pattern takes more than one pass.
+    """
+    if len(parts) == 1:
+        return name == parts[0]
+    first, *middle, last = parts
+    place, end = len(first), len(name) - len(last)
+    if not name.startswith(first) or not name.endswith(last) or place > end:
+        return False
+    for part in middle:
+        found = name.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 def resolve_module(model: Any, name: str) -> str:
