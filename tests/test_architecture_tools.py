@@ -13,6 +13,7 @@ from conftest import ROOT
 from family_models import Case, context_of
 from make_random_model import GEOMETRIES, empty_model
 from safetensors.numpy import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from introspect.model.prompt_format import ChatML
 from introspect.model.roles import role_of
@@ -157,8 +158,6 @@ def test_results_on_the_3b_geometry_fit_in_real_tokens(big: ToolContext, real_to
 
 
 def test_the_tiny_model_is_what_its_file_holds(byte_format: ChatML) -> None:
-    from transformers import AutoModelForCausalLM
-
     folder = ROOT / "data" / "models" / "tiny"
     raw = load_file(folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
@@ -167,3 +166,30 @@ def test_the_tiny_model_is_what_its_file_holds(byte_format: ChatML) -> None:
     assert summary["parameters"] == sum(tensor.size for tensor in raw.values())
     assert summary["layers"] == config["num_hidden_layers"]
     assert summary["kv_heads"] == config["num_key_value_heads"]
+
+
+OTHERS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "gpt_neox": ({"intermediate_size": 96}, (4, 8, 96, False, "rotary")),
+    "phi3": ({"num_key_value_heads": 2, "intermediate_size": 96}, (2, 8, 96, True, "rotary")),
+    "falcon": ({"multi_query": True}, (1, 8, 128, False, "rotary")),
+    "opt": ({"ffn_dim": 96, "word_embed_proj_dim": 32}, (4, 8, 96, False, "learned")),
+    "bloom": ({}, (4, 8, 128, False, "none found")),
+    "gpt_bigcode": ({"n_inner": 96, "multi_query": True}, (1, 8, 96, False, "learned")),
+    "mixtral": ({"num_key_value_heads": 2, "intermediate_size": 96}, (2, 8, 96, None, "rotary")),
+}
+
+
+@pytest.mark.parametrize("family", sorted(OTHERS))
+def test_other_families_are_read_by_their_shapes(family: str) -> None:
+    extra, expected = OTHERS[family]
+    base = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 99}
+    config = AutoConfig.for_model(family, **base, **extra, pad_token_id=0)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    s = read_structure(model)
+    assert (s.layers, s.hidden_size, s.attention_heads, s.vocabulary) == (3, 32, 4, 99)
+    assert (s.kv_heads, s.head_dim, s.mlp_size, s.gated_mlp, s.positions) == expected
+    assert s.parameters == sum(p.numel() for p in model.parameters())
+    elsewhere = re.compile(r"norm|\.ln_|embed|\.wte|\.wpe|lm_head")
+    inside = sum(p.numel() for name, p in model.named_parameters() if not elsewhere.search(name))
+    assert s.attention_parameters + s.mlp_parameters == inside and s.activation != "unknown"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from introspect.model.structure import (
     FUSED_QKV,
     OUTPUT_PROJECTIONS,
@@ -69,7 +71,7 @@ def _kind(model: Any, blocks: Any, name: str, module: Any) -> Kind:
         return "lm head"
     if module is model.get_input_embeddings():
         return "embedding"
-    if type(module).__name__ == "Embedding":
+    if isinstance(module, torch.nn.Embedding):
         return "position embedding"
     if blocks is not None and module is blocks:
         return "layer list"

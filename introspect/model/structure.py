@@ -73,7 +73,8 @@ def read_structure(model: Any) -> Structure:
     head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     blocks = block_list(model)
     attention = attention_of(blocks[0]) if blocks is not None else None
-    mlp_size, gated = _mlp_shape(blocks[0] if blocks is not None else None, config)
+    matrices = _mlp_matrices(blocks[0]) if blocks is not None else []
+    mlp_size, gated = _mlp_shape(matrices, config)
     rotary = any("Rotary" in type(module).__name__ for module in model.modules())
     norms = [module for module in model.modules() if is_norm(module)]
     scale = getattr(embedding, "scalar_embed_scale", None)
@@ -92,9 +93,11 @@ def read_structure(model: Any) -> Structure:
         modules=_module_counts(model),
         context_length=getattr(config, "max_position_embeddings", None),
         gated_mlp=gated,
-        activation=_first(config, "hidden_activation", "hidden_act", "activation_function") or "unknown",
-        attention_parameters=_parameters_of(attention_of, blocks),
-        mlp_parameters=_parameters_of(mlp_of, blocks),
+        activation=_activation(config, blocks),
+        attention_parameters=_parameters_of(lambda block: [attention_of(block)], blocks),
+        mlp_parameters=_parameters_of(
+            lambda block: [mlp_of(block)] if mlp_of(block) is not None else _mlp_matrices(block), blocks
+        ),
         norm=("RMSNorm" if "RMS" in type(norms[0]).__name__ else "LayerNorm") if norms else "none",
         norm_eps=norm_eps(norms[0]) if norms else None,
         norms=len(norms),
@@ -183,19 +186,31 @@ def _kv_heads(attention: Any, config: Any, heads: int, head_dim: int) -> int:
     return int(_first(config, "num_key_value_heads", "num_kv_heads") or heads)
 
 
-def _parameters_of(part: Callable[[Any], Any | None], blocks: Any) -> int:
-    """Parameters of one part of all layers, each tensor once."""
-    parts = (part(block) for block in blocks or ())
+def _parameters_of(parts_of: Callable[[Any], list[Any]], blocks: Any) -> int:
+    """Parameters of some parts of all layers, each tensor once."""
+    parts = (part for block in blocks or () for part in parts_of(block))
     tensors = {id(p): p.numel() for module in parts if module is not None for p in module.parameters()}
     return sum(tensors.values())
 
 
-def _mlp_shape(block: Any, config: Any) -> tuple[int, bool | None]:
+def _mlp_matrices(block: Any) -> list[Any]:
+    """The matrices of a layer's MLP, in order; they stand in the layer itself where it has no MLP module."""
+    mlp = mlp_of(block)
+    return linears(mlp) if mlp is not None else [m for m in block.children() if is_linear(m)]
+
+
+def _activation(config: Any, blocks: Any) -> str:
+    """The configuration's word for the activation function, else the class that stands in the MLP."""
+    named = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation")
+    mlp = mlp_of(blocks[0]) if blocks is not None else None
+    leaves = [type(m).__name__ for m in mlp.children() if not list(m.parameters())] if mlp is not None else []
+    return str(named or next((name for name in leaves if "Dropout" not in name), "unknown"))
+
+
+def _mlp_shape(matrices: list[Any], config: Any) -> tuple[int, bool | None]:
     """Width of the MLP, and whether a gate scales it: what its last matrix takes, what its first gives."""
-    mlp = mlp_of(block) if block is not None else None
-    matrices = linears(mlp) if mlp is not None else []
     if len(matrices) not in (2, 3):
-        size = int(_first(config, "intermediate_size", "n_inner") or 4 * config.hidden_size)
+        size = int(_first(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * config.hidden_size)
         return size, None
     size = features(matrices[-1])[0]
     return size, len(matrices) == 3 or features(matrices[0])[1] == 2 * size
