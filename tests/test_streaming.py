@@ -102,6 +102,7 @@ def test_a_tensor_is_measured_again_when_it_changed_and_only_then(
     assert len(counted) == tensors
     assert ALL_TOOLS["get_weight_summary"].call(context, {}) == first and len(counted) == tensors
     mean()
+    ALL_TOOLS["get_weight_statistics"].call(context, {"layer_name": "lm_head"})
     assert len(counted) == tensors
     changes = [
         lambda: weight.add_(1.0),

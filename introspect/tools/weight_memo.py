@@ -24,7 +24,8 @@ class _Entry:
     moments: Moments
 
 
-_MEMO: weakref.WeakKeyDictionary[Any, dict[str, _Entry]] = weakref.WeakKeyDictionary()
+_MEMO: weakref.WeakKeyDictionary[Any, dict[int, _Entry]] = weakref.WeakKeyDictionary()
+"""Of each model, by the identity of the tensor: a tied tensor is measured once, under whatever name."""
 
 
 def measured(context: ToolContext, tensors: Mapping[str, torch.Tensor]) -> dict[str, Moments]:
@@ -40,10 +41,10 @@ def measured(context: ToolContext, tensors: Mapping[str, torch.Tensor]) -> dict[
     done = 0
     for name, tensor in tensors.items():
         stamp = _stamp(tensor)
-        entry = memo.get(name)
+        entry = memo.get(id(tensor))
         if entry is None or entry.tensor() is not tensor or stamp is None or entry.stamp != stamp:
             entry = _Entry(weakref.ref(tensor), stamp, moments(tensor))
-            memo[name] = entry
+            memo[id(tensor)] = entry
         results[name] = entry.moments
         done += tensor.numel()
         if context.progress is not None:
