@@ -95,6 +95,7 @@ def run(
         opened = open_run(phase, options, loaded, interrupts)
         with RunView(console, quiet, verbose) as view:
             view.show(opened.start)
+            opened.session.context.progress = view.progress
             summary = opened.execute(view.show, limit)
     show_summary(console, summary, opened.writer.log_path)
     if as_json:

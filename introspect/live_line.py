@@ -14,6 +14,8 @@ from introspect.events import Event
 
 SLOW_TOOL_SECONDS = 1.0
 """A tool that takes no longer than this is not worth a word."""
+NEWS_SECONDS = 2.0
+"""Between two lines about a tool's progress where no line is live."""
 
 
 class LiveLine:
@@ -32,6 +34,8 @@ class LiveLine:
         self.budget = 0
         self.began: float | None = None
         self.tool: tuple[str, float] | None = None
+        self.share = ""
+        self.told: float | None = None
 
     def take(self, event: Event) -> None:
         """Note what an event changes."""
@@ -51,6 +55,18 @@ class LiveLine:
         # Only a call leaves a tool at work; whatever comes next, an error or an end, ends it.
         called = event.function[:40] if isinstance(event, events.ToolCall) else None
         self.tool = None if called is None else (one_line(called), self.clock())
+        self.share, self.told = "", None
+
+    def progress(self, what: str, done: int, total: int) -> str:
+        """Note how far a tool has come. Returns what is news where no line is live: once in NEWS_SECONDS."""
+        self.share = one_line(f"{what} {100 * done // max(1, total)} %")
+        now = self.clock()
+        if self.told is None:
+            self.told = now
+        if now - self.told < NEWS_SECONDS:
+            return ""
+        self.told = now
+        return self.share
 
     def text(self, width: int) -> Text:
         """The line, in at most `width` columns."""
@@ -66,5 +82,6 @@ class LiveLine:
         ]
         if tool is not None and now - tool[1] > SLOW_TOOL_SECONDS:
             parts[2:] = [f"{tool[0]} has been running for {now - tool[1]:.0f} s"]
+        parts.append(self.share)
         line = " · ".join(part for part in parts if part)
         return Text(line[: width - 1], style="black on cyan", no_wrap=True)

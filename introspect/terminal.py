@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +67,12 @@ class RunView:
             if show is not None and (loud or not self.quiet):
                 self._flush()
                 show(self, event)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how far a long tool has come: on the live line, or now and then in a line of its own."""
+        news = self._line.progress(what, done, total)
+        if news and not self._live and not self.quiet:
+            self.say(news, "dim", INDENT)
 
     def say(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a paragraph of foreign text without effect; `indent` in columns, of its every line."""

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from family_models import SHAPES, Case  # noqa: E402
 from tiny.tokenizer import train_tokenizer  # noqa: E402
 
 from introspect.config import PhaseConfig  # noqa: E402
@@ -75,6 +76,12 @@ def model64() -> Any:
 def byte_format() -> ChatML:
     """ChatML over bare bytes: every text re-tokenises to itself."""
     return ChatML(train_tokenizer([]))
+
+
+@pytest.fixture(scope="session", params=sorted(SHAPES))
+def case(request: Any, tmp_path_factory: pytest.TempPathFactory, byte_format: ChatML) -> Case:
+    """One of ten models of five families, with its saved weights and a context of tools."""
+    return Case(request.param, tmp_path_factory.mktemp("family"), byte_format)
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ import time
 import unicodedata
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from introspect import events
+from introspect import events, live_line
 from introspect.display import one_line
 from introspect.live_line import LiveLine
 from introspect.terminal import RunView, show_summary
@@ -142,3 +143,26 @@ def test_a_pipe_gets_no_live_line() -> None:
         now[0] = 9.0
         view.show(ANSWERED)
     assert "running" not in file.getvalue()
+
+
+@given(text=hostile)
+def test_progress_of_a_tool_is_one_plain_line(text: str) -> None:
+    for terminal, quiet in ((True, False), (False, False), (False, True)):
+        console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
+        with pytest.MonkeyPatch.context() as patch, RunView(console, quiet=quiet) as view:
+            patch.setattr(live_line, "NEWS_SECONDS", 0.0)
+            view.progress(text, 1, 2)
+        assert isinstance(console.file, io.StringIO)
+        output = console.file.getvalue()
+        assert terminal or ("50 %" in output) != quiet
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output) if terminal else output
+        assert "\x9b" not in output and "\x1b]" not in output and "\x1b[31m" not in output
+        assert not [c for c in plain if c not in "\n\r\u200c\u200d" and unicodedata.category(c) in ACTING]
+
+
+def test_progress_is_gone_when_the_tool_answers() -> None:
+    line = LiveLine()
+    line.progress("weights", 1, 2)
+    assert "weights 50 %" in line.text(200).plain
+    line.take(events.ToolResult(0, 1, "f", True, {}, "{}", 0.1))
+    assert "weights" not in line.text(200).plain

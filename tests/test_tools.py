@@ -122,16 +122,21 @@ def test_no_tool_leaves_a_trace_on_the_model(context: ToolContext, model: Any, n
         "layer_name": "model.layers.0.self_attn", "head_idx": 0, "text": TEXT, "layer_names": [LAYER],
         "obs_type": "finding", "category": "x", "description": "y", "document": "waves",
         "note_id": 1,
+        "layer1": "model.layers.0.mlp", "layer2": "model.layers.1.mlp", "component_type": "attention",
+        "query": "how many heads",
     }  # fmt: skip
     context.notes.add("finding", "x", "an older note", 5, {}, [])
     weights = {n: p.clone() for n, p in model.named_parameters()}
     state, hooks = torch.random.get_rng_state(), hooks_of(model)
+    modes = [m.training for m in model.modules()]
     arguments = {p.name: values[p.name] for p in ALL_TOOLS[name].parameters if p.required}
     first, second = call(context, name, **arguments), call(context, name, **arguments)
     assert first == second
     json.dumps(first, allow_nan=False)
     assert all(torch.equal(weights[n], p) for n, p in model.named_parameters())
     assert hooks_of(model) == hooks
+    assert [m.training for m in model.modules()] == modes
+    assert not any(p.requires_grad and p.grad is not None for p in model.parameters())
     assert torch.equal(state, torch.random.get_rng_state())
     assert model.config._attn_implementation == "sdpa"
 
@@ -152,6 +157,10 @@ def test_results_fit_their_budget(context: ToolContext, name: str, budget: int) 
         "get_attention_patterns": {"layer_name": "model.layers.0.self_attn", "head_idx": 1},
         "record_observation": {"obs_type": "finding", "category": "x", "description": "y"},
         "update_observation": {"note_id": 2, "description": "a longer note " * 20},
+        "get_layer_info": {"layer_name": "model.layers.0"}, "describe_layer": {"layer_name": "lm_head"},
+        "explain_component": {"component_type": "attention"}, "get_shared_layers": {"layer_name": "lm_head"},
+        "query_architecture": {"query": "heads, kv cache, mlp, vocabulary, parameters"},
+        "compare_weights": {"layer1": "model.layers.0", "layer2": "model.layers.1"},
     }.get(name, {})  # fmt: skip
     outcome = execute(ALL_TOOLS, context, CallRequest(name, arguments, ""))
     assert outcome.ok
@@ -201,6 +210,20 @@ def test_reading_on_reaches_every_line_once(context: ToolContext) -> None:
         ("get_weight_statistic", {}, "did you mean 'get_weight_statistics'"),
         ("get_activation_statistics", {"layer_name": "model.layers.0"}, "call process_text first"),
         ("get_attention_patterns", {"layer_name": "lm_head", "head_idx": "first"}, "head_idx"),
+        ("describe_layer", {"layer_name": "model.layers.1.self_atn"}, "nearest: model.layers.1.self_attn"),
+        ("get_layer_info", {"layer_name": "*.mlp"}, "matches 2 layers"),
+        ("get_shared_layers", {"layer_name": "lm_hed"}, "nearest: lm_head"),
+        ("explain_component", {"component_type": "atention"}, "did you mean 'attention'"),
+        ("explain_component", {"component_type": "flux capacitor"}, "known: attention, embedding"),
+        ("query_architecture", {"query": "what is the meaning of it all"}, "ask about: layers, hidden size"),
+        ("compare_weights", {"layer1": LAYER, "layer2": "lm_head"}, "has shape [48, 32]"),
+        ("compare_weights", {"layer1": "model.layers.0.mlp", "layer2": f"{LAYER}.weight"}, "name two of one"),
+        (
+            "compare_weights",
+            {"layer1": "model.layers.0.mlp", "layer2": "model.layers.0.self_attn"},
+            "only one has model.layers.0.mlp.gate_proj.weight",
+        ),
+        ("compare_weights", {"layer1": LAYER, "layer2": "model.layers.9.mlp.up_proj"}, "nearest: "),
         ("process_text", {"text": "", "layer_names": ["model.layers.0"]}, "text is empty"),
         ("process_text", {"text": "x", "layer_names": []}, "layer_names is empty"),
         ("process_text", {"text": "x" * 300, "layer_names": ["model.layers.0"]}, "at most 256"),

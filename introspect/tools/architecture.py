@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
+from introspect.model.roles import Role, role_of
+from introspect.model.structure import Structure, features, is_linear, named_tensors, norm_eps, read_structure
 from introspect.tools.context import ToolContext
-from introspect.tools.names import matching, module_names
+from introspect.tools.names import matching, module_names, resolve_module
 
 
 def get_architecture_summary(context: ToolContext) -> dict[str, Any]:
     """Sizes and counts of the whole model."""
-    model = context.model
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    parameters = list(model.parameters())
-    kinds = Counter(
-        type(m).__name__ for m in model.modules() if next(m.parameters(recurse=False), None) is not None
-    )
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    structure = read_structure(context.model)
     return {
-        "model_type": model.config.model_type,
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "attention_heads": heads,
-        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
-        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // heads,
-        "mlp_size": getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        "vocabulary": config.vocab_size,
-        "parameters": sum(p.numel() for p in parameters),
-        "tensors": len(parameters),
-        "tied_embeddings": head is not None and head.weight is embedding.weight,
-        "modules": dict(sorted(kinds.items())),
+        "model_type": structure.model_type,
+        "layers": structure.layers,
+        "hidden_size": structure.hidden_size,
+        "attention_heads": structure.attention_heads,
+        "kv_heads": structure.kv_heads,
+        "head_dim": structure.head_dim,
+        "mlp_size": structure.mlp_size,
+        "vocabulary": structure.vocabulary,
+        "parameters": structure.parameters,
+        "tensors": structure.tensors,
+        "tied_embeddings": structure.tied_embeddings,
+        "modules": structure.modules,
     }
 
 
@@ -53,3 +47,71 @@ def get_layer_names(context: ToolContext, filter_pattern: str = "*", start: int 
         return result
 
     return context.fit_page(page, len(rest))
+
+
+def get_layer_info(context: ToolContext, layer_name: str) -> dict[str, Any]:
+    """Class, sizes, tensors and parts of one layer.
+
+    Args:
+        layer_name: a name that get_layer_names lists
+    """
+    model = context.model
+    name = resolve_module(model, layer_name)
+    module, role = model.get_submodule(name), role_of(model, name)
+    tensors = _own_tensors(model, name)
+    inside = [
+        {"name": child, "class": type(part).__name__, "parameters": sum(p.numel() for p in part.parameters())}
+        for child, part in module.named_children()
+    ]
+    every = list(module.parameters())
+    head: dict[str, Any] = {
+        "layer": name,
+        "class": type(module).__name__,
+        "kind": role.kind,
+        **({"layer_number": role.layer} if role.layer is not None else {}),
+        "parameters": sum(p.numel() for p in every),
+        "dtype": "/".join(sorted({str(p.dtype).removeprefix("torch.") for p in every})),
+        **_sizes(read_structure(model), role, module),
+    }
+
+    def page(shown: int) -> dict[str, Any]:
+        """The module's own tensors first, then its parts."""
+        result = head | {"tensors": tensors[:shown]} if tensors else dict(head)
+        parts = inside[: max(0, shown - len(tensors))]
+        result |= {"inside": parts} if inside else {}
+        left = len(tensors) + len(inside) - shown
+        return result | (
+            {"left_out": f"{left} parts; get_layer_names('{name}.*') lists them"} if left else {}
+        )
+
+    return context.fit_page(page, len(tensors) + len(inside))
+
+
+def _own_tensors(model: Any, name: str) -> list[dict[str, Any]]:
+    """Name and shape of each tensor of the module itself, and under what other names it stands."""
+    own = model.get_submodule(name).named_parameters(recurse=False, remove_duplicate=False)
+    names = {known: all_names for _, all_names in named_tensors(model) for known in all_names}
+    rows = []
+    for key, tensor in own:
+        others = [known for known in names[f"{name}.{key}"] if known != f"{name}.{key}"]
+        row: dict[str, Any] = {"name": key, "shape": list(tensor.shape)}
+        rows.append(row | ({"also_called": others} if others else {}))
+    return rows
+
+
+def _sizes(structure: Structure, role: Role, module: Any) -> dict[str, Any]:
+    """The sizes that belong to a kind of module."""
+    if role.kind == "attention":
+        return {
+            "attention_heads": structure.attention_heads,
+            "kv_heads": structure.kv_heads,
+            "head_dim": structure.head_dim,
+        }
+    if role.kind == "mlp":
+        return {"mlp_size": structure.mlp_size, "activation": structure.activation}
+    if role.kind in ("norm", "final norm"):
+        return {"takes": module.weight.numel(), "eps": norm_eps(module)}
+    if is_linear(module):
+        taken, given = features(module)
+        return {"takes": taken, "gives": given}
+    return {}

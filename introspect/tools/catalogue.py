@@ -15,4 +15,12 @@ TOOL_MODULES: dict[str, str] = {
     "read_heritage_document": "documents",
     "update_observation": "notes",
     "get_heritage_summary": "documents",
+    "get_layer_info": "architecture",
+    "describe_layer": "components",
+    "explain_component": "components",
+    "query_architecture": "questions",
+    "get_weight_summary": "weights",
+    "get_shared_weights": "weight_sharing",
+    "get_shared_layers": "weight_sharing",
+    "compare_weights": "weight_comparison",
 }

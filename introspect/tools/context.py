@@ -18,7 +18,8 @@ SIGNIFICANT_DIGITS = 4
 class ToolContext:
     """What tools may read. `processed_text` is the text of the last `process_text` of this experiment.
 
-    `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result.
+    `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result. A tool
+    that takes long calls `progress` with what it works on, how much is done, and how much there is.
     """
 
     model: Any
@@ -28,6 +29,7 @@ class ToolContext:
     documents: Mapping[str, Document] = field(default_factory=dict)
     max_result_tokens: int = 500
     processed_text: str | None = None
+    progress: Callable[[str, int, int], None] | None = None
 
     def count_tokens(self, result: Any) -> int:
         """Tokens of a result as the model reads it."""

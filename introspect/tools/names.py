@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
+
+import torch
 
 from introspect.errors import ToolError, nearest
 
@@ -18,13 +19,48 @@ def module_names(model: Any) -> list[str]:
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """The names that a pattern with `*` for any characters matches whole; no other character is special."""
-    expression = re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)))
-    return [name for name in names if expression.fullmatch(name)]
+    parts = pattern.split("*")
+    return [name for name in names if _fits(parts, name)]
+
+
+def _fits(parts: list[str], name: str) -> bool:
+    """Whether the parts stand in a name in this order, the first at its beginning and the last at its end.
+
+    Each part is taken at its first place, which is never worse: no pattern takes more than one pass.
+    """
+    if len(parts) == 1:
+        return name == parts[0]
+    first, *middle, last = parts
+    place, end = len(first), len(name) - len(last)
+    if not name.startswith(first) or not name.endswith(last) or place > end:
+        return False
+    for part in middle:
+        found = name.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 def resolve_module(model: Any, name: str) -> str:
     """The one module of this name or pattern. Raises ToolError with names to try instead."""
-    names = module_names(model)
+    return _resolve(name, module_names(model))
+
+
+def resolve_weights(model: Any, name: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """The one module or tensor of this name or pattern, and the tensors in it, each once.
+
+    Keys are names inside the module, or the tensor's whole name. Raises ToolError with names to try instead.
+    """
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    modules = module_names(model)
+    ends = {tensor.rpartition(".")[2] for tensor in tensors}
+    meant = name in tensors or (name not in modules and name.rpartition(".")[2] in ends)
+    found = _resolve(name, list(tensors) if meant else modules)
+    return found, {found: tensors[found]} if meant else dict(model.get_submodule(found).named_parameters())
+
+
+def _resolve(name: str, names: list[str]) -> str:
     if name in names:
         return name
     if "," in name:

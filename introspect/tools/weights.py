@@ -1,34 +1,20 @@
-"""Tools that measure weights. Statistics are streamed in blocks: no copy of a tensor is made."""
+"""Tools that measure weights: of one layer, and of the whole model by kinds of tensor."""
 
 from __future__ import annotations
 
+import re
+from functools import reduce
 from typing import Any
 
-import torch
-
 from introspect.errors import ToolError
-from introspect.model.hooks import widened
+from introspect.model.structure import named_tensors
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.names import resolve_module
+from introspect.tools.names import resolve_weights
+from introspect.tools.streaming import Moments
+from introspect.tools.weight_memo import measured
 
 MOST_TENSORS = 16
 """Tensors measured for one call; a result has room for no more."""
-BLOCK = 1 << 22
-"""Elements that are widened to fp64 at a time: 32 MiB."""
-
-
-def tensor_statistics(tensor: torch.Tensor) -> dict[str, float]:
-    """Mean, population standard deviation, minimum and maximum, computed in fp64 in two streamed passes."""
-    flat = tensor.detach().reshape(-1)
-    blocks = [flat[i : i + BLOCK] for i in range(0, flat.numel(), BLOCK)]
-    mean = sum(float(widened(block).sum()) for block in blocks) / flat.numel()
-    variance = sum(float((widened(block) - mean).square_().sum()) for block in blocks) / flat.numel()
-    return {
-        "mean": rounded(mean),
-        "std": rounded(variance**0.5),
-        "min": rounded(min(float(block.min()) for block in blocks)),
-        "max": rounded(max(float(block.max()) for block in blocks)),
-    }
 
 
 def get_weight_statistics(context: ToolContext, layer_name: str) -> dict[str, Any]:
@@ -37,26 +23,70 @@ def get_weight_statistics(context: ToolContext, layer_name: str) -> dict[str, An
     Args:
         layer_name: a name that get_layer_names lists
     """
-    parameters = dict(context.model.named_parameters())
-    if layer_name in parameters:
-        own = {layer_name: parameters[layer_name]}
-        name = layer_name
-    else:
-        name = resolve_module(context.model, layer_name)
-        own = dict(context.model.get_submodule(name).named_parameters())
+    name, own = resolve_weights(context.model, layer_name)
     if not own:
         raise ToolError(f"{name} has no weights")
-    total = sum(p.numel() for p in own.values())
     keys = list(own)
-    measured = [
-        {"tensor": key.removeprefix(f"{name}."), "shape": list(own[key].shape), **tensor_statistics(own[key])}
+    whole = {key: key if key == name else f"{name}.{key}" for key in keys}
+    found = measured(context, {whole[key]: own[key] for key in keys[:MOST_TENSORS]})
+    tensors = [
+        {"tensor": key, "shape": list(own[key].shape), **found[whole[key]].reported()}
         for key in keys[:MOST_TENSORS]
     ]
 
     def page(shown: int) -> dict[str, Any]:
-        result: dict[str, Any] = {"layer": name, "parameters": total, "tensors": measured[:shown]}
+        result: dict[str, Any] = {
+            "layer": name,
+            "parameters": sum(p.numel() for p in own.values()),
+            "tensors": tensors[:shown],
+        }
         if shown < len(keys):
             result["left_out"] = f"{len(keys) - shown} tensors; name a layer inside {name} to see them"
         return result
 
-    return context.fit_page(page, len(measured))
+    return context.fit_page(page, len(tensors))
+
+
+def get_weight_summary(context: ToolContext, start: int = 0) -> dict[str, Any]:
+    """Statistics of all weights, whole and by kind of tensor; * stands for the layer's number.
+
+    Args:
+        start: how many kinds to skip
+    """
+    tensors = {names[0]: tensor for tensor, names in named_tensors(context.model)}
+    found = measured(context, tensors)
+    kinds: dict[str, list[Moments]] = {}
+    for name, moments in found.items():
+        kinds.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "*", name), []).append(moments)
+    rows = [_kind_row(kind, members) for kind, members in kinds.items()]
+    rows.sort(key=lambda row: -row["parameters"])
+    whole = reduce(Moments.joined, found.values(), Moments())
+    start = max(0, start)
+    rest = rows[start:]
+
+    def page(shown: int) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "tensors": len(tensors),
+            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+            **whole.reported(),
+            "norm": rounded(whole.norm),
+            "kinds": len(rows),
+            "by_kind": rest[:shown],
+        }
+        if shown < len(rest):
+            result |= {"left_out": f"{len(rest) - shown} kinds", "next_start": start + shown}
+        return result
+
+    return context.fit_page(page, len(rest))
+
+
+def _kind_row(kind: str, members: list[Moments]) -> dict[str, Any]:
+    """One kind of tensor over all layers; `std` is that of all its numbers together."""
+    total = reduce(Moments.joined, members, Moments())
+    return {
+        "kind": kind,
+        "tensors": len(members),
+        "parameters": total.count + total.not_finite,
+        **total.reported(),
+    }
