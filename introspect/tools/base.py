@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -95,6 +95,10 @@ def _kind(hint: Any) -> str:
     text = str(hint)
     if hint in names:
         return names[hint]
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    if "list[int" in text:
+        return "list of integers" if "str" not in text else "list of integers or texts"
     if "list[str]" in text:
         return "list of texts"
     if "dict" in text:
