@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from small_models import small_model
 
 from introspect.model.prompt_format import ChatML
 from introspect.tools.base import Tool
@@ -85,6 +86,38 @@ def test_activations_are_those_of_a_second_forward(context: ToolContext, model: 
     assert statistics["max"] == pytest.approx(first.max(), rel=1e-3)
     assert statistics["std"] == pytest.approx(first.std(), rel=1e-3)
     assert statistics["strongest_channel"] == np.abs(first).mean(axis=0).argmax()
+
+
+def test_outputs_of_every_kind_are_measured_or_named(context: ToolContext, model: Any) -> None:
+    ids = torch.tensor([context.encode(TEXT)])
+    with torch.no_grad():
+        plain = model(input_ids=ids, use_cache=False).logits[0, -1].double()
+        final = model.model(input_ids=ids, use_cache=False).last_hidden_state[0].double()
+    result = call(context, "process_text", text=TEXT, layer_names=["model", "lm_head", "model.layers"])
+    # The head is applied to the last position alone, and the result says so.
+    whole, head = result["layers"]
+    assert (whole["layer"], "positions" in whole) == ("model", False)
+    assert whole["norm"] == pytest.approx(float(final.norm(dim=-1).mean()), rel=1e-3)
+    assert (head["layer"], head["positions"]) == ("lm_head", 1)
+    assert head["mean"] == pytest.approx(float(plain.mean()), rel=1e-3)
+    assert result["without_output"].startswith("1 layers, such as model.layers;")
+    statistics = call(context, "get_activation_statistics", layer_name="lm_head")
+    assert (statistics["positions"], statistics["tokens"]) == (1, ids.shape[1])
+
+
+def test_heads_side_by_side_are_channels_of_one_output(byte_format: ChatML) -> None:
+    model = small_model("qwen3")
+    context = ToolContext(model, byte_format.encode, byte_format.decode, NoteStore(), {}, 1500)
+    name = "model.layers.1.self_attn.q_norm"
+    process = call(context, "process_text", text=TEXT, layer_names=[name])
+    seen: list[torch.Tensor] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda m, a, output: seen.append(output[0]))
+    statistics = call(context, "get_activation_statistics", layer_name=name)
+    handle.remove()
+    flat = seen[0].detach().double().reshape(len(seen[0]), -1).numpy()
+    assert statistics["channels"] == flat.shape[1] == 32
+    assert statistics["strongest_channel"] == np.abs(flat).mean(axis=0).argmax()
+    assert process["layers"][0]["norm"] == pytest.approx(np.linalg.norm(flat, axis=1).mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize("budget", [60, 120, 400])
