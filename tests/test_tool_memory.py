@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tool_cases import context_for
+from tool_cases import arguments_of, context_for
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -35,7 +35,7 @@ def wide_model() -> Any:
         num_key_value_heads=2,
         tie_word_embeddings=True,
     )
-    return Qwen2ForCausalLM(config).eval()
+    return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
 
 def peak_bytes(work: Any) -> int:
@@ -82,6 +82,18 @@ def test_a_tool_takes_little_beside_the_model(
     if arguments.get("layer_names") == "all":
         arguments = arguments | {"layer_names": module_names(wide_model)}
     taken = peak_bytes(lambda: ALL_TOOLS[name].call(context, arguments))
-    print(name, taken >> 20, "MiB")
     # Each holds at least the activations of one MLP.
     assert 3 * MAX_TEXT_TOKENS * 11008 * 4 <= taken <= LIMIT
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_tool_copies_the_lm_head(byte_format: Any, dtype: torch.dtype) -> None:
+    sizes = {"hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Qwen2Config(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True, **sizes)
+    # As a model is after loading. Torch treats weights that want a gradient in another way.
+    model = Qwen2ForCausalLM(config).to(dtype).eval().requires_grad_(False)
+    context = context_for(model, byte_format)
+    for name in ("process_text", "logit_lens", "compare_activations", "ablate"):
+        arguments = arguments_of(name)
+        taken = peak_bytes(lambda name=name, given=arguments: ALL_TOOLS[name].call(context, given))
+        assert taken < model.lm_head.weight.nbytes // 4

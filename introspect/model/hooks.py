@@ -126,8 +126,12 @@ def changed_input(model: Any, name: str, change: Keep) -> Iterator[list[str]]:
 def forward_text(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
     """One pass over a text of its own; logits of the last position, `[vocabulary]`, fp32, on the CPU."""
     ids = torch.tensor([list(token_ids)], device=next(model.parameters()).device)
+    # The index as a tensor copies the last state. A slice of it has strides for which torch would copy the
+    # whole LM head, and the head is the largest tensor there is.
+    last = torch.tensor([ids.shape[1] - 1], device=ids.device)
+    mask = torch.ones_like(ids)
     with undisturbed(model):
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
+        output = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=last)
     logits: torch.Tensor = output.logits[0, -1].float().cpu()
     return logits
 
