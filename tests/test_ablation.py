@@ -156,10 +156,11 @@ def test_what_is_told_follows_from_both_distributions(family: str, byte_format: 
     assert (result["component"], result["mode"], result["tokens"]) == (name, "zero", len(ids))
     assert result["kl_nats"] == pytest.approx((np.exp(before) * (before - after)).sum(), rel=1e-3)
     assert result["rank_after"] == 1 + (after > after[before.argmax()]).sum()
-    for key, row in (("before", before), ("after", after)):
+    for key, row in (("probabilities_before", before), ("probabilities_after", after)):
         order = np.argsort(-row)[:5]
-        assert [top["text"] for top in result[key]] == [context.decode([int(i)]) for i in order]
-        assert [top["probability"] for top in result[key]] == pytest.approx(np.exp(row[order]), rel=1e-3)
+        texts, values = zip(*result[key], strict=True)
+        assert list(texts) == [context.decode([int(i)]) for i in order]
+        assert values == pytest.approx(np.exp(row[order]), rel=1e-3)
 
 
 def test_the_mean_of_one_position_changes_nothing(byte_format: Any) -> None:

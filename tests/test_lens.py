@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_models import small_model
 from tool_cases import EVERY_FAMILY, TEXT, call, context_for, family_model, furthest, layer_prefix
 from transformers import CohereConfig, CohereForCausalLM
 
@@ -87,11 +88,22 @@ def test_what_the_lens_tells_follows_from_these_rows(family: str, byte_format: A
     assert result["next_token"]["probability"] == pytest.approx(np.exp(own[answer]), rel=1e-3)
     for told, row in zip(result["layers"], reference, strict=True):
         order = np.argsort(-row)[:4]
-        assert [top["text"] for top in told["top"]] == [context.decode([int(i)]) for i in order]
-        assert [t["probability"] for t in told["top"]] == pytest.approx(np.exp(row[order]), rel=1e-3)
+        texts, values = zip(*told["probabilities"], strict=True)
+        assert list(texts) == [context.decode([int(i)]) for i in order]
+        assert values == pytest.approx(np.exp(row[order]), rel=1e-3)
         assert told["rank"] == 1 + (row > row[answer]).sum()
         assert told["kl_nats"] == pytest.approx((np.exp(own) * (own - row)).sum(), rel=1e-3, abs=1e-8)
     assert result["layers"][-1]["rank"] == 1 and "left_out" not in result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_read_after_a_layer_does_not_depend_on_the_others(dtype: Any, byte_format: Any) -> None:
+    model, ids = small_model("qwen2", dtype, layers=11), byte_format.encode(TEXT)
+    names = [f"model.layers.{i}" for i in range(11)]
+    every = list(lens(model, ids, names)[1])
+    for layer in range(11):
+        for others in ([], names[:layer], names[layer + 1 :]):
+            assert torch.equal(next(lens(model, ids, [names[layer], *others])[1]), every[layer])
 
 
 def test_layers_may_be_numbers_names_or_patterns(byte_format: Any) -> None:

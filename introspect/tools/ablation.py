@@ -60,7 +60,8 @@ def ablate(context: ToolContext, text: str, component: str, mode: Mode = "zero")
 
     def page(shown: int) -> dict[str, Any]:
         shorter = {"left_out": f"{most - shown} tokens of each list"} if shown < most else {}
-        return result | {"before": tops[0][:shown], "after": tops[1][:shown]} | shorter
+        lists = {"probabilities_before": tops[0][:shown], "probabilities_after": tops[1][:shown]}
+        return result | lists | shorter
 
     return context.fit_page(page, most)
 

@@ -52,12 +52,15 @@ def final_norm(model: Any) -> Any:
 def logits_of(model: Any, states: torch.Tensor) -> Iterator[torch.Tensor]:
     """Logits of residual states, `[state, channel]`: one `[vocabulary]` in fp32 on the CPU for each state.
 
-    Each goes through the model's own final norm, LM head and, where its configuration has one, softcap.
+    Each goes through the model's own final norm, LM head and, where its configuration has one, softcap. A
+    block of states is always of the same size, so that no result depends on what else is asked for.
     """
     norm, head = final_norm(model), model.get_output_embeddings()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     for start in range(0, len(states), HEAD_ROWS):
-        logits = head(norm(states[None, start : start + HEAD_ROWS]))[0]
+        block = states[start : start + HEAD_ROWS]
+        padded = torch.nn.functional.pad(block, (0, 0, 0, HEAD_ROWS - len(block)))
+        logits = head(norm(padded[None]))[0, : len(block)]
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         yield from logits.float().cpu()

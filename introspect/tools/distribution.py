@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from introspect.errors import ToolError
@@ -22,10 +20,10 @@ def divergence(first: torch.Tensor, second: torch.Tensor) -> float:
     return max(0.0, float((first.exp() * (first - second)).sum()))
 
 
-def top_tokens(context: ToolContext, distribution: torch.Tensor, most: int) -> list[dict[str, Any]]:
-    """The likeliest tokens of log-probabilities `[vocabulary]`, with their probabilities."""
+def top_tokens(context: ToolContext, distribution: torch.Tensor, most: int) -> list[tuple[str, float]]:
+    """The likeliest tokens of log-probabilities `[vocabulary]`: text and probability of each."""
     top = distribution.topk(min(most, len(distribution)))
     return [
-        {"text": context.decode([token]), "probability": rounded(value)}
+        (context.decode([token]), rounded(value))
         for token, value in zip(top.indices.tolist(), top.values.exp().tolist(), strict=True)
     ]

@@ -27,7 +27,7 @@ class Reading:
     """What the lens shows after one layer; `rank` of the model's own next token counts from 1."""
 
     layer: int
-    top: list[dict[str, Any]]
+    top: list[tuple[str, float]]
     rank: int
     kl_nats: float
 
@@ -39,9 +39,9 @@ def logit_lens(
 
     The logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020): the residual stream after a
     layer, at the last position of the text, goes through the model's own final norm and LM head. After the
-    last layer that is the model's own answer, `next_token`. For each layer: `top`, the likeliest tokens;
-    `rank` of `next_token` among all tokens, from 1; `kl_nats`, the Kullback-Leibler divergence in nats from
-    the model's answer to the layer's, KL(answer || layer), 0 but for rounding where the two are the same.
+    last layer that is the model's own answer, `next_token`. For each layer: `probabilities` of the likeliest
+    tokens; `rank` of `next_token` among all tokens, from 1; `kl_nats`, the Kullback-Leibler divergence
+    KL(answer || layer) in nats of the two distributions, 0 but for rounding where they are the same.
 
     Args:
         text: the text to continue
@@ -55,6 +55,7 @@ def logit_lens(
     chosen = list(range(len(names))) if not layers else chosen_layers(context.model, names, layers)
     own, rows = lens(context.model, ids, [names[i] for i in chosen])
     answer = int(own.argmax())
+    text_of_answer, probability = top_tokens(context, own, 1)[0]
     readings = {}
     for layer, row in zip(chosen, rows, strict=True):
         rank = 1 + int((row > row[answer]).sum())
@@ -64,7 +65,7 @@ def logit_lens(
         part = chosen[:shown] if layers else [chosen[i] for i in even(len(chosen), shown)]
         result = {
             "tokens": len(ids),
-            "next_token": top_tokens(context, own, 1)[0],
+            "next_token": {"text": text_of_answer, "probability": probability},
             "layers": [_told(readings[layer]) for layer in part],
         }
         if shown < len(chosen):
@@ -120,7 +121,7 @@ def even(count: int, shown: int) -> list[int]:
 def _told(reading: Reading) -> dict[str, Any]:
     return {
         "layer": reading.layer,
-        "top": reading.top,
+        "probabilities": reading.top,
         "rank": reading.rank,
         "kl_nats": rounded(reading.kl_nats),
     }
