@@ -23,6 +23,7 @@ from introspect.errors import ToolError
 from introspect.model.hooks import forward_text
 from introspect.tools.ablation import ablation
 from introspect.tools.lens import lens
+from introspect.tools.registry import ALL_TOOLS
 
 MODELS = {family: family_model(family) for family in EVERY_FAMILY}
 MODES = ("zero", "mean")
@@ -203,3 +204,25 @@ def test_a_module_that_is_never_called_is_refused(byte_format: Any) -> None:
     model.model.layers[0].spare = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     with pytest.raises(ToolError, match="gives no output of its own"):
         call(context_for(model, byte_format), "ablate", text=TEXT, component="model.layers.0.spare")
+
+
+def test_what_others_have_captured_stays_as_it_was(byte_format: Any) -> None:
+    model, ids = copy.deepcopy(MODELS["qwen2"]), byte_format.encode(TEXT)
+    seen: list[torch.Tensor] = []
+    for name in ("model.layers.1", "model.layers.1.mlp", "model.layers.1.self_attn.o_proj"):
+        module = model.get_submodule(name)
+        module.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    logits(model, ids)
+    before = [tensor.clone() for tensor in seen]
+    # What a component reads is the same with and without it.
+    for component in ("model.layers.1", "model.layers.1.mlp", "model.layers.1.self_attn.head.1"):
+        for mode in MODES:
+            seen.clear()
+            ablated(model, ids, component, mode)
+            place = 1 if "head" in component else 0
+            assert torch.equal(seen[place], before[place])
+
+
+def test_the_mode_is_described_by_its_values() -> None:
+    kinds = {p.name: p.kind for p in ALL_TOOLS["ablate"].parameters}
+    assert kinds == {"text": "text", "component": "text", "mode": "zero or mean"}

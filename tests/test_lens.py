@@ -18,7 +18,10 @@ from transformers import CohereConfig, CohereForCausalLM
 from introspect.errors import ToolError
 from introspect.model.hooks import captured, forward_text, last_position
 from introspect.tools.comparison import last_and_mean, likeness
+from introspect.tools.execution import execute
 from introspect.tools.lens import even, lens
+from introspect.tools.parsing import CallRequest
+from introspect.tools.registry import ALL_TOOLS
 
 MODELS = {family: family_model(family) for family in EVERY_FAMILY}
 PRECISION = 1e-5
@@ -205,6 +208,14 @@ def test_a_text_is_like_itself_and_zeros_like_nothing(byte_format: Any) -> None:
         assert ("mean" in same) == (name != "lm_head")
     assert likeness(torch.zeros(3), torch.ones(3)) == (None, 2.0)
     assert likeness(torch.zeros(3), torch.zeros(3)) == (None, 0.0)
+
+
+def test_a_text_may_look_like_a_placeholder(byte_format: Any) -> None:
+    context = context_for(MODELS["qwen2"], byte_format)
+    arguments = {"text_a": "...", "text_b": "<b>", "layer_name": "model.layers.0"}
+    assert execute(ALL_TOOLS, context, CallRequest("compare_activations", arguments, "")).ok
+    kinds = {p.name: p.kind for p in ALL_TOOLS["logit_lens"].parameters}
+    assert kinds == {"text": "text", "layers": "list of integers or texts", "top_k": "integer"}
 
 
 def test_captures_hold_no_more_than_they_show() -> None:
