@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from tool_cases import (
-    EVERY_FAMILY,
+    EVERY_MODEL,
     TEXT,
     attention_of,
     call,
     context_for,
     family_model,
     furthest,
+    layer_count,
     layer_prefix,
 )
 
@@ -25,7 +26,7 @@ from introspect.tools.ablation import ablation
 from introspect.tools.lens import lens
 from introspect.tools.registry import ALL_TOOLS
 
-MODELS = {family: family_model(family) for family in EVERY_FAMILY}
+MODELS = {family: family_model(family) for family in EVERY_MODEL}
 MODES = ("zero", "mean")
 PRECISION = 1e-5
 
@@ -81,7 +82,7 @@ def without_layer(model: Any, ids: Any, layer: int, mode: str) -> torch.Tensor:
     added = (states[layer + 1] - states[layer])[0].double().mean(dim=0)
     twin = copy.deepcopy(model)
     layers = twin.get_submodule(layer_prefix(twin))
-    layers[layer] = Constant(torch.zeros(32) if mode == "zero" else added.float())
+    layers[layer] = Constant(torch.zeros_like(added.float()) if mode == "zero" else added.float())
     return logits(twin, ids)
 
 
@@ -100,7 +101,7 @@ def last_projection(model: Any, module: str) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_an_mlp_or_attention_layer_gives_zeros_or_its_mean(family: str, mode: str, byte_format: Any) -> None:
     model, ids = MODELS[family], byte_format.encode(TEXT)
     for module in (f"{layer_prefix(model)}.1.mlp", attention_of(model, 0)):
@@ -110,40 +111,42 @@ def test_an_mlp_or_attention_layer_gives_zeros_or_its_mean(family: str, mode: st
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_a_head_gives_zeros_or_its_mean(family: str, mode: str, byte_format: Any) -> None:
     model, ids = MODELS[family], byte_format.encode(TEXT)
-    for layer in range(3):
+    size = model.config.hidden_size // 4
+    for layer in range(layer_count(model)):
         for head in range(4):
             attention = attention_of(model, layer)
-            rows = slice(8 * head, 8 * head + 8)
+            rows = slice(size * head, size * head + size)
             reference = emptied(model, ids, last_projection(model, attention), rows, mode)
             assert furthest(ablated(model, ids, f"{attention}.head.{head}", mode), reference) < PRECISION
             assert furthest(logits(model, ids), reference) > 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_a_layer_adds_nothing_or_its_mean(family: str, mode: str, byte_format: Any) -> None:
     model, ids = MODELS[family], byte_format.encode(TEXT)
     # What the last layer gives comes out of the model only after the norm.
-    for layer in range(2):
+    for layer in range(layer_count(model) - 1):
         reference = without_layer(model, ids, layer, mode)
         assert furthest(ablated(model, ids, f"{layer_prefix(model)}.{layer}", mode), reference) < PRECISION
         assert furthest(logits(model, ids), reference) > 1e-3
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_without_its_last_layer_a_model_says_what_the_lens_reads_before_it(
     family: str, byte_format: Any
 ) -> None:
     model, ids = MODELS[family], byte_format.encode(TEXT)
-    _, rows = lens(model, ids, [f"{layer_prefix(model)}.1"])
-    without = ablated(model, ids, f"{layer_prefix(model)}.2", "zero")
+    *_, before_last, last = (f"{layer_prefix(model)}.{i}" for i in range(layer_count(model)))
+    _, rows = lens(model, ids, [before_last])
+    without = ablated(model, ids, last, "zero")
     assert furthest(torch.log_softmax(without.double(), dim=-1), next(rows)) < PRECISION
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_what_is_told_follows_from_both_distributions(family: str, byte_format: Any) -> None:
     model = MODELS[family]
     context = context_for(model, byte_format)

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 from small_models import small_model
-from tool_cases import EVERY_FAMILY, TEXT, attention_of, call, context_for, family_model, furthest
+from tool_cases import (
+    EVERY_FAMILY,
+    EVERY_MODEL,
+    TEXT,
+    attention_of,
+    call,
+    context_for,
+    family_model,
+    furthest,
+    layer_count,
+)
 from transformers import CohereConfig, CohereForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from introspect.errors import ToolError
@@ -33,18 +43,20 @@ def test_every_checked_family_is_checked_here() -> None:
     assert sorted(CHECKED_FAMILIES) == EVERY_FAMILY
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_maps_are_those_of_the_eager_path(family: str, byte_format: Any) -> None:
     model, ids = family_model(family), byte_format.encode(LONG)
     assert len(ids) > 2 * QUERIES
-    for layer, expected in enumerate(eager_maps(model, ids)):
+    expected_maps = eager_maps(model, ids)
+    assert len(expected_maps) == layer_count(model)
+    for layer, expected in enumerate(expected_maps):
         for head in range(4):
             weights = attention_weights(model, attention_of(model, layer), ids, head)
             assert weights.dtype == torch.float32
             assert furthest(weights, expected[head]) < PRECISION
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 @pytest.mark.parametrize("text", [TEXT, "a"])
 def test_figures_are_those_of_the_map(family: str, text: str, byte_format: Any) -> None:
     model = family_model(family)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_model
-from tool_cases import EVERY_FAMILY, TEXT, call, context_for, family_model, furthest, layer_prefix
+from tool_cases import EVERY_MODEL, TEXT, call, context_for, family_model, furthest, layer_count, layer_prefix
 from transformers import CohereConfig, CohereForCausalLM
 
 from introspect.errors import ToolError
@@ -23,7 +23,7 @@ from introspect.tools.lens import even, lens
 from introspect.tools.parsing import CallRequest
 from introspect.tools.registry import ALL_TOOLS
 
-MODELS = {family: family_model(family) for family in EVERY_FAMILY}
+MODELS = {family: family_model(family) for family in EVERY_MODEL}
 PRECISION = 1e-5
 
 
@@ -66,10 +66,10 @@ def expected(model: Any, ids: Any) -> list[np.ndarray]:
     return rows
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_the_lens_is_norm_and_head_on_the_residual_stream(family: str, byte_format: Any) -> None:
     model, ids = MODELS[family], byte_format.encode(TEXT)
-    own, rows = lens(model, ids, [f"{layer_prefix(model)}.{i}" for i in range(3)])
+    own, rows = lens(model, ids, [f"{layer_prefix(model)}.{i}" for i in range(layer_count(model))])
     rows, reference = list(rows), expected(model, ids)
     for row, wanted in zip(rows, reference, strict=True):
         assert furthest(row, wanted) < PRECISION
@@ -78,12 +78,12 @@ def test_the_lens_is_norm_and_head_on_the_residual_stream(family: str, byte_form
     assert (rows[0] - answer).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_what_the_lens_tells_follows_from_these_rows(family: str, byte_format: Any) -> None:
     model = MODELS[family]
     context = context_for(model, byte_format)
     reference = expected(model, context.encode(TEXT))
-    result = call(context, "logit_lens", text=TEXT, layers=[0, 1, 2], top_k=4)
+    result = call(context, "logit_lens", text=TEXT, layers=[*range(len(reference))], top_k=4)
     own = reference[-1]
     answer = own.argmax()
     assert result["tokens"] == len(context.encode(TEXT))
@@ -170,14 +170,14 @@ def test_a_model_with_more_than_norm_and_head_is_refused(byte_format: Any) -> No
         call(context, "logit_lens", text=TEXT)
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_a_model_in_16_bit_has_a_lens(family: str, byte_format: Any) -> None:
     model = copy.deepcopy(MODELS[family]).to(torch.bfloat16)
     told = call(context_for(model, byte_format), "logit_lens", text=TEXT, top_k=1)
     assert told["layers"][-1]["kl_nats"] < 1e-3
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 def test_two_texts_are_compared_as_numpy_compares_them(family: str, byte_format: Any) -> None:
     model = MODELS[family]
     context = context_for(model, byte_format)
@@ -185,7 +185,7 @@ def test_two_texts_are_compared_as_numpy_compares_them(family: str, byte_format:
     name = f"{layer_prefix(model)}.1"
     result = call(context, "compare_activations", text_a=texts[0], text_b=texts[1], layer_name=name)
     a, b = (plain(model, context.encode(text)).hidden_states[2][0].double().numpy() for text in texts)
-    assert (result["tokens_a"], result["tokens_b"], result["channels"]) == (len(a), len(b), 32)
+    assert (result["tokens_a"], result["tokens_b"], result["channels"]) == (len(a), len(b), a.shape[1])
     for key, x, y in (("last", a[-1], b[-1]), ("mean", a.mean(axis=0), b.mean(axis=0))):
         lengths = np.linalg.norm(x), np.linalg.norm(y)
         wanted = (x @ y / np.prod(lengths), np.linalg.norm(x - y) / np.mean(lengths))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from small_models import FAMILIES, small_model
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -15,6 +16,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from introspect.paths import tiny_model
 from introspect.tools.context import ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
@@ -66,10 +68,13 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     ),
 }
 EVERY_FAMILY = sorted([*FAMILIES, *OTHERS])
+EVERY_MODEL = [*EVERY_FAMILY, "tiny"]
 
 
 def family_model(family: str) -> Any:
-    """A small random model in evaluation mode of any family in EVERY_FAMILY, fp32, 3 layers of 4 heads."""
+    """A model of EVERY_MODEL in evaluation mode, fp32, 4 heads a layer: small and random, or the tiny one."""
+    if family == "tiny":
+        return AutoModelForCausalLM.from_pretrained(tiny_model(), dtype=torch.float32).eval()
     return small_model(family) if family in FAMILIES else random_weights(*OTHERS[family])
 
 
@@ -82,6 +87,10 @@ def random_weights(model_class: Any, config: Any, seed: int = 5) -> Any:
             scale = 0.3 if parameter.ndim > 1 else 0.5
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     return model.eval()
+
+
+def layer_count(model: Any) -> int:
+    return int(model.config.num_hidden_layers)
 
 
 def layer_prefix(model: Any) -> str:
