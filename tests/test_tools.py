@@ -1,4 +1,4 @@
-"""Instruments against numpy on the raw weights and a plain second forward; and that they leave no trace."""
+"""Instruments against numpy on the raw weights and a plain second forward, and that results are bounded."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
 from safetensors.numpy import load_file
+from small_models import small_model
 
 from introspect.errors import ToolError
 from introspect.model.prompt_format import ChatML
-from introspect.tools.attention import attention_weights
 from introspect.tools.base import Tool
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext
 from introspect.tools.execution import execute
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
@@ -91,54 +90,36 @@ def test_activations_are_those_of_a_second_forward(context: ToolContext, model: 
     assert statistics["strongest_channel"] == np.abs(first).mean(axis=0).argmax()
 
 
-def test_attention_is_that_of_the_eager_path(context: ToolContext) -> None:
-    ids = context.encode(TEXT)
-    eager = random_model()
-    eager.set_attn_implementation("eager")
+def test_outputs_of_every_kind_are_measured_or_named(context: ToolContext, model: Any) -> None:
+    ids = torch.tensor([context.encode(TEXT)])
     with torch.no_grad():
-        expected = eager(input_ids=torch.tensor([ids]), output_attentions=True, use_cache=False).attentions
-    for layer in range(2):
-        weights = attention_weights(context.model, f"model.layers.{layer}.self_attn", ids)
-        assert (weights - expected[layer][0]).abs().max() < 1e-5
-    call(context, "process_text", text=TEXT, layer_names=["model.layers.0"])
-    result = call(context, "get_attention_patterns", layer_name="model.layers.1.self_attn", head_idx=3)
-    head = expected[1][0, 3].double().numpy()
-    assert result["to_self"] == pytest.approx(np.diagonal(head).mean(), rel=1e-3)
-    assert result["to_first"] == pytest.approx(head[:, 0].mean(), rel=1e-3)
-    assert result["to_previous"] == pytest.approx(np.diagonal(head, -1).mean(), rel=1e-3)
-    entropy = -np.sum(np.where(head > 0, head * np.log(np.maximum(head, 1e-300)), 0), axis=-1).mean()
-    assert result["entropy"] == pytest.approx(entropy, rel=1e-3)
-    assert result["strongest"][0]["weight"] == rounded(head.max())
+        plain = model(input_ids=ids, use_cache=False).logits[0, -1].double()
+        final = model.model(input_ids=ids, use_cache=False).last_hidden_state[0].double()
+    result = call(context, "process_text", text=TEXT, layer_names=["model", "lm_head", "model.layers"])
+    # The head is applied to the last position alone, and the result says so.
+    whole, head = result["layers"]
+    assert (whole["layer"], "positions" in whole) == ("model", False)
+    assert whole["norm"] == pytest.approx(float(final.norm(dim=-1).mean()), rel=1e-3)
+    assert (head["layer"], head["positions"]) == ("lm_head", 1)
+    assert head["mean"] == pytest.approx(float(plain.mean()), rel=1e-3)
+    assert result["without_output"].startswith("1 layers, such as model.layers;")
+    statistics = call(context, "get_activation_statistics", layer_name="lm_head")
+    assert (statistics["positions"], statistics["tokens"]) == (1, ids.shape[1])
 
 
-def hooks_of(model: Any) -> list[tuple[list[int], list[int]]]:
-    return [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
-
-
-@pytest.mark.parametrize("name", sorted(ALL_TOOLS))
-def test_no_tool_leaves_a_trace_on_the_model(context: ToolContext, model: Any, name: str) -> None:
-    call(context, "process_text", text=TEXT, layer_names=["model.layers.0"])
-    values = {
-        "layer_name": "model.layers.0.self_attn", "head_idx": 0, "text": TEXT, "layer_names": [LAYER],
-        "obs_type": "finding", "category": "x", "description": "y", "document": "waves",
-        "note_id": 1,
-        "layer1": "model.layers.0.mlp", "layer2": "model.layers.1.mlp", "component_type": "attention",
-        "query": "how many heads",
-    }  # fmt: skip
-    context.notes.add("finding", "x", "an older note", 5, {}, [])
-    weights = {n: p.clone() for n, p in model.named_parameters()}
-    state, hooks = torch.random.get_rng_state(), hooks_of(model)
-    modes = [m.training for m in model.modules()]
-    arguments = {p.name: values[p.name] for p in ALL_TOOLS[name].parameters if p.required}
-    first, second = call(context, name, **arguments), call(context, name, **arguments)
-    assert first == second
-    json.dumps(first, allow_nan=False)
-    assert all(torch.equal(weights[n], p) for n, p in model.named_parameters())
-    assert hooks_of(model) == hooks
-    assert [m.training for m in model.modules()] == modes
-    assert not any(p.requires_grad and p.grad is not None for p in model.parameters())
-    assert torch.equal(state, torch.random.get_rng_state())
-    assert model.config._attn_implementation == "sdpa"
+def test_heads_side_by_side_are_channels_of_one_output(byte_format: ChatML) -> None:
+    model = small_model("qwen3")
+    context = ToolContext(model, byte_format.encode, byte_format.decode, NoteStore(), {}, 1500)
+    name = "model.layers.1.self_attn.q_norm"
+    process = call(context, "process_text", text=TEXT, layer_names=[name])
+    seen: list[torch.Tensor] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda m, a, output: seen.append(output[0]))
+    statistics = call(context, "get_activation_statistics", layer_name=name)
+    handle.remove()
+    flat = seen[0].detach().double().reshape(len(seen[0]), -1).numpy()
+    assert statistics["channels"] == flat.shape[1] == 32
+    assert statistics["strongest_channel"] == np.abs(flat).mean(axis=0).argmax()
+    assert process["layers"][0]["norm"] == pytest.approx(np.linalg.norm(flat, axis=1).mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize("budget", [60, 120, 400])
@@ -161,6 +142,8 @@ def test_results_fit_their_budget(context: ToolContext, name: str, budget: int) 
         "explain_component": {"component_type": "attention"}, "get_shared_layers": {"layer_name": "lm_head"},
         "query_architecture": {"query": "heads, kv cache, mlp, vocabulary, parameters"},
         "compare_weights": {"layer1": "model.layers.0", "layer2": "model.layers.1"},
+        "compare_activations": {"text_a": TEXT, "text_b": "A hen.", "layer_name": LAYER},
+        "logit_lens": {"text": TEXT, "top_k": 20}, "ablate": {"text": TEXT, "component": "model.layers.0"},
     }.get(name, {})  # fmt: skip
     outcome = execute(ALL_TOOLS, context, CallRequest(name, arguments, ""))
     assert outcome.ok

@@ -65,20 +65,6 @@ class _Recording(Cache):  # type: ignore[misc]
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients inside the block; every module's own mode is put back after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
     """The model attends with the eager backend inside the block."""
     config = model.config

@@ -1,4 +1,8 @@
-"""Tools that run a text through the model, beside the conversation, and measure what flows."""
+"""Tools that run a text through the model, beside the conversation, and measure what flows.
+
+Every output is reduced to its figures as soon as it is there: however many layers are named, no two outputs
+are held at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
-from introspect.model.hooks import captured, forward_text, widened
+from introspect.model.hooks import Keep, captured, forward_text, widened
 from introspect.tools.context import ToolContext, rounded
 from introspect.tools.names import resolve_module
 
@@ -31,6 +35,15 @@ def processed_ids(context: ToolContext) -> tuple[int, ...]:
     return text_ids(context, context.processed_text)
 
 
+def output_of(context: ToolContext, name: str, ids: tuple[int, ...], keep: Keep) -> Any:
+    """`keep` of what one module gives for a text. Raises ToolError for a module that gives nothing."""
+    with captured(context.model, [name], keep) as outputs:
+        forward_text(context.model, ids)
+    if name not in outputs:
+        raise ToolError(f"{name} gives no output of its own; name a layer that computes, such as its parent")
+    return outputs[name]
+
+
 def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dict[str, Any]:
     """Run a text through the model and look at the output of some layers.
 
@@ -42,11 +55,12 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
     if not layer_names:
         raise ToolError("layer_names is empty; name at least one layer")
     names = list(dict.fromkeys(resolve_module(context.model, name) for name in layer_names))
-    with captured(context.model, names) as outputs:
+    with captured(context.model, names, _summary) as outputs:
         logits = forward_text(context.model, ids)
     context.processed_text = text
     probability, best = torch.softmax(logits.double(), dim=-1).max(dim=-1)
-    layers = [{"layer": name, **_summary(outputs[name][0])} for name in names if name in outputs]
+    layers = [{"layer": name, **_told(outputs[name], len(ids))} for name in names if name in outputs]
+    silent = [name for name in names if name not in outputs]
 
     def page(shown: int) -> dict[str, Any]:
         result: dict[str, Any] = {
@@ -54,6 +68,8 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
             "next_token": {"text": context.decode([int(best)]), "probability": rounded(float(probability))},
             "layers": layers[:shown],
         }
+        if silent:
+            result["without_output"] = f"{len(silent)} layers, such as {silent[0]}; name what they hold"
         if shown < len(layers):
             result["left_out"] = f"{len(layers) - shown} layers; name fewer"
         return result
@@ -69,28 +85,34 @@ def get_activation_statistics(context: ToolContext, layer_name: str) -> dict[str
     """
     ids = processed_ids(context)
     name = resolve_module(context.model, layer_name)
-    with captured(context.model, [name]) as outputs:
-        forward_text(context.model, ids)
-    if name not in outputs:
-        raise ToolError(f"{name} gives no output of its own; name a layer that computes, such as its parent")
-    output = widened(outputs[name][0])
-    channel = int(output.abs().mean(dim=0).argmax())
+    figures = _told(output_of(context, name, ids, _statistics), len(ids))
+    return {"layer": name, "tokens": len(ids), **figures}
+
+
+def _told(figures: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """The figures; with their number of positions only where that is not every token of the text."""
+    return {key: value for key, value in figures.items() if key != "positions" or value != tokens}
+
+
+def _statistics(output: torch.Tensor) -> dict[str, Any]:
+    """Of `[batch, token, channel]`; the strongest channel has the largest mean absolute value."""
+    wide = widened(output[0])
     return {
-        "layer": name,
-        "tokens": len(ids),
-        "channels": output.shape[-1],
-        "mean": rounded(float(output.mean())),
-        "std": rounded(float(output.std(correction=0))),
-        "min": rounded(float(output.min())),
-        "max": rounded(float(output.max())),
-        "strongest_channel": channel,
+        "positions": len(wide),
+        "channels": wide.shape[-1],
+        "mean": rounded(float(wide.mean())),
+        "std": rounded(float(wide.std(correction=0))),
+        "min": rounded(float(wide.min())),
+        "max": rounded(float(wide.max())),
+        "strongest_channel": int(wide.abs().mean(dim=0).argmax()),
     }
 
 
 def _summary(output: torch.Tensor) -> dict[str, float]:
-    """Mean and standard deviation over `[token, channel]`, and the mean norm of a token."""
-    wide = widened(output)
+    """Of `[batch, token, channel]`: mean, standard deviation, and the mean norm of a token."""
+    wide = widened(output[0])
     return {
+        "positions": len(wide),
         "mean": rounded(float(wide.mean())),
         "std": rounded(float(wide.std(correction=0))),
         "norm": rounded(float(wide.norm(dim=-1).mean())),

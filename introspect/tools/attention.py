@@ -1,4 +1,4 @@
-"""Attention maps, recomputed for one layer in fp32; the model's own attention is not touched."""
+"""Attention maps, recomputed for one head in fp32; the model's own attention is not touched."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import torch
 from introspect.errors import ToolError
 from introspect.model.hooks import captured_inputs, forward_text
 from introspect.tools.activations import processed_ids
+from introspect.tools.anatomy import attention_name, check_head
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.names import resolve_module
 
 STRONGEST = 3
+QUERIES = 64
+"""Queries whose scores are computed at a time."""
+CHECKED_FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2")
+"""Model types whose maps were compared with those of their own eager attention."""
 
 
 def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int) -> dict[str, Any]:
@@ -24,26 +28,43 @@ def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int)
         head_idx: the head, counted from 0
     """
     ids = processed_ids(context)
-    name = resolve_module(context.model, layer_name)
-    attention = context.model.get_submodule(name)
-    if not hasattr(attention, "q_proj"):
-        inside = [n for n, m in attention.named_modules() if hasattr(m, "q_proj")]
-        raise ToolError(f"{name} is not an attention layer" + (f"; try {name}.{inside[0]}" if inside else ""))
-    heads = context.model.config.get_text_config().num_attention_heads
-    if not 0 <= head_idx < heads:
-        raise ToolError(f"head_idx {head_idx}: {name} has {heads} heads, 0 to {heads - 1}")
-    weights = attention_weights(context.model, name, ids)[head_idx]
+    name = attention_name(context.model, layer_name)
+    check_head(context.model, name, head_idx, "head_idx")
+    weights = attention_weights(context.model, name, ids, head_idx)
     return {"layer": name, "head": head_idx, "tokens": len(ids), **_pattern(weights, context, ids)}
 
 
 @torch.no_grad()
-def attention_weights(model: Any, name: str, token_ids: tuple[int, ...]) -> torch.Tensor:
-    """The weights of one attention layer, `[head, query, key]`, from its q and k in fp32."""
+def attention_weights(model: Any, name: str, token_ids: tuple[int, ...], head: int) -> torch.Tensor:
+    """The weights of one head of an attention layer, `[query, key]`, from its q and k in fp32.
+
+    Scores are computed for a block of queries at a time, and of no other head. Raises ToolError for a model
+    whose attention is not known to be softmax(q k) with the causal mask.
+    """
+    _refuse_unchecked(model, name)
     with captured_inputs(model, name) as inputs:
         forward_text(model, token_ids)
     attention = model.get_submodule(name)
+    query, key = _query_and_key(attention, inputs)
+    query, key = query[head], key[head * len(key) // len(query)]
+    cap = getattr(attention, "attn_logit_softcapping", None)
+    blocks = []
+    for start in range(0, len(query), QUERIES):
+        scores = query[start : start + QUERIES] @ key.T * attention.scaling
+        if cap is not None:
+            scores = torch.tanh(scores / cap) * cap
+        later = torch.ones_like(scores, dtype=torch.bool).triu(start + 1)
+        blocks.append(torch.softmax(scores.masked_fill(later, float("-inf")), dim=-1).cpu())
+    return torch.cat(blocks)
+
+
+def _query_and_key(attention: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """q and k with positions applied, fp32: `[head, token, channel]` and `[KV head, token, channel]`."""
     hidden = inputs["hidden_states"]
     shape = (*hidden.shape[:-1], -1, attention.head_dim)
+    if hasattr(attention, "c_attn"):
+        query, key, _ = attention.c_attn(hidden).chunk(3, dim=-1)
+        return query.view(shape)[0].transpose(0, 1).float(), key.view(shape)[0].transpose(0, 1).float()
     query = attention.q_proj(hidden).view(shape)
     key = attention.k_proj(hidden).view(shape)
     if hasattr(attention, "q_norm"):
@@ -51,10 +72,20 @@ def attention_weights(model: Any, name: str, token_ids: tuple[int, ...]) -> torc
     rotate = importlib.import_module(type(attention).__module__).apply_rotary_pos_emb
     cos, sin = inputs["position_embeddings"]
     query, key = rotate(query.transpose(1, 2).float(), key.transpose(1, 2).float(), cos.float(), sin.float())
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scores = query[0] @ key[0].transpose(-1, -2) * attention.scaling
-    hidden_from = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    return torch.softmax(scores.masked_fill(hidden_from, float("-inf")), dim=-1).cpu()
+    return query[0], key[0]
+
+
+def _refuse_unchecked(model: Any, name: str) -> None:
+    config, attention = model.config.get_text_config(), model.get_submodule(name)
+    reason = None
+    if config.model_type not in CHECKED_FAMILIES:
+        reason = f"models of type {config.model_type}"
+    elif getattr(attention, "sliding_window", None) is not None:
+        reason = f"{name}, which sees a sliding window only"
+    elif not getattr(attention, "is_causal", True):
+        reason = f"{name}, which also sees later tokens"
+    if reason:
+        raise ToolError(f"attention patterns cannot be given for {reason}; process_text works on its output")
 
 
 def _pattern(weights: torch.Tensor, context: ToolContext, ids: tuple[int, ...]) -> dict[str, Any]:

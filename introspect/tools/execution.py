@@ -69,5 +69,5 @@ def _refuse_placeholders(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         values = value if isinstance(value, list) else [value]
         for item in values:
-            if isinstance(item, str) and name != "text" and _PLACEHOLDER.fullmatch(item.strip()):
+            if isinstance(item, str) and not name.startswith("text") and _PLACEHOLDER.fullmatch(item.strip()):
                 raise ToolError(f"argument '{name[:60]}' is the placeholder {item[:60]!r}; give a real value")
