@@ -105,11 +105,19 @@ def piece_tokenizer(special: tuple[str, ...], template: str | None, bos: str, eo
 
 
 def chatml_tokenizer() -> Any:
-    return byte_tokenizer(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), CHATML_TEMPLATE, None, "<|im_end|>")
+    return byte_tokenizer(
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), CHATML_TEMPLATE, None, "<|im_end|>"
+    )
 
 
 def llama3_tokenizer(template: str = LLAMA3_TEMPLATE) -> Any:
-    special = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    special = (
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    )
     return byte_tokenizer(special, template, "<|begin_of_text|>", "<|eot_id|>")
 
 

@@ -50,9 +50,10 @@ def _template_text(tokenizer: Any, said: Said, framing: Framing) -> str:
         text = rendered(tokenizer, family.turns(held)).replace(mark, "")
     else:
         text = rendered(tokenizer, family.turns(said))
-    before, after = system_prose(tokenizer, framing)
-    if not said or said[0][0] != "system" or not (before or after):
+    if not said or said[0][0] != "system" or not any(framing.system_prose):
         return text
+    # Measured again: a date may have changed since the run began.
+    before, after = system_prose(tokenizer, framing)
     system = said[0][1].strip() if framing.trims else said[0][1]
     head = framing.opening + family.header("system")
     framed = head + before + system + after

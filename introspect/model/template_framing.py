@@ -102,6 +102,8 @@ def _framing_of(tokenizer: Any, family: Family) -> Framing:
             _refuse_rewriting(tokenizer, framing)
             return framing
     meant = Framing(family, opening or family.opening, family.trims, prose).text(FRAMING_PROBE)
+    if written.split() == meant.split():
+        raise ModelError(_rewriting(f"white space of some messages: {_difference(written, meant, family)}"))
     raise ModelError(
         f"its chat template is not {family.title}: {_difference(written, meant, family)};"
         " use an instruct model of ChatML, Llama 3 or Gemma, such as Qwen/Qwen2.5-3B-Instruct"
@@ -116,12 +118,14 @@ def _refuse_rewriting(tokenizer: Any, framing: Framing) -> None:
         written, meant = rendered(tokenizer, family.turns(said)), framing.text(said)
         if written == meant:
             continue
-        told = _rewritten(written, said)
-        raise ModelError(
-            f"its chat template rewrites history: {told or _difference(written, meant, family)};"
-            " a prompt would not be what the model has said and read; use a model whose template"
-            " keeps earlier messages as they were"
-        )
+        raise ModelError(_rewriting(_rewritten(written, said) or _difference(written, meant, family)))
+
+
+def _rewriting(what: str) -> str:
+    return (
+        f"its chat template rewrites history: {what}; a prompt would not be what the model has said and"
+        " read; use a model whose template keeps earlier messages as they were"
+    )
 
 
 def _conversations() -> list[list[tuple[str, str]]]:
