@@ -102,7 +102,7 @@ def _framing_of(tokenizer: Any, family: Family) -> Framing:
             _refuse_rewriting(tokenizer, framing)
             return framing
     meant = Framing(family, opening or family.opening, family.trims, prose).text(FRAMING_PROBE)
-    if written.split() == meant.split():
+    if "".join(written.split()) == "".join(meant.split()):
         raise ModelError(_rewriting(f"white space of some messages: {_difference(written, meant, family)}"))
     raise ModelError(
         f"its chat template is not {family.title}: {_difference(written, meant, family)};"
