@@ -71,14 +71,18 @@ def byte_tokenizer(special: tuple[str, ...], template: str | None, bos: str | No
     return tokenizer
 
 
-def piece_tokenizer(special: tuple[str, ...], template: str | None, bos: str, eos: str) -> Any:
+def piece_tokenizer(
+    special: tuple[str, ...], template: str | None, bos: str, eos: str, dummy_space: bool = False
+) -> Any:
     """A BPE over pieces in which a space is written as a block, with bytes to fall back on, as in Gemma.
 
-    Runs of newlines are added tokens that are not special.
+    Runs of newlines are added tokens that are not special. With `dummy_space`, as in Llama 2, a space is put
+    before every text and taken from it again, and a newline is spelt as a byte.
     """
-    characters = [chr(i) for i in range(33, 127)] + ["\n", "\u2581"]
+    newline = [] if dummy_space else ["\n"]
+    characters = [chr(i) for i in range(33, 127)] + [*newline, "\u2581"]
     pieces = ["\u2581\u2581", "th", "he", "er", "\u2581t", "\u2581th", "\u2581the", "us", "use", "user", "mo"]
-    pieces += ["\n\n", "\n\n\n", "odel", "model", "od", "el"]
+    pieces += ["odel", "model", "od", "el", *([] if dummy_space else ["\n\n", "\n\n\n"])]
     control = ["<pad>", eos, bos, "<unk>"]
     spelt = [*control, *(f"<0x{i:02X}>" for i in range(256)), *characters, *pieces]
     vocabulary = {token: number for number, token in enumerate(spelt)}
@@ -91,12 +95,16 @@ def piece_tokenizer(special: tuple[str, ...], template: str | None, bos: str, eo
     backend = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
-    backend.normalizer = normalizers.Replace(" ", "\u2581")
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    blocks = normalizers.Replace(" ", "\u2581")
+    if dummy_space:
+        blocks = normalizers.Sequence([normalizers.Prepend("\u2581"), blocks])
+        steps.append(decoders.Strip(" ", 1, 0))
+    backend.normalizer = blocks
+    backend.decoder = decoders.Sequence(steps)
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in (*control, *special)])
-    backend.add_tokens([AddedToken(run, normalized=False) for run in ("\n\n", "\n\n\n", "<table>")])
+    if not dummy_space:
+        backend.add_tokens([AddedToken(run, normalized=False) for run in ("\n\n", "\n\n\n", "<table>")])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=eos, bos_token=bos, pad_token="<pad>", unk_token="<unk>"
     )

@@ -13,6 +13,8 @@ from introspect.errors import ModelError
 _BLANK = " \t\r\n\u2581"
 _UNUSUAL = "\u00df \u8a9e \U0001f600 \x01\t~\n|"
 """A text that a tokenizer without bytes to fall back on cannot spell."""
+_GUARD = "x"
+"""Decoded before a text by a tokenizer that would take a space from its beginning."""
 
 
 class ContentEncoder:
@@ -27,8 +29,11 @@ class ContentEncoder:
         self.added_ids = frozenset(number for number, token in added.items() if not _is_text(token))
         self._backend = _without_added_tokens(tokenizer)
         self._stretches: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
-        ids = list(self.encode(_UNUSUAL))
-        back = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        self._tokenizer = tokenizer
+        self._guard: tuple[int, ...] = ()
+        if self.decode(self.encode(" x")) != " x":
+            self._guard = self.encode(_GUARD)
+        back = self.decode(self.encode(_UNUSUAL))
         if back != _UNUSUAL:
             raise ModelError(
                 f"the tokenizer cannot spell every text: {_UNUSUAL!r} comes back as {back!r};"
@@ -38,6 +43,13 @@ class ContentEncoder:
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text by itself."""
         return tuple(self._backend.encode(scrubbed(text)).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids, control tokens spelt out, a space at its beginning kept."""
+        text = self._tokenizer.decode(
+            [*self._guard, *token_ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)[len(_GUARD) if self._guard else 0 :]
 
     def stretch(self, before: str, content: str, after: str = "") -> tuple[tuple[int, ...], ...]:
         """The ids of three texts that are encoded as one, of each text. A shared id is the content's."""

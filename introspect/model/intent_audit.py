@@ -20,6 +20,7 @@ from introspect.model.template_framing import measure_framing, rendered, system_
 
 _SHOWN = 40
 """Characters of either text that a finding quotes."""
+_BROKEN = re.compile("\n*\ufffd[\ufffd\n]*")
 _PLAIN_ROLES = {"system": "System: ", "user": "User: ", "assistant": "Assistant:"}
 _PLAIN_START = re.compile(r"^(?=(?:System|User|Assistant):)", re.MULTILINE)
 
@@ -70,9 +71,14 @@ def _plain_text(said: Said, framing: Framing) -> str:
 
 
 def _normalised(tokenizer: Any, text: str) -> str:
-    """A text as the tokenizer reads it: it may compose characters before it encodes them."""
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    return text if normalizer is None else str(normalizer.normalize_str(text))
+    """A text as the tokenizer reads it: it may compose characters before it encodes them.
+
+    Where a newline is a byte, it is lost together with the broken character that it stands beside.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.token_to_id("\n") is None and backend.token_to_id("<0x0A>") is not None:
+        text = _BROKEN.sub("\ufffd", text)
+    return text if backend.normalizer is None else str(backend.normalizer.normalize_str(text))
 
 
 def _parts(text: str, framing: Framing) -> list[str]:

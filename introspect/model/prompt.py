@@ -115,11 +115,7 @@ class PromptFormat(ABC):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, control tokens spelt out."""
-        return str(
-            self.tokenizer.decode(
-                list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
+        return self.encoder.decode(token_ids)
 
     def stop_ids(self, model_eos: int | Sequence[int] | None) -> frozenset[int]:
         """The ids that end a reply: the format's own control tokens and the model's end-of-text ids."""
