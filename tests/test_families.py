@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import DONE, a_phase, call_text
 from model_zoo import ZOO, write_zoo_model, zoo_model
+from small_tokenizers import DATED_LLAMA3_TEMPLATE, llama3_tokenizer
 from transformers import AutoConfig
 
 from introspect.config import ModelConfig, PhaseConfig
@@ -73,6 +74,8 @@ def test_a_turn_with_a_tool_call_passes_every_audit(zoo_directory: tuple[str, Pa
     recorded = events_of(summary)
     start = next(event for event in recorded if isinstance(event, RunStart))
     assert start.environment["prompt_format"]["name"] == FORMATS[ZOO[name][0]]
+    log = (Path(summary["run"]) / "test.log").read_text()
+    assert f"[INITIALIZATION] Prompt format {FORMATS[ZOO[name][0]]}\n" in log
     manifest = json.loads((Path(summary["run"]) / "manifest.json").read_text())
     assert manifest["prompt_format"] == start.environment["prompt_format"]
     figures = [
@@ -154,6 +157,27 @@ def test_damage_is_found_in_every_family(name: str, tmp_path: Path) -> None:
     assert summary["status"] == "corrupt"
     found = [event for event in events_of(summary) if isinstance(event, Audit) and event.codes]
     assert [event.level for event in found] == ["e1"] and found[0].figures["layer"] == 0
+
+
+def test_a_fault_cannot_be_planted_where_its_finding_cannot_be_named(tmp_path: Path) -> None:
+    directory = write_zoo_model("gpt2-odd-tied", tmp_path / "model")
+    with pytest.raises(UnsupportedCache, match="type gpt2"):
+        prepare(phase_on(directory), RunOptions(tmp_path / "runs", fault="stale-tokens"))
+
+
+def test_what_a_template_adds_is_recorded_and_told(tmp_path: Path) -> None:
+    directory = write_zoo_model("llama-single-tied", tmp_path / "model")
+    llama3_tokenizer(DATED_LLAMA3_TEMPLATE).save_pretrained(directory)
+    opened = opened_run(phase_on(directory), tmp_path / "runs")
+    force(opened, [call_text("get_architecture_summary"), DONE])
+    summary = opened.execute(lambda event: None, None)
+    assert summary["status"] == "complete" and summary["audits"]["failed"] == 0
+    before, _ = opened.start.environment["prompt_format"]["system_prose_not_rendered"]
+    assert before.startswith("It is ")
+    audits = [e for e in events_of(summary) if isinstance(e, Audit) and e.level == "e0"]
+    assert all("own system text is not rendered: 'It is" in audit.detail for audit in audits)
+    log = (Path(summary["run"]) / "test.log").read_text()
+    assert "Prompt format llama3, without the template's own system text" in log
 
 
 def test_learned_positions_have_no_check_of_a_foreign_cache_and_say_so() -> None:
