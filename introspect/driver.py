@@ -9,7 +9,7 @@ from typing import Protocol
 from introspect.events import Event, Token
 from introspect.loop import Steps
 from introspect.model.engine import DECODE_PATH, DecodingSequence, Engine
-from introspect.model.prompt_format import ChatML
+from introspect.model.prompt import PromptFormat
 from introspect.protocols import FaultPlanter
 from introspect.session import GenerationRequest, Reply
 
@@ -26,7 +26,7 @@ class EngineDriver:
     def __init__(
         self,
         engine: Engine,
-        prompt_format: ChatML,
+        prompt_format: PromptFormat,
         interrupted: Callable[[], bool] = lambda: False,
         fault_planter: FaultPlanter | None = None,
     ) -> None:
@@ -46,12 +46,18 @@ class EngineDriver:
             self.fault_planter.after_prefill(request.cache, request.prompt.token_ids)
         prefill_seconds = time.perf_counter() - started
         sequence = DecodingSequence(
-            request.cache, request.sampler, prefill.logits, request.stop_ids, request.max_new_tokens
+            request.cache,
+            request.sampler,
+            prefill.logits,
+            request.stop_ids,
+            request.max_new_tokens,
+            self.prompt_format.end_length,
         )
         shown = 0
         for _ in self.engine.decode([sequence]):
-            ended = sequence.finish_reason == "stop"
-            text = self.prompt_format.decode(sequence.token_ids[:-1] if ended else sequence.token_ids)
+            text = self.prompt_format.decode(
+                self.prompt_format.content_ids(sequence.token_ids, sequence.finish_reason)
+            )
             if not text.endswith("\ufffd"):
                 yield Token(
                     request.experiment,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from introspect.errors import RecordError
 from introspect.events import Generation, RunStart
-from introspect.model.prompt_format import ChatML
+from introspect.model.prompt import PromptFormat
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source
 
@@ -21,7 +21,9 @@ class ForcedReplies:
     retokenised: bool
 
 
-def forced_replies(source: str, output: Path, chat_format: ChatML, tokenizer_hash: str) -> ForcedReplies:
+def forced_replies(
+    source: str, output: Path, chat_format: PromptFormat, tokenizer_hash: str
+) -> ForcedReplies:
     """The replies of a record. Raises RecordError where it cannot be read or has none."""
     log = read_events(find_source(source, output))
     events = [read.event for read in log.events]

@@ -74,7 +74,7 @@ def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tup
     if (yield from audit_turn(session, request, pruned)):
         return misses, CORRUPT
     action = parse_reply(text, reply.finish_reason == "length", session.phase.generation.max_new_tokens)
-    content = reply.token_ids[:-1] if reply.finish_reason == "stop" else reply.token_ids
+    content = session.prompt_format.content_ids(reply.token_ids, reply.finish_reason)
     function = action.function if isinstance(action, CallRequest) else None
     session.transcript = session.transcript.append("reply", text, reply_ids=content, function=function)
     if isinstance(action, Completion):
@@ -136,8 +136,8 @@ def generate(
     session.account(request.prompt, reply)
     place = (request.experiment, request.turn)
     yield events.Prefill(*place, reply.start, reply.prefilled, reply.chunks, reply.prefill_seconds)
-    stopped = reply.finish_reason == "stop"
-    text = session.prompt_format.decode(reply.token_ids[:-1] if stopped else reply.token_ids)
+    chat_format = session.prompt_format
+    text = chat_format.decode(chat_format.content_ids(reply.token_ids, reply.finish_reason))
     yield events.Generation(
         *place,
         len(request.prompt.token_ids),

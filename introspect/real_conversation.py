@@ -13,7 +13,8 @@ from introspect.loop import run_phase
 from introspect.model.engine import Engine
 from introspect.model.kv_cache import KVCache
 from introspect.model.loading import LoadedModel
-from introspect.model.prompt_format import ChatML
+from introspect.model.prompt import PromptFormat
+from introspect.model.template_framing import injected_system
 from introspect.session import GenerationRequest, Session, open_session
 from introspect.tools.context import to_json
 from introspect.tools.note_store import NoteStore
@@ -29,7 +30,7 @@ class RealConversation:
     """
 
     engine: Engine
-    prompt_format: ChatML
+    prompt_format: PromptFormat
     held: KVCache
     talk: Conversation
     stop_ids: frozenset[int]
@@ -80,11 +81,11 @@ def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tup
 def _injected(loaded: LoadedModel) -> tuple[int, ...]:
     """The ids of the system message that the template writes for a conversation that has none."""
     chat_format = loaded.prompt_format
-    text = loaded.tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-    if not text.startswith("<|im_start|>system\n"):
+    content = injected_system(loaded.tokenizer, chat_format.framing)
+    if content is None:
         return ()
-    content = text.removeprefix("<|im_start|>system\n").partition("<|im_end|>")[0]
-    return chat_format.render(content, []).token_ids[: chat_format.system_length(content)]
+    opening = bool(chat_format.framing.opening)
+    return chat_format.render(content, []).token_ids[opening : chat_format.system_length(content)]
 
 
 def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRequest:

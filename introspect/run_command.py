@@ -22,6 +22,7 @@ from introspect.faults import FAULTS
 from introspect.forced import forced_replies
 from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
+from introspect.model.cache_view import refuse_model
 from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, load_model
 from introspect.paths import DEFAULT_OUTPUT, shipped_documents
@@ -151,7 +152,10 @@ def prepare(phase: PhaseConfig, options: RunOptions) -> LoadedModel:
         hint = did_you_mean(options.fault, FAULTS)
         raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
     refuse_unwritable(options.output)
-    return load_model(phase.model)
+    loaded = load_model(phase.model)
+    if options.fault is not None:
+        refuse_model(loaded.model)
+    return loaded
 
 
 def open_run(

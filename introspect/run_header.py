@@ -54,6 +54,7 @@ def run_start(
         "weight_hash": loaded.weight_hash,
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
+        "prompt_format": loaded.prompt_format.framing.described(),
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
         "tool_packages": {
             tool.name: {"package": tool.package, "version": tool.version}

@@ -9,7 +9,7 @@ from typing import Any
 
 from introspect.config import ExperimentConfig, PhaseConfig
 from introspect.model.kv_cache import KVCache
-from introspect.model.prompt_format import ChatML, Prompt
+from introspect.model.prompt import Prompt, PromptFormat
 from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.protocols import Auditor, CachedTurn
 from introspect.system_prompt import fitting_system_prompt
@@ -77,7 +77,7 @@ class Session:
 
     phase: PhaseConfig
     seed: int
-    prompt_format: ChatML
+    prompt_format: PromptFormat
     system_prompt: str
     context_length: int
     stop_ids: frozenset[int]
@@ -175,7 +175,7 @@ def open_session(
     phase: PhaseConfig,
     seed: int,
     model: Any,
-    prompt_format: ChatML,
+    prompt_format: PromptFormat,
     context_length: int,
     notes: NoteStore,
     documents: Mapping[str, Document],

@@ -24,14 +24,21 @@ TARGETS = (
     "introspect/model/kv_cache.py",
     "introspect/model/engine.py",
     "introspect/model/cache_replay.py",
+    "introspect/model/content_encoder.py",
+    "introspect/model/plain_format.py",
+    "introspect/model/prompt.py",
     "introspect/model/prompt_format.py",
+    "introspect/model/template_framing.py",
     "introspect/model/sampling.py",
 )
 TESTS = (
     "tests/test_engine.py",
     "tests/test_kv_cache.py",
     "tests/test_cache_replay.py",
+    "tests/test_formats.py",
+    "tests/test_plain_format.py",
     "tests/test_prompt_format.py",
+    "tests/test_template_framing.py",
     "tests/test_sampling.py",
 )
 MOST_SECONDS = 60

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from test_prompt_format import BYTES, conversations, spaced, transcript_of, without_control
+from tiny.tokenizer import train_tokenizer
+from tokenizers import normalizers
 
 from introspect.model.intent_audit import check_intent
+from introspect.model.prompt_format import ChatML
 from introspect.transcript import Transcript
 
 SYSTEM = "You look at yourself."
@@ -72,3 +76,13 @@ def test_both_texts_stand_side_by_side() -> None:
     other = BYTES.render(SYSTEM, TRANSCRIPT.window()[:1]).token_ids
     _, detail = check_intent(BYTES.tokenizer, other, MESSAGES)[0]
     assert "fed" in detail and "meant" in detail
+
+
+@pytest.mark.parametrize("text", ["e\u0301 composed by the tokenizer", "a lone \ud800 surrogate"])
+def test_what_the_tokenizer_itself_changes_is_no_finding(text: str) -> None:
+    tokenizer = train_tokenizer([])
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    chat_format = ChatML(tokenizer)
+    prompt = chat_format.render(SYSTEM, Transcript().append("task", text).window())
+    assert check_intent(tokenizer, prompt.token_ids, [("system", SYSTEM), ("user", text)]) == []
+    assert check_intent(tokenizer, prompt.token_ids, [("system", SYSTEM), ("user", "e")]) != []

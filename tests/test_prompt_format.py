@@ -160,6 +160,12 @@ def test_lengths_and_spans_of_bytes_are_counted() -> None:
     assert BYTES.system_length("Sys") == 8 + 3 + 2
 
 
+def test_a_model_without_a_template_has_its_roles_spelt_in_text() -> None:
+    tokenizer = train_tokenizer([])
+    tokenizer.chat_template = None
+    assert prompt_format_for(tokenizer, "base/model").name == "plain"
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
@@ -169,10 +175,9 @@ def test_lengths_and_spans_of_bytes_are_counted() -> None:
             "not ChatML",
         ),
         ("{{ raise_exception('no') }}", "fails"),
-        (None, "no chat template"),
     ],
 )
-def test_other_templates_are_refused_with_the_difference(template: str | None, said: str) -> None:
+def test_other_templates_are_refused_with_the_difference(template: str, said: str) -> None:
     tokenizer = train_tokenizer([])
     tokenizer.chat_template = template
     with pytest.raises(ModelError, match=said) as raised:

@@ -16,8 +16,10 @@ from introspect.model.cache_audit import Findings, check_structure, examine_cach
 from introspect.model.cache_examine import Finding
 from introspect.model.cache_replay import first_difference, passes_before, replay_passes
 from introspect.model.engine import Engine
-from introspect.model.intent_audit import check_intent
+from introspect.model.families import Framing
+from introspect.model.intent_audit import check_intent, told_apart
 from introspect.model.kv_cache import ForwardPass, KVCache
+from introspect.model.template_framing import measure_framing
 from introspect.protocols import CachedTurn
 
 SMALL_MODEL = 50_000_000
@@ -55,6 +57,7 @@ class RunAuditor:
 
     def __post_init__(self) -> None:
         self.began = self.clock()
+        self._framing = measure_framing(self.tokenizer) if self.tokenizer is not None else Framing(None)
         parameters = list(self.engine.model.parameters())
         self._small = sum(p.numel() for p in parameters) < SMALL_MODEL
         self._dtype = str(parameters[0].dtype).removeprefix("torch.")
@@ -92,18 +95,17 @@ class RunAuditor:
         if self.tokenizer is not None:
             decoded = len(state.token_ids) - state.prompt_tokens
             fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
-            intent = check_intent(self.tokenizer, fed, state.messages)
+            intent = check_intent(self.tokenizer, fed, state.messages, self._framing)
             # What the text of the ids shows is the better name for ids that are not those meant.
             named = bool(intent) and intent[0][0] != "unknown"
             found = intent if named else self._examined(state, found) or intent
         codes = tuple(code for code, _ in found)
-        detail = "; ".join(f"{code}: {seen}" for code, seen in found)
         count = len(state.token_ids)
+        detail = "; ".join(f"{code}: {seen}" for code, seen in found)
+        detail = detail or f"{count} tokens as meant{told_apart(self._framing)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
-        return Audit(
-            state.experiment, state.turn, "e0", codes, detail or f"{count} tokens as meant", figures, seconds
-        )
+        return Audit(state.experiment, state.turn, "e0", codes, detail, figures, seconds)
 
     def _e1(self, state: CachedTurn, length: int) -> Audit:
         passes = passes_before(state.cache, length)

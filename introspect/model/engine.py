@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,8 @@ class DecodingSequence:
     """One reply in the making: its cache, its sampler, and what was sampled so far.
 
     `logits` is `[vocabulary]`, fp32 on the CPU, for the next id. `logprobs` has the natural logarithm of the
-    probability of each sampled id at temperature 1.
+    probability of each sampled id at temperature 1. `end_length` says how many of the last ids end the reply
+    where no single id does; 0 where it goes on.
     """
 
     cache: KVCache
@@ -43,6 +44,7 @@ class DecodingSequence:
     logits: torch.Tensor
     stop_ids: frozenset[int]
     max_new_tokens: int
+    end_length: Callable[[Sequence[int]], int] = lambda token_ids: 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
@@ -64,7 +66,7 @@ class DecodingSequence:
         self.top_logits.setdefault("first", pairs)
         self.top_logits["last"] = pairs
         self.token_ids.append(chosen)
-        if chosen in self.stop_ids:
+        if chosen in self.stop_ids or self.end_length(self.token_ids):
             self.finish_reason = "stop"
         elif len(self.token_ids) >= self.max_new_tokens:
             self.finish_reason = "length"

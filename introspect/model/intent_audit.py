@@ -1,37 +1,94 @@
 """Are the tokens that were fed the intended conversation? The model's own chat template is the oracle.
 
 The template gets the system message explicitly and renders the transcript independently of the path under
-test. Its text is compared, message by message, with the text of the ids.
+test. Its text is compared, message by message, with the text of the ids. What the template adds to a given
+system message is measured with it and taken out, by its exact text; a template that trims messages is kept
+from trimming replies, which stay as sampled. A model without a template has its roles spelt in text, which is
+written here once more.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-START, END = "<|im_start|>", "<|im_end|>"
+from introspect.model.content_encoder import scrubbed
+from introspect.model.families import Framing, Said
+from introspect.model.template_framing import measure_framing, rendered, system_prose
+
 _SHOWN = 40
 """Characters of either text that a finding quotes."""
+_BROKEN = re.compile("\n*\ufffd[\ufffd\n]*")
+_PLAIN_ROLES = {"system": "System: ", "user": "User: ", "assistant": "Assistant:"}
+_PLAIN_START = re.compile(r"^(?=(?:System|User|Assistant):)", re.MULTILINE)
 
 
 def check_intent(
-    tokenizer: Any, prompt_ids: Sequence[int], messages: Sequence[tuple[str, str]]
+    tokenizer: Any, prompt_ids: Sequence[int], messages: Said, framing: Framing | None = None
 ) -> list[tuple[str, str]]:
-    """Codes, with both texts side by side, where a prompt is not what the template writes of `messages`."""
-    meant = tokenizer.apply_chat_template(
-        [{"role": role, "content": text} for role, text in messages],
-        tokenize=False,
-        add_generation_prompt=True,
-        return_dict=False,
-    )
+    """Codes, with both texts side by side, where a prompt is not what the template writes of `messages`.
+
+    `framing` is that of the tokenizer's template; it is measured where it is not given.
+    """
+    framing = framing or measure_framing(tokenizer)
+    said = [(role, scrubbed(text)) for role, text in messages]
+    meant = _plain_text(said, framing) if framing.family is None else _template_text(tokenizer, said, framing)
     fed = tokenizer.decode(list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    if fed == meant:
-        return _control_tokens_in_content(tokenizer, prompt_ids, messages)
-    return [_named(fed.split(START), meant.split(START))]
+    if fed == meant or _normalised(tokenizer, fed) == _normalised(tokenizer, meant):
+        return _control_tokens_in_content(tokenizer, prompt_ids, said, framing)
+    return [_named(_parts(fed, framing), _parts(meant, framing), framing)]
 
 
-def _named(fed: list[str], meant: list[str]) -> tuple[str, str]:
+def _template_text(tokenizer: Any, said: Said, framing: Framing) -> str:
+    """What the template writes of the messages, without its own prose."""
+    family = framing.family
+    assert family is not None
+    if framing.trims:
+        mark = next(chr(i) for i in range(0xE000, 0xF8FF) if not any(chr(i) in text for _, text in said))
+        held = [(role, f"{mark}{text}{mark}" if role == "assistant" else text.strip()) for role, text in said]
+        text = rendered(tokenizer, family.turns(held)).replace(mark, "")
+    else:
+        text = rendered(tokenizer, family.turns(said))
+    if not said or said[0][0] != "system" or not any(framing.system_prose):
+        return text
+    # Measured again: a date may have changed since the run began.
+    before, after = system_prose(tokenizer, framing)
+    system = said[0][1].strip() if framing.trims else said[0][1]
+    head = framing.opening + family.header("system")
+    framed = head + before + system + after
+    return head + system + text.removeprefix(framed) if text.startswith(framed) else text
+
+
+def _plain_text(said: Said, framing: Framing) -> str:
+    """Roles spelt in text; the lines of content after its first are indented, those of replies are not."""
+    written = framing.opening
+    for role, text in said:
+        lines = [text] if role == "assistant" else text.splitlines(keepends=True)
+        written += _PLAIN_ROLES[role] + "  ".join(lines) + "\n\n"
+    return written + _PLAIN_ROLES["assistant"]
+
+
+def _normalised(tokenizer: Any, text: str) -> str:
+    """A text as the tokenizer reads it: it may compose characters before it encodes them.
+
+    Where a newline is a byte, it is lost together with the broken character that it stands beside.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.token_to_id("\n") is None and backend.token_to_id("<0x0A>") is not None:
+        text = _BROKEN.sub("\ufffd", text)
+    return text if backend.normalizer is None else str(backend.normalizer.normalize_str(text))
+
+
+def _parts(text: str, framing: Framing) -> list[str]:
+    """A prompt cut before every message; the first part is what stands before them all."""
+    if framing.family is not None:
+        return text.split(framing.family.start)
+    return ["", *_PLAIN_START.split(text.removeprefix(framing.opening))]
+
+
+def _named(fed: list[str], meant: list[str], framing: Framing) -> tuple[str, str]:
     """The first message that differs, and what kind of difference it is."""
     at = next(
         (i for i, (a, b) in enumerate(zip(fed, meant, strict=False)) if a != b), min(len(fed), len(meant))
@@ -41,11 +98,17 @@ def _named(fed: list[str], meant: list[str]) -> tuple[str, str]:
     where = f"message {at}: fed {has[:_SHOWN]!r}, meant {wants[:_SHOWN]!r}"
     if _repeats(fed, meant):
         return "history-duplicated", where
-    if sum(part.startswith("system\n") for part in fed) > 1:
+    if sum(part.startswith(_system_header(framing)) for part in fed) > 1:
         return "second-system-prompt", where
     if has in (wants.replace("\n", "", 1), wants.removesuffix("\n")):
         return "missing-newline", where
     return "stale-tokens" if len(fed) > len(meant) else "unknown", where
+
+
+def _system_header(framing: Framing) -> str:
+    """What a part that is a system message begins with, or would if the family had a role for it."""
+    family = framing.family
+    return _PLAIN_ROLES["system"] if family is None else family.header("system").removeprefix(family.start)
 
 
 def _repeats(fed: list[str], meant: list[str]) -> bool:
@@ -55,11 +118,25 @@ def _repeats(fed: list[str], meant: list[str]) -> bool:
 
 
 def _control_tokens_in_content(
-    tokenizer: Any, prompt_ids: Sequence[int], messages: Sequence[tuple[str, str]]
+    tokenizer: Any, prompt_ids: Sequence[int], said: Said, framing: Framing
 ) -> list[tuple[str, str]]:
     """Control tokens beyond those that the format itself writes: text that was tokenised as control."""
-    start = tokenizer.convert_tokens_to_ids(START)
-    starts = sum(token_id == start for token_id in prompt_ids)
-    if starts == len(messages) + 1:
-        return []
-    return [("control-token-in-content", f"{starts} messages are opened, {len(messages) + 1} are meant")]
+    if framing.family is None:
+        special = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+        seen, meant = sum(token_id in special for token_id in prompt_ids), int(bool(framing.opening))
+        what = "end-of-text tokens are there"
+    else:
+        start = tokenizer.convert_tokens_to_ids(framing.family.start)
+        seen, meant = (
+            sum(token_id == start for token_id in prompt_ids),
+            len(framing.family.turns(said)) + 1,
+        )
+        what = "messages are opened"
+    return [] if seen == meant else [("control-token-in-content", f"{seen} {what}, {meant} are meant")]
+
+
+def told_apart(framing: Framing) -> str:
+    """What of the template is not rendered, for the detail of an audit; empty where all of it is."""
+    before, after = framing.system_prose
+    prose = " … ".join(" ".join(part.split()) for part in (before, after) if part)
+    return f"; the template's own system text is not rendered: {prose!r}" if prose else ""

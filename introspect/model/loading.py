@@ -10,7 +10,8 @@ from typing import Any
 
 from introspect.config import ModelConfig
 from introspect.errors import ModelError
-from introspect.model.prompt_format import ChatML, prompt_format_for
+from introspect.model.prompt import PromptFormat
+from introspect.model.prompt_format import prompt_format_for
 from introspect.paths import tiny_model
 
 TINY = "tiny"
@@ -32,7 +33,7 @@ class LoadedModel:
     source: ModelSource
     model: Any
     tokenizer: Any
-    prompt_format: ChatML
+    prompt_format: PromptFormat
     context_length: int
     weight_hash: str
 
@@ -57,7 +58,7 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
     return _from_hub(config, weights)
 
 
-def load_tokenizer(source: ModelSource) -> tuple[Any, ChatML]:
+def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
     """The tokenizer and its prompt format. Raises ModelError for a format that is not supported."""
     from transformers import AutoTokenizer
 

@@ -78,6 +78,7 @@ def _(event: ev.RunStart) -> list[Message]:
     start = [
         *_between_rules(f"PHASE {number}: {one_line(event.title or event.phase)}"),
         _info("INITIALIZATION", f"Loading {one_line(event.model)}, seed {event.seed}"),
+        *_prompt_format(event.environment.get("prompt_format")),
         _info("INITIAL PROMPT", f"System prompt of {event.system_tokens} tokens"),
     ]
     if event.fault:
@@ -87,6 +88,17 @@ def _(event: ev.RunStart) -> list[Message]:
     if event.forced_from:
         start.append(_info("INITIALIZATION", f"Replies taken from {one_line(event.forced_from)}"))
     return start
+
+
+def _prompt_format(described: object) -> list[Message]:
+    """Which prompt format was used, and what of the model's own template was not rendered."""
+    if not isinstance(described, dict):
+        return []
+    told = f"Prompt format {one_line(str(described.get('name')))}"
+    prose = described.get("system_prose_not_rendered")
+    if prose:
+        told += f", without the template's own system text {one_line(str(prose))}"
+    return [_info("INITIALIZATION", told)]
 
 
 @messages.register

@@ -1,0 +1,97 @@
+"""The format for models without a chat template: roles spelt in text, at the beginning of a line.
+
+    System: ...
+
+    User: ...
+
+    Assistant: ...
+
+What content cannot do: begin a line with a role. Every line of it but the first, which follows the role, is
+indented, so that the format alone writes at the beginning of a line. A reply ends where the model itself
+begins a line with a role. The limit of it: this is text, and a model may still take an indented line, or a
+role in mid-line, for one; nothing but control tokens could rule that out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from introspect.errors import ModelError
+from introspect.model.content_encoder import control_id
+from introspect.model.families import Framing
+from introspect.model.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
+from introspect.transcript import Message
+
+ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
+INDENT = "  "
+BETWEEN = "\n\n"
+
+_LINE_BREAK = re.compile("(\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029])(?!\\Z)")
+_ROLE_LINE = re.compile(f"\\s*[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029](?:{'|'.join(ROLES.values())}):")
+
+
+class Plain(PromptFormat):
+    """Roles spelt in text. `end_id` is the tokenizer's end-of-text token; it is never part of a prompt.
+
+    Raises ModelError where the tokenizer names no end-of-text token or is no BPE that can spell every text.
+    """
+
+    name = "plain"
+
+    def __init__(self, tokenizer: Any, framing: Framing | None = None) -> None:
+        super().__init__(tokenizer, framing or Framing(None))
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer names no end-of-text token; use a model whose tokenizer has one")
+        self.end_id = int(tokenizer.eos_token_id)
+        opening = self.framing.opening
+        self._opening = (control_id(tokenizer, opening),) if opening else ()
+        self._between = self.encode(BETWEEN)
+
+    def control_ids(self) -> frozenset[int]:
+        return frozenset({self.end_id, *self._opening})
+
+    def render(self, system_prompt: str, window: Sequence[Message]) -> Prompt:
+        builder = self._with_system(system_prompt)
+        for message in window:
+            builder.begin(message.number)
+            if message.kind == "reply":
+                self._open_reply(builder)
+                builder.add("sampled", message.reply_ids)
+                builder.add("template", self._between)
+            else:
+                _say(builder, message.role, message.text, SOURCE_OF[message.kind])
+        builder.begin(None)
+        self._open_reply(builder)
+        return builder.prompt()
+
+    def system_length(self, system_prompt: str) -> int:
+        return len(self._with_system(system_prompt).ids)
+
+    def end_length(self, token_ids: Sequence[int]) -> int:
+        role_line = _ROLE_LINE.search(self.decode(token_ids))
+        if role_line is None:
+            return 0
+        kept = len(token_ids)
+        while kept and len(self.decode(token_ids[:kept])) > role_line.start():
+            kept -= 1
+        return len(token_ids) - kept
+
+    def _with_system(self, system_prompt: str) -> PromptBuilder:
+        builder = PromptBuilder(self.encoder)
+        builder.add("template", self._opening)
+        _say(builder, "system", system_prompt, "system")
+        return builder
+
+    def _open_reply(self, builder: PromptBuilder) -> None:
+        builder.add_text(f"{ROLES['assistant']}:", "template", "")
+
+
+def _say(builder: PromptBuilder, role: str, text: str, source: Source) -> None:
+    builder.add_text(f"{ROLES[role]}: ", source, indented(text), BETWEEN)
+
+
+def indented(text: str) -> str:
+    """The text with every line after the first moved away from the beginning of the line."""
+    return _LINE_BREAK.sub(lambda found: found[0] + INDENT, text)

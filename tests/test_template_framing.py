@@ -1,0 +1,173 @@
+"""What templates do is measured: a family is known by what is written, rewriting refused by what changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from small_tokenizers import (
+    CHATML_TEMPLATE,
+    GEMMA_TEMPLATE,
+    LLAMA3_TEMPLATE,
+    chatml_tokenizer,
+    gemma_tokenizer,
+    llama3_tokenizer,
+    plain_tokenizer,
+)
+
+from introspect.errors import ModelError
+from introspect.model.prompt_format import prompt_format_for
+from introspect.model.template_framing import injected_system, measure_framing, rendered
+from introspect.transcript import Transcript
+
+TEMPLATES = ROOT.parent / "shared" / "data" / "chat-templates"
+MAKERS = {"chatml": chatml_tokenizer, "llama3": llama3_tokenizer, "gemma": gemma_tokenizer}
+
+
+def with_template(family: str, template: str) -> Any:
+    tokenizer = MAKERS[family]()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def refusal(tokenizer: Any) -> str:
+    with pytest.raises(ModelError) as raised:
+        prompt_format_for(tokenizer, "some/model")
+    said = str(raised.value)
+    assert said.startswith("some/model: ") and "\n" not in said and len(said) < 500
+    return said
+
+
+THINKING = CHATML_TEMPLATE.replace(
+    "message.content",
+    "(message.content.split('</think>')[-1] if message.role == 'assistant' and not loop.last"
+    " else message.content)",
+)
+EARLIER_TRIMMED = LLAMA3_TEMPLATE.replace(
+    "message.content | trim",
+    "(message.content | trim if message.role != 'assistant' else message.content)",
+)
+ANSWERS_MERGED = GEMMA_TEMPLATE.replace(
+    "message.content | trim",
+    "(message.content | replace('TOOL_RESULTS:\\n', '') | trim)",
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "said"),
+    [
+        ("chatml", THINKING, r"the reply '<think>\nI wonder.\n</think>\n\nSo it is.' becomes"),
+        ("llama3", EARLIER_TRIMMED, "white space of some messages"),
+        ("gemma", ANSWERS_MERGED, "where Gemma has 'TOOL_RESULTS:"),
+    ],
+)
+def test_a_template_that_rewrites_history_is_refused_with_what_it_rewrites(
+    family: str, template: str, said: str
+) -> None:
+    told = refusal(with_template(family, template))
+    assert "rewrites history" in told and said in told
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "said"),
+    [
+        ("chatml", CHATML_TEMPLATE + "{{ 'Be brief.' }}", "'Be brief.'"),
+        ("chatml", CHATML_TEMPLATE.replace("assistant\\n'", "model\\n'"), "'model"),
+        ("chatml", CHATML_TEMPLATE.replace("assistant\\n", "assistant\\n<think>\\n"), "'<think>"),
+        ("gemma", GEMMA_TEMPLATE.replace("<end_of_turn>", "<eos>"), "not Gemma"),
+        ("llama3", LLAMA3_TEMPLATE.replace("messages -", "messages[1:] -"), "not Llama 3"),
+        ("llama3", "{{ 1 // 0 }}", "fails"),
+    ],
+)
+def test_other_framing_is_refused_with_the_difference(family: str, template: str, said: str) -> None:
+    assert said in refusal(with_template(family, template))
+
+
+def test_a_template_of_no_family_is_refused_with_what_it_writes() -> None:
+    tokenizer = plain_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    )
+    told = refusal(tokenizer)
+    assert "of no family known here (ChatML, Llama 3, Gemma)" in told and "[system]s[user]" in told
+    assert "rewrites history" in told
+
+
+def test_a_chatml_template_may_open_with_a_control_token_and_trim() -> None:
+    template = "{{ '<|endoftext|>' }}" + CHATML_TEMPLATE.replace("message.content", "message.content | trim")
+    chat_format = prompt_format_for(with_template("chatml", template), "m")
+    assert chat_format.framing.opening == "<|endoftext|>" and chat_format.framing.trims
+    ids = chat_format.render(" S ", Transcript().append("task", "\nGo. ").window()).token_ids
+    said = [("system", " S "), ("user", "\nGo. ")]
+    assert chat_format.decode(ids) == rendered(chat_format.tokenizer, said)
+
+
+def test_what_is_injected_without_a_system_message_is_told() -> None:
+    template = CHATML_TEMPLATE.replace(
+        "{%- for",
+        "{%- if messages[0].role != 'system' -%}"
+        "{{ '<|im_start|>system\\nHello.<|im_end|>\\n' }}{%- endif -%}{%- for",
+        1,
+    )
+    tokenizer = with_template("chatml", template)
+    assert injected_system(tokenizer, measure_framing(tokenizer)) == "Hello."
+    for family in ("chatml", "gemma"):
+        tokenizer = MAKERS[family]()
+        assert injected_system(tokenizer, measure_framing(tokenizer)) is None
+
+
+REAL = {
+    "Qwen-Qwen2.5-7B-Instruct": ("chatml", "chatml"),
+    "MiMo-VL": ("chatml", "chatml"),
+    "google-gemma-2-2b-it": ("gemma", "gemma"),
+    "meta-llama-Llama-3.2-3B-Instruct": ("llama3", "llama3"),
+    "openbmb-MiniCPM5-1B": ("chatml", "rewrites history: the reply"),
+    "LFM2.5-8B-A1B": ("chatml", "rewrites history: the reply"),
+    "Bielik-11B-v3.0-Instruct": ("chatml", "rewrites history: white space"),
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": ("chatml", "it writes"),
+    "StepFun3.5-Flash": ("chatml", "'<think>\\n' where ChatML has ''"),
+    "microsoft-Phi-3.5-mini-instruct": ("chatml", "it writes"),
+    "meetkai-functionary-medium-v3.2": ("llama3", "not Llama 3"),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_templates_are_taken_or_refused_for_what_they_do(name: str) -> None:
+    path = TEMPLATES / f"{name}.jinja"
+    if not path.is_file():
+        pytest.skip("the real chat templates are not here")
+    family, meant = REAL[name]
+    tokenizer = with_template(family, path.read_text(encoding="utf-8"))
+    if meant not in MAKERS:
+        assert meant in refusal(tokenizer)
+        return
+    chat_format = prompt_format_for(tokenizer, name)
+    assert chat_format.name == meant
+    transcript = (
+        Transcript().append("task", "Look.").append("reply", "Yes.", reply_ids=chat_format.encode("Yes."))
+    )
+    ids = chat_format.render("You look.", transcript.append("tool_result", "{}").window()).token_ids
+    said = [("system", "You look."), ("user", "Look."), ("assistant", "Yes."), ("user", "{}")]
+    if meant == "gemma":
+        said = [("user", "You look.\n\nLook."), *said[2:]]
+    before, after = chat_format.framing.system_prose
+    written = rendered(tokenizer, said)
+    assert list(ids) == tokenizer(written.replace(before, "", 1), add_special_tokens=False)["input_ids"]
+    assert bool(before) == (meant == "llama3") and not after
+    if before:
+        assert before.startswith("Cutting Knowledge Date") and "Today Date" in before
+
+
+def test_no_real_template_raises_anything_but_a_refusal() -> None:
+    paths: list[Path] = sorted(TEMPLATES.glob("*.jinja"))
+    if not paths:
+        pytest.skip("the real chat templates are not here")
+    for path in paths:
+        for family in MAKERS:
+            tokenizer = with_template(family, path.read_text(encoding="utf-8"))
+            try:
+                prompt_format_for(tokenizer, path.stem)
+            except ModelError as error:
+                assert "\n" not in str(error)
