@@ -64,19 +64,26 @@ class ChatTemplate:
 
 @dataclass(frozen=True)
 class Form:
-    """How a template wants a conversation. `said` tells it; it is empty for what transformers does."""
+    """How a template wants a conversation given. `said` tells it; it is empty for what transformers does.
 
-    no_tools: Mapping[str, Any]
+    `nothing` is how the absence of tools and documents is put, `lacking` the names of variables that
+    the template cannot do without and transformers does not give.
+    """
+
+    nothing: Mapping[str, Any]
     parts: bool
     said: str
+    lacking: tuple[str, ...] = ()
 
 
+_NONE = {"tools": None, "documents": None}
+_EMPTY: dict[str, Any] = {"tools": [], "documents": []}
 FORMS = (
-    Form({"tools": None}, False, ""),
-    Form({}, False, "cannot be rendered with tools=None; rendered here with no `tools` at all"),
-    Form({"tools": []}, False, "cannot be rendered with tools=None; rendered here with tools=[]"),
-    Form({"tools": None}, True, "takes a message's content as a list of parts only, not as a string"),
-    Form({"tools": []}, True, "takes content as a list of parts only, and an empty list of tools"),
+    Form(_NONE, False, ""),
+    Form({}, False, "cannot be rendered with tools=None and documents=None; rendered here without them"),
+    Form(_EMPTY, False, "cannot be rendered with tools=None and documents=None; rendered here with []"),
+    Form(_NONE, True, "takes a message's content as a list of parts only, not as a string"),
+    Form(_EMPTY, True, "takes content as a list of parts only, and [] in place of no tools and documents"),
 )
 
 
@@ -124,10 +131,10 @@ def conversation_jobs(form: Form, tokens: Mapping[str, str], now: datetime) -> d
         "thinking_user": [user, thinking, second],
         "padded": padded,
     }
-    jobs = {name: Job(_variables(messages, form, tokens), now) for name, messages in plain.items()}
-    jobs["user_prompt"] = Job(_variables([user], form, tokens, prompt=True), now)
+    jobs = {name: _job(messages, form, tokens, now) for name, messages in plain.items()}
+    jobs["user_prompt"] = _job([user], form, tokens, now, prompt=True)
     for name, when in (("other_day", other), ("next_day", other + timedelta(days=1))):
-        jobs[name] = Job(_variables([user], form, tokens), when)
+        jobs[name] = _job([user], form, tokens, when)
     return jobs
 
 
@@ -142,9 +149,9 @@ def call_jobs(form: Form, tokens: Mapping[str, str], now: datetime) -> list[Job]
             "tool_calls": [{"id": TOOL_ID, "type": "function", "function": function}],
         }
         result = {"role": "tool", "name": TOOL_NAME, "tool_call_id": TOOL_ID, "content": RESULT}
-        messages = [_message("user", USER), call, result]
-        variables = _variables(messages, form, tokens)
-        jobs.append(Job(variables | ({"tools": call_form.tools} if call_form.tools else {}), now))
+        job = _job([_message("user", USER), call, result], form, tokens, now)
+        given = {"tools": call_form.tools} if call_form.tools else {}
+        jobs.append(Job({**job.variables, **given}, now))
     return jobs
 
 
@@ -152,9 +159,9 @@ def _message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def _variables(
-    messages: Messages, form: Form, tokens: Mapping[str, str], prompt: bool = False
-) -> dict[str, Any]:
+def _job(
+    messages: Messages, form: Form, tokens: Mapping[str, str], now: datetime, prompt: bool = False
+) -> Job:
     if form.parts:
         messages = [
             {**message, "content": [{"type": "text", "text": message["content"]}]}
@@ -162,5 +169,13 @@ def _variables(
             else message
             for message in messages
         ]
-    given = {"messages": list(messages), "documents": None, "add_generation_prompt": prompt}
-    return {**tokens, **form.no_tools, **given}
+    lacking = {name: _stand_in(name, now) for name in form.lacking}
+    given = {"messages": list(messages), "add_generation_prompt": prompt}
+    return Job({**lacking, **tokens, **form.nothing, **given}, now)
+
+
+def _stand_in(name: str, now: datetime) -> str:
+    """A value for a variable that a template cannot do without."""
+    if name.endswith("_token"):
+        return f"<{name.removesuffix('_token')}>"
+    return now.strftime("%d %b %Y") if "date" in name or "time" in name else ""

@@ -14,7 +14,9 @@ from typing import Any
 
 WALL_SECONDS = 60.0
 """How long the process of a template may take by the clock; its processor time is bounded within."""
-TOO_LONG = "takes more time or memory than any prompt needs"
+TOO_MUCH = "takes more"
+"""How the error of a rendering begins that was stopped."""
+MOST_OF_ERROR = 200
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -67,12 +69,13 @@ def _run(given: Any, written: Any) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"takes more than {WALL_SECONDS:g} s"
-    return TOO_LONG
+        return f"{TOO_MUCH} than {WALL_SECONDS:g} s"
+    return f"{TOO_MUCH} time or memory than any prompt needs"
 
 
 def _rendering(line: bytes) -> Rendering:
     answer = json.loads(line)
     if "text" in answer:
         return Rendering(answer["text"])
-    return Rendering(None, " ".join(answer["error"].split()) or "fails without a word")
+    error = " ".join(answer["error"].split()) or "fails without a word"
+    return Rendering(None, error if len(error) <= MOST_OF_ERROR else error[:MOST_OF_ERROR] + "…")

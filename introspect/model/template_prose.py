@@ -12,7 +12,7 @@ _TOKEN_SHAPES = re.compile(
     | 〈\|[^〈〉|\s]{1,60}\|〉
     | <\|[^<>|\s]{1,60}> | <[^<>|\s]{1,60}\|>     # <|turn> and <turn|>
     | <</?[A-Za-z][\w:.-]{0,60}>>                 # <<SYS>>
-    | </?[A-Za-z\[][^<>\s=]{0,60}>                # <s>, <start_of_turn>, </role>, <SPECIAL_10>, <think>
+    | </?[^<>\s=]{1,60}>                          # <s>, <start_of_turn>, </role>, <SPECIAL_10>, <think>
     | <[A-Za-z][\w:.-]{0,40}(?:\s+[\w-]+="[^"\n<>]{0,40}"){1,3}\s*/?>
     | \[/?[A-Za-z|][\w|/:-]{0,60}(?:\ \d+)?\]     # [INST], [/INST], [gMASK], [|user|], [Round 1]
     | \]~!b\[ | \]~b\] | \[e~\[                   # brackets around a tilde

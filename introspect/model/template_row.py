@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,9 +22,11 @@ from introspect.model.template_probes import (
     Form,
     conversation_jobs,
 )
-from introspect.model.template_process import TOO_LONG, Rendering, render_all
+from introspect.model.template_process import TOO_MUCH, Rendering, render_all
 from introspect.model.template_prose import common_suffix, dates_in, prose_span
 
+MOST_LACKING = 5
+"""Variables that a template is given because it asks for them."""
 NEEDED = ("user", "user_prompt", "user_assistant", "user_assistant_user")
 """Renderings without which a template is of no use."""
 
@@ -39,6 +43,7 @@ def template_row(subject: str, template: ChatTemplate, now: datetime | None = No
         return empty_row(subject, f"cannot be rendered: {why}")
     row = empty_row(subject) | {"supported": True}
     row["reasons"] += [form.said] if form.said else []
+    row["reasons"] += [f"needs the variable {name}, which was given here" for name in form.lacking]
     for name in NEEDED[1:]:
         if texts[name].text is None:
             row["supported"] = False
@@ -96,16 +101,27 @@ def _renderings(template: ChatTemplate, now: datetime) -> tuple[Form | None, dic
     """The renderings in the first form that the template takes and writes the user's message in."""
     first_error = ""
     for form in FORMS:
-        jobs = conversation_jobs(form, template.tokens, now)
-        results = dict(zip(jobs, render_all(template.text, list(jobs.values())), strict=True))
+        results, form = _with_what_it_lacks(form, template, now)
         user = results["user"]
         if user.text is not None and USER in user.text:
             return form, results, ""
-        lost = "it leaves out the user's message"
-        first_error = first_error or (user.error if user.text is None else lost)
-        if user.error == TOO_LONG or "processor time" in user.error or "characters" in user.error:
+        first_error = first_error or user.error or "it leaves out the user's message"
+        if user.error.startswith(TOO_MUCH):
             break
     return None, {}, first_error
+
+
+def _with_what_it_lacks(
+    form: Form, template: ChatTemplate, now: datetime
+) -> tuple[dict[str, Rendering], Form]:
+    """The renderings in a form, and the form with the variables that the template proved to need."""
+    while True:
+        jobs = conversation_jobs(form, template.tokens, now)
+        results = dict(zip(jobs, render_all(template.text, list(jobs.values())), strict=True))
+        lacks = re.fullmatch(r"UndefinedError: '(\w+)' is undefined", results["user"].error)
+        if lacks is None or lacks[1] in form.lacking or len(form.lacking) == MOST_LACKING:
+            return results, form
+        form = replace(form, lacking=(*form.lacking, lacks[1]))
 
 
 def _judge_injection(row: dict[str, Any], texts: Mapping[str, Rendering], template: ChatTemplate) -> None:
@@ -126,11 +142,10 @@ def _judge_injection(row: dict[str, Any], texts: Mapping[str, Rendering], templa
     row["system_role"] = "kept" if SYSTEM in system.text else "dropped"
     if SYSTEM not in system.text:
         row["reasons"].append("leaves a system message out")
-    rest = _before(system, USER).replace(SYSTEM, "\n")
-    beside = prose_span(rest, common_suffix(rest, later), template.tokens.values())
-    row["injects_beside_system"] = beside is not None
-    if beside:
-        row["evidence"]["injects_beside_system"] = {"text": rest[beside[0] : beside[1]]}
+    text = _beside(_before(system, USER), later, template)
+    row["injects_beside_system"] = bool(text)
+    if text:
+        row["evidence"]["injects_beside_system"] = {"text": text}
         row["reasons"].append("puts text of its own before the user message beside a system message too")
 
 
@@ -186,6 +201,18 @@ def _judge_content(row: dict[str, Any], texts: Mapping[str, Rendering]) -> None:
         row["keeps_whitespace"] = PADDED_USER in padded and PADDED_ASSISTANT in padded
         if not row["keeps_whitespace"]:
             row["reasons"].append("strips space around the content of messages")
+
+
+def _beside(before: str, later: str, template: ChatTemplate) -> str:
+    """The prose around a system message, in what is written before the user's message."""
+    lead, _, rest = before.rpartition(SYSTEM)
+    # What stands before the system message on its line is to it what a header is to a user message.
+    header = len(lead) - lead.rfind("\n") - 1
+    found = []
+    for text, length in ((lead, header), (rest, common_suffix(rest, later))):
+        span = prose_span(text, length, template.tokens.values())
+        found += [text[span[0] : span[1]]] if span else []
+    return "\n".join(found)
 
 
 def _before(rendering: Rendering, mark: str) -> str:

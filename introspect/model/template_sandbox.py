@@ -111,7 +111,7 @@ class Renderer:
         for piece in self._compiled.generate(**variables):
             length += len(piece)
             if length > TEXT_CHARACTERS:
-                raise TooMuch(f"writes more than {TEXT_CHARACTERS} characters")
+                raise TooMuch(f"takes more than {TEXT_CHARACTERS} characters")
             pieces.append(piece)
         return "".join(pieces)
 
