@@ -10,6 +10,7 @@ from typing import Any
 
 from introspect.model.template_calls import judge_call
 from introspect.model.template_probes import (
+    ASSISTANT,
     FORMS,
     PADDED_ASSISTANT,
     PADDED_USER,
@@ -126,7 +127,8 @@ def _with_what_it_lacks(
 
 def _judge_injection(row: dict[str, Any], texts: Mapping[str, Rendering], template: ChatTemplate) -> None:
     before = _before(texts["user"], USER)
-    later = _before(texts["user_assistant_user"], SECOND_USER)
+    # What stands before a later user message, from the end of the reply on: its header among it.
+    later = _before(texts["user_assistant_user"], SECOND_USER).rpartition(ASSISTANT)[2]
     header = common_suffix(before, later)
     span = prose_span(before, header, template.tokens.values())
     row["injects_system_prompt"] = span is not None

@@ -28,6 +28,8 @@ TEMPLATE_SECONDS = 5
 """Processor time of all renderings of a template: where the interpreter cannot stop one, the kernel does."""
 MEMORY_BYTES = 1 << 29
 """Address space of the process."""
+MOST_STOPPED = 2
+"""Renderings that may run out of time before the rest is not tried."""
 TEXT_CHARACTERS = 1 << 20
 """Characters of one rendering, and of one error message a thousandth of that."""
 
@@ -184,9 +186,14 @@ def main() -> None:
     work = json.load(sys.stdin)
     _confine()
     renderer = Renderer(work["template"])
+    stopped = 0
     for job in work["jobs"]:
-        sys.stdout.write(json.dumps(outcome(renderer, job)) + "\n")
+        answer = outcome(renderer, job)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+        stopped += "processor time" in answer.get("error", "")
+        if stopped == MOST_STOPPED:
+            break
 
 
 if __name__ == "__main__":
