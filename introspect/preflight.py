@@ -85,7 +85,7 @@ def check_model(phase: PhaseConfig) -> JSON:
 
 def template_warnings(path: Path) -> list[Warning]:
     """What a run does otherwise than the template of its model's directory would, as events."""
-    row, _ = _directory_row(path.name, path)
+    row, _ = _directory_row(path.name, path, calls=False)
     found = []
     if row["injects_system_prompt"]:
         text = row["injected_text"]
@@ -161,10 +161,10 @@ def memory_report(
     }
 
 
-def _directory_row(name: str, path: Path) -> tuple[JSON, bool]:
+def _directory_row(name: str, path: Path, calls: bool = True) -> tuple[JSON, bool]:
     """The row of a directory's template, and whether it has one."""
     try:
-        return template_row(name, template_of_directory(path)), True
+        return template_row(name, template_of_directory(path), calls=calls), True
     except Unreadable as why:
         return empty_row(name, str(why)), False
 

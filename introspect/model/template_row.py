@@ -32,11 +32,13 @@ NEEDED = ("user", "user_prompt", "user_assistant", "user_assistant_user")
 """Renderings without which a template is of no use."""
 
 
-def template_row(subject: str, template: ChatTemplate, now: datetime | None = None) -> dict[str, Any]:
+def template_row(
+    subject: str, template: ChatTemplate, now: datetime | None = None, calls: bool = True
+) -> dict[str, Any]:
     """The row of `introspect check` for a template. Never raises for what the template does.
 
     Verdicts are None where the rendering that they rest on does not exist; `evidence` has the exact text
-    that each rests on. `now` is the time that the template is told.
+    that each rests on. `now` is the time that the template is told; tool calls are tried where `calls`.
     """
     now = now or datetime.now().replace(microsecond=0)
     form, texts, why = _renderings(template, now)
@@ -54,7 +56,8 @@ def template_row(subject: str, template: ChatTemplate, now: datetime | None = No
     _judge_prefix(row, "prefix_stable", texts, "user_assistant", "user_assistant_user")
     _judge_prefix(row, "generation_prompt_stable", texts, "user_prompt", "user_assistant")
     _judge_content(row, texts)
-    judge_call(row, form, template, now)
+    if calls:
+        judge_call(row, form, template, now)
     return row
 
 
