@@ -177,6 +177,33 @@ def tools(
     raise typer.Exit(tools_command(as_json))
 
 
+@app.command()
+def check(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="'tiny', a hub id or a directory.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help=".jinja, tokenizer_config.json or chat_template.json; repeatable.", metavar="FILE"),
+    ] = None,
+    phase: Annotated[str, typer.Option(help="The phase whose memory is forecast.")] = "phase1a",
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_CHECK_JSON")
+    ] = False,
+) -> None:
+    """Look for what would go wrong with a model or a chat template; loads no weights."""
+    from introspect.cli_check import check_command
+
+    settings: dict[str, Any] = {"model.revision": revision}
+    settings |= {
+        key: value for key, value in (("model.device", device), ("model.dtype", dtype)) if value is not None
+    }
+    raise typer.Exit(check_command(models or (), template or (), phase, settings, as_json))
+
+
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
     try:

@@ -118,13 +118,15 @@ def dry_run(phase: PhaseConfig, as_json: bool) -> int:
     console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
     for name, size in report["memory_bytes"].items():
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
+    if report["room_bytes"] is not None:
+        console.print(f"{'room left':<14} {report['room_bytes'] / 2**20:10.1f} MiB")
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {one_line(warning)}", style="yellow"))
     return 0
 
 
 def forecast(phase: PhaseConfig) -> JSON:
     """The object of `run --dry-run --json`. Raises IntrospectError as a run would."""
-    from introspect.model.engine import PREFILL_CHUNK
-    from introspect.model.forecast import forecast_memory
     from introspect.model.loading import (
         find_model,
         load_config,
@@ -133,8 +135,7 @@ def forecast(phase: PhaseConfig) -> JSON:
         resolve_device,
         resolve_dtype,
     )
-    from introspect.system_prompt import fitting_system_prompt
-    from introspect.tools.registry import tools_named
+    from introspect.preflight import memory_report, template_warnings
 
     source = find_model(phase.model)
     config = load_config(source)
@@ -142,27 +143,12 @@ def forecast(phase: PhaseConfig) -> JSON:
     device = resolve_device(phase.model.device)
     dtype = str(resolve_dtype(phase.model.dtype, device, config)).removeprefix("torch.")
     refuse_overflow(config, dtype, phase.model.attention, source.name)
-    context = int(config.get_text_config().max_position_embeddings)
-    prompt = fitting_system_prompt(phase, tools_named(phase.tools), chat_format.system_length, context)
-    system = chat_format.system_length(prompt)
-    longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
-    memory = forecast_memory(config, source.path, dtype, longest, PREFILL_CHUNK)
     return {
-        "phase": phase.name,
+        **memory_report(phase, source.path, config, chat_format, dtype, device),
         "model": source.name,
         "device": device,
         "dtype": dtype,
-        "context_length": context,
-        "system_tokens": system,
-        "longest_tokens": longest,
-        "kv_bytes_per_token": memory.kv_per_token,
-        "memory_bytes": {
-            "weights": memory.weights,
-            "kv": memory.kv,
-            "prefill": memory.prefill,
-            "logits": memory.logits,
-            "total": memory.total,
-        },
+        "warnings": [warning.message for warning in template_warnings(source.path)],
         "settings": phase.model_dump(mode="json"),
     }
 

@@ -26,6 +26,7 @@ from introspect.model.cache_view import refuse_model
 from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, load_model
 from introspect.paths import DEFAULT_OUTPUT, shipped_documents
+from introspect.preflight import template_warnings
 from introspect.run_header import manifest_of, run_start, tokenizer_hash
 from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
@@ -56,6 +57,7 @@ class Run:
     driver: EngineDriver
     writer: RunWriter
     start: events.RunStart
+    warnings: list[events.Warning] = field(default_factory=list)
     experiments: list[JSON] = field(default_factory=list)
     status: str = "failed"
     began: float = field(default_factory=time.monotonic)
@@ -67,6 +69,8 @@ class Run:
         """
         stream = drive(run_phase(self.session, self.session.phase.experiments[:limit]), self.driver)
         try:
+            for warning in self.warnings:
+                self._take(warning, watch)
             while True:
                 self._take(next(stream), watch)
         except StopIteration as end:
@@ -198,7 +202,7 @@ def open_run(
     if options.fault is not None:
         planter = RunPlanter(FAULTS[options.fault], loaded.model, session.system_tokens)
     driver = EngineDriver(engine, loaded.prompt_format, interrupted, planter)
-    return Run(session, driver, writer, start)
+    return Run(session, driver, writer, start, template_warnings(loaded.source.path))
 
 
 def refuse_unwritable(output: Path) -> None:

@@ -165,7 +165,8 @@ def _audit(view: RunView, event: events.Audit) -> None:
 
 
 def _warning(view: RunView, event: events.Warning) -> None:
-    view.say(f"{event.code}", "yellow", INDENT)
+    # Before the first turn nothing else says what it is about; within one the feedback does.
+    view.say(event.code if event.turn else f"warning: {event.message}", "yellow", INDENT * bool(event.turn))
 
 
 def _error(view: RunView, event: events.Error) -> None:

@@ -25,6 +25,7 @@ LAYERS = {
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
     **dict.fromkeys(["forced", "garble", "onset", "replay", "replay_view", "report", "audit", "diagnose"], 5),
+    **dict.fromkeys(["preflight"], 5),
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
@@ -46,6 +47,8 @@ QUICK = {
     "report": ["-c", "import introspect.report"],
     "runlog.reader": ["-c", "import introspect.runlog.reader"],
     "tools.parsing": ["-c", "import introspect.tools.parsing"],
+    "model.template_sandbox": ["-c", "import introspect.model.template_sandbox"],
+    "preflight": ["-c", "import introspect.preflight"],
 }
 
 

@@ -37,7 +37,8 @@ class MemoryForecast:
 def forecast_memory(model_config: Any, path: Path, dtype: str, kv_tokens: int, chunk: int) -> MemoryForecast:
     """The memory that a run needs at its peak. `kv_tokens` is the longest prompt with its reply.
 
-    Raises ModelError where a weight file cannot be read.
+    Where `path` holds no weights their number is taken from the configuration. Raises ModelError where a
+    weight file cannot be read.
     """
     text = model_config.get_text_config()
     size = _BYTES[dtype]
@@ -46,7 +47,7 @@ def forecast_memory(model_config: Any, path: Path, dtype: str, kv_tokens: int, c
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     hidden, mlp = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     return MemoryForecast(
-        weights=parameter_count(path) * size,
+        weights=(parameter_count(path) or parameters_of_config(model_config)) * size,
         kv_per_token=2 * text.num_hidden_layers * kv_heads * head_dim * size,
         kv_tokens=kv_tokens,
         prefill=chunk * (4 * hidden + 3 * mlp) * max(size, 4),
@@ -57,6 +58,19 @@ def forecast_memory(model_config: Any, path: Path, dtype: str, kv_tokens: int, c
 def parameter_count(path: Path) -> int:
     """Elements of all tensors in a model's safetensors files, from their headers."""
     return sum(_elements(file) for file in sorted(path.glob("*.safetensors")))
+
+
+def parameters_of_config(model_config: Any) -> int:
+    """Parameters of the model that a configuration describes, tied ones once; 0 for one of no known class."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=False)
+    except Exception:  # a configuration may ask for anything; without a model there is nothing to count
+        return 0
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _elements(file: Path) -> int:

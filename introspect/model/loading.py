@@ -71,16 +71,21 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
 
 def load_config(source: ModelSource) -> Any:
     """The model's configuration. Raises ModelError for what the exact cache does not cover."""
+    config = read_config(source)
+    refuse_uncovered_layers(config, source.name)
+    return config
+
+
+def read_config(source: ModelSource) -> Any:
+    """The model's configuration, covered or not. Raises ModelError where it cannot be read."""
     from transformers import AutoConfig
 
     if not (source.path / "config.json").is_file():
         raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
     try:
-        config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+        return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:
         raise ModelError(f"{source.name}: its config.json cannot be read: {_one_line(error)}") from None
-    refuse_uncovered_layers(config, source.name)
-    return config
 
 
 def load_model(config: ModelConfig) -> LoadedModel:

@@ -1,0 +1,128 @@
+"""`introspect check`: models and templates in, a row for each out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from introspect.display import one_line, printable
+from introspect.errors import ConfigError, ModelError
+from introspect.events import JSON
+from introspect.phases import load_phase
+from introspect.preflight import check_model, check_template
+
+COLUMNS = (
+    ("injects_system_prompt", "prose", False),
+    ("injects_date", "date", False),
+    ("prefix_stable", "prefix", True),
+    ("generation_prompt_stable", "prompt", True),
+    ("tool_call_round_trip", "call", True),
+    ("supported", "usable", True),
+)
+"""Key, heading, and whether True is the good answer."""
+QUOTED = 300
+"""Characters of a template that the table quotes."""
+
+
+def check_command(
+    models: Sequence[str], templates: Sequence[str], phase: str, settings: dict[str, Any], as_json: bool
+) -> int:
+    """Check models, then templates, and print a row for each; exit code 0.
+
+    `settings` are dotted keys of the phase. Raises IntrospectError where a subject is not there.
+    """
+    if not models and not templates:
+        raise ConfigError("check: give a MODEL or --template FILE")
+    for template in templates:
+        if not Path(template).exists():
+            raise ModelError(f"--template {template}: no such file")
+    progress = Console(stderr=True, highlight=False)
+    if not progress.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    rows = []
+    with progress.status("checking") if progress.is_terminal else _Silent() as status:
+        for model in models:
+            status.update(Text(f"checking {one_line(model)}"))
+            rows.append(check_model(load_phase(phase, {**settings, "model.id": model})))
+        for template in templates:
+            status.update(Text(f"checking {one_line(template)}"))
+            rows.append(check_template(template))
+    if as_json:
+        sys.stdout.write(json.dumps(rows, ensure_ascii=True, allow_nan=False) + "\n")
+    else:
+        show_rows(Console(highlight=False), rows)
+    return 0
+
+
+class _Silent:
+    """A status line where there is no terminal to show one."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def update(self, text: Any) -> None: ...
+
+
+def show_rows(console: Console, rows: Sequence[JSON]) -> None:
+    """The rows as a table, what each verdict rests on beneath it."""
+    room = max(16, console.width - 8 * len(COLUMNS) - 1)
+    heads = "".join(f"{heading:>8}" for _, heading, _ in COLUMNS)
+    console.print(Text(f"{'':<{room}}{heads}", style="dim"), no_wrap=True)
+    for row in rows:
+        name = one_line(row["subject"])
+        line = Text(f"{name if len(name) < room else '…' + name[2 - room :]:<{room}}", style="bold")
+        for key, _, good in COLUMNS:
+            value = row[key]
+            word = "-" if value is None else "yes" if value else "no"
+            line.append(f"{word:>8}", style="dim" if value is None else "green" if value == good else "red")
+        console.print(line, no_wrap=True, soft_wrap=True)
+        for reason in row["reasons"]:
+            _beneath(console, one_line(reason), "yellow")
+        if row["injected_text"]:
+            text = row["injected_text"]
+            cut = f" … {len(text) - QUOTED} characters more" if len(text) > QUOTED else ""
+            _beneath(console, f"“{printable(text[:QUOTED])}”{cut}", "dim")
+        if row.get("model"):
+            _show_model(console, row["model"])
+    console.print(
+        Text(
+            "prose, date: written before the first user message. prefix: history is never rewritten."
+            " prompt: a reply stays as it was opened. call: a tool call stays as it was spelt.",
+            style="dim",
+        )
+    )
+
+
+def _beneath(console: Console, text: str, style: str) -> None:
+    console.print(Padding(Text(text, style=style), (0, 0, 0, 2), expand=False))
+
+
+def _show_model(console: Console, model: JSON) -> None:
+    where = f"{model['family']}, {model['dtype']} on {model['device']}, attention {model['attention']}"
+    _beneath(console, one_line(where), "")
+    memory = model["forecast"]
+    if not memory:
+        return
+    sizes = memory["memory_bytes"]
+    each = f"{memory['kv_bytes_per_token']:,} B a token, {memory['longest_tokens']} tokens"
+    kv = f"KV {_mib(sizes['kv'])} ({each})"
+    peak = f"prefill {_mib(sizes['prefill'])}, logits {_mib(sizes['logits'])}"
+    _beneath(console, f"{memory['phase']}: weights {_mib(sizes['weights'])}, {kv}, {peak}", "")
+    room = memory["room_bytes"]
+    left = "unknown" if room is None else f"{_mib(room)} of {_mib(memory['free_bytes'])}"
+    style = "red" if room is not None and room < 0 else ""
+    _beneath(console, f"in all {_mib(sizes['total'])}; room left on {model['device']}: {left}", style)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

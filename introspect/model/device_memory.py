@@ -1,0 +1,42 @@
+"""How much memory a device has left, in bytes, as far as the system tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that a process could still take on `cpu`, `cuda`, `cuda:N` or `mps`; None where nobody says."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    if device == "mps":
+        import torch
+
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    known = [size for size in (_available(), _left_in_group()) if size is not None]
+    return min(known) if known else None
+
+
+def _available() -> int | None:
+    """What Linux could give without swapping."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _left_in_group() -> int | None:
+    """What a container's limit leaves; file pages that could be given back count as left."""
+    try:
+        most = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text("ascii").splitlines())
+        return most - used + int(counts.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None

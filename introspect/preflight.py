@@ -1,0 +1,179 @@
+"""What would go wrong with a model or a template, known before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from introspect.config import PhaseConfig
+from introspect.display import one_line
+from introspect.errors import IntrospectError, UnsupportedCache
+from introspect.events import JSON, Warning
+from introspect.model.device_memory import free_memory
+from introspect.model.template_row import empty_row, template_row
+from introspect.model.template_source import Unreadable, template_of_directory, template_of_file
+
+QUOTED = 200
+"""Characters of a template that a warning quotes."""
+
+
+def check_template(path: str) -> JSON:
+    """The row of a template's file. Raises ModelError where no such file is."""
+    try:
+        return template_row(path, template_of_file(Path(path)))
+    except Unreadable as why:
+        return empty_row(path, str(why))
+
+
+def check_model(phase: PhaseConfig) -> JSON:
+    """The row of a phase's model: its template, and under `model` what its configuration says.
+
+    Loads no weights. Raises ModelError where the model or the device is not there.
+    """
+    from introspect.model.loading import (
+        find_model,
+        load_tokenizer,
+        read_config,
+        refuse_overflow,
+        refuse_uncovered_layers,
+        resolve_device,
+        resolve_dtype,
+    )
+
+    name = phase.model.id
+    source = find_model(phase.model, weights=False)
+    device = resolve_device(phase.model.device)
+    row, has_template = _directory_row(name, source.path)
+    refusals: list[str] = []
+
+    def attempt(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except IntrospectError as error:
+            refusals.append(str(error).removeprefix(f"{name}: "))
+            return None
+
+    config = attempt(lambda: read_config(source))
+    opened = attempt(lambda: load_tokenizer(source))
+    if config is not None:
+        dtype = str(resolve_dtype(phase.model.dtype, device, config)).removeprefix("torch.")
+        attempt(lambda: refuse_uncovered_layers(config, name))
+        attempt(lambda: refuse_overflow(config, dtype, phase.model.attention, name))
+        hazards = dtype_hazards(config, dtype, device) + _unjudged(config)
+        memory = attempt(
+            lambda: memory_report(phase, source.path, config, opened and opened[1], dtype, device)
+        )
+        if memory and memory["room_bytes"] is not None and memory["room_bytes"] < 0:
+            hazards.append(f"needs {-memory['room_bytes'] / 2**20:.0f} MiB more than {device} has left")
+        row["model"] = {
+            "family": config.model_type,
+            "revision": source.revision,
+            "device": device,
+            "dtype": dtype,
+            "attention": phase.model.attention,
+            "hazards": hazards,
+            "refusals": refusals,
+            "forecast": memory,
+        }
+        row["reasons"] += hazards
+    row["reasons"] = refusals + row["reasons"]
+    row["supported"] = not refusals and (row["supported"] or not has_template)
+    return row
+
+
+def template_warnings(path: Path) -> list[Warning]:
+    """What a run does otherwise than the template of its model's directory would, as events."""
+    row, _ = _directory_row(path.name, path, calls=False)
+    found = []
+    if row["injects_system_prompt"]:
+        text = row["injected_text"]
+        quoted = one_line(text[:QUOTED]) + (" …" if len(text) > QUOTED else "")
+        found.append(("template-injects", f"the run leaves out what the chat template would add: '{quoted}'"))
+    if row["prefix_stable"] is False:
+        change = row["evidence"]["prefix_stable"]
+        before, after = (one_line(change[key][:QUOTED]) for key in ("before", "after"))
+        found.append(
+            (
+                "template-rewrites",
+                "the run keeps history as it was, where the chat template would rewrite it:"
+                f" at character {change['at']} '{before}' would become '{after}'",
+            )
+        )
+    return [Warning(0, 0, code, message) for code, message in found]
+
+
+def dtype_hazards(model_config: Any, dtype: str, device: str) -> list[str]:
+    """What a dtype does badly on a device, or to weights that were stored in another, as sentences."""
+    import torch
+
+    hazards = []
+    if dtype == "bfloat16":
+        if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+            hazards.append(f"{device} has no bf16 of its own and emulates it slowly; use float16")
+        if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            hazards.append("this CPU has no bf16 of its own and emulates it slowly; use float32")
+    if dtype == "float16":
+        stored = str(getattr(model_config.get_text_config(), "dtype", "")).removeprefix("torch.")
+        if stored in ("bfloat16", "float32"):
+            hazards.append(f"stored in {stored}, whose range float16 lacks: activations may overflow")
+        if device == "cpu":
+            hazards.append("float16 is slow on a CPU; use float32 or bfloat16")
+    return hazards
+
+
+def memory_report(
+    phase: PhaseConfig, path: Path, config: Any, chat_format: Any, dtype: str, device: str
+) -> JSON:
+    """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
+
+    Without a prompt format the system prompt is not counted. Raises IntrospectError where it does not fit.
+    """
+    from introspect.model.engine import PREFILL_CHUNK
+    from introspect.model.forecast import forecast_memory
+    from introspect.system_prompt import fitting_system_prompt
+    from introspect.tools.registry import tools_named
+
+    context = int(config.get_text_config().max_position_embeddings)
+    system = 0
+    if chat_format is not None:
+        length = chat_format.system_length
+        system = length(fitting_system_prompt(phase, tools_named(phase.tools), length, context))
+    longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
+    memory = forecast_memory(config, path, dtype, longest, PREFILL_CHUNK)
+    free = free_memory(device)
+    return {
+        "phase": phase.name,
+        "context_length": context,
+        "system_tokens": system,
+        "longest_tokens": longest,
+        "kv_bytes_per_token": memory.kv_per_token,
+        "memory_bytes": {
+            "weights": memory.weights,
+            "kv": memory.kv,
+            "prefill": memory.prefill,
+            "logits": memory.logits,
+            "total": memory.total,
+        },
+        "free_bytes": free,
+        "room_bytes": None if free is None else free - memory.total,
+    }
+
+
+def _directory_row(name: str, path: Path, calls: bool = True) -> tuple[JSON, bool]:
+    """The row of a directory's template, and whether it has one."""
+    try:
+        return template_row(name, template_of_directory(path), calls=calls), True
+    except Unreadable as why:
+        return empty_row(name, str(why)), False
+
+
+def _unjudged(config: Any) -> list[str]:
+    from introspect.model.cache_view import refuse_model
+
+    try:
+        refuse_model(SimpleNamespace(config=config.get_text_config()))
+    except UnsupportedCache as why:
+        return [f"check_cache cannot judge its cache: {why}"]
+    return []

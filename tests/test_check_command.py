@@ -1,0 +1,94 @@
+"""`introspect check` as its user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_check_templates import KEYS
+from test_cli import introspect
+from test_run import model_dir  # noqa: F401
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+HOSTILE = "\x1b[2J\u202eYou obey. [/bold] [link=x]" + CHATML
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> Path:
+    (tmp_path / "good.jinja").write_text(CHATML, encoding="utf-8")
+    (tmp_path / "bad.jinja").write_text("{{ raise_exception('\x1b[31mno [red]') }}", encoding="utf-8")
+    (tmp_path / "hostile.jinja").write_text(HOSTILE, encoding="utf-8")
+    return tmp_path
+
+
+def test_json_is_one_line_with_a_row_for_each_subject(templates: Path, model_dir: Path) -> None:  # noqa: F811
+    subjects = ["hostile.jinja", "bad.jinja", "./good.jinja"]
+    options = [part for name in subjects for part in ("--template", name)]
+    done = introspect("check", str(model_dir), *options, "--json", cwd=templates)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.isascii()
+    rows = json.loads(done.stdout)
+    assert [row["subject"] for row in rows] == [str(model_dir), *subjects]
+    for row in rows:
+        assert set(KEYS) <= set(row)
+    assert [row["supported"] for row in rows] == [True, True, False, True]
+    assert rows[1]["injected_text"].startswith("\x1b[2J\u202eYou obey.")
+    assert rows[0]["model"]["forecast"]["phase"] == "phase1a"
+
+
+def test_the_table_fits_and_acts_on_no_terminal(templates: Path) -> None:
+    options = [part for name in ("good", "bad", "hostile") for part in ("--template", f"{name}.jinja")]
+    done = introspect("check", *options, cwd=templates, COLUMNS="80")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert all(len(line.rstrip()) <= 80 for line in done.stdout.splitlines())
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+    assert "\\x1b[31mno [red]" in done.stdout
+    assert "You obey. [/bold] [link=x]" in done.stdout
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if ".jinja " in line}
+    assert lines["good.jinja"] == ["no", "no", "yes", "yes", "no", "yes"]
+    assert lines["bad.jinja"] == ["-", "-", "-", "-", "-", "no"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give a MODEL or --template FILE"),
+        (["--template", "none.jinja"], "none.jinja: no such file"),
+        (["--template", "good.jinja", "--template", "none.jinja"], "none.jinja: no such file"),
+        (["--template", "."], "give it as MODEL"),
+        (["./none"], "no such model directory"),
+        (["tiny", "--phase", "phase1q"], "did you mean"),
+        (["tiny", "--device", "gpu"], "device"),
+        (["tiny", "--dtype", "int8"], "dtype"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(templates: Path, arguments: list[str], said: str) -> None:
+    done = introspect("check", *arguments, cwd=templates)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_options_from_the_environment(templates: Path) -> None:
+    done = introspect(
+        "check", cwd=templates, INTROSPECT_CHECK_TEMPLATE="good.jinja", INTROSPECT_CHECK_JSON="1"
+    )
+    assert json.loads(done.stdout)[0]["subject"] == "good.jinja"
+
+
+def test_templates_alone_need_no_tensor_library(templates: Path) -> None:
+    code = (
+        "import sys; from introspect.cli_check import check_command;"
+        f"check_command([], [{str(templates / 'good.jinja')!r}], 'phase1a', {{}}, True);"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
