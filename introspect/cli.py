@@ -67,6 +67,12 @@ def run(
         str | None,
         typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Go on where what the phase requires is not met.", allow_from_autoenv=False
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
     ] = False,
@@ -97,7 +103,7 @@ def run(
     config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
         raise typer.Exit(cli_run.dry_run(config, as_json))
-    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, quiet, verbose, as_json))
+    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, force, quiet, verbose, as_json))
 
 
 @app.command()
@@ -175,7 +181,7 @@ def main() -> None:
         message = error.format_message() if isinstance(error, _UsageError) else str(error)
         if message:
             sys.stderr.write(f"introspect: {one_line(message)}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
     except BrokenPipeError:
         # The reader has gone: what is left to say must not raise again when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

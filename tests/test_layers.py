@@ -28,7 +28,9 @@ LAYERS = {
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
-    **dict.fromkeys(["cli", "terminal", "run_command", "run_header", "__main__"], 6),
+    **dict.fromkeys(["requirements", "comparison", "quoted_figures"], 5),
+    **dict.fromkeys(["cli", "terminal", "run_command", "run_header", "run_notes", "run_summary"], 6),
+    "__main__": 6,
 }
 LAST_LAYER_PREFIX = "cli_"
 # The record stands on values alone, so that it can be read where no model can be loaded.
@@ -37,6 +39,7 @@ ONLY_VALUES_BELOW = {4}
 HEAVY = {"torch", "transformers"}
 LIGHT_LAYERS = {0, 4}
 LIGHT_MODULES = {"garble", "onset", "replay", "replay_view", "report"}
+LIGHT_MODULES |= {"requirements", "comparison", "quoted_figures", "cli_compare", "cli_phases"}
 # What must start quickly, as arguments of the interpreter; skipped until the module exists.
 QUICK = {
     "cli": ["-m", "introspect", "--help"],

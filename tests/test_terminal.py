@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from introspect import events
-from introspect.terminal import RunView, show_summary
+from introspect.run_summary import show_summary
+from introspect.terminal import RunView
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Categories of characters that act on a display instead of standing in it."""

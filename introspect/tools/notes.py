@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from introspect.errors import ToolError
-from introspect.events import Event, ToolCall, ToolResult
+from introspect.events import Event, RunStart, ToolCall, ToolResult
 from introspect.tools.context import ToolContext
 from introspect.tools.note_store import Note, NoteStore
 
@@ -18,7 +18,9 @@ def rebuild_notes(store: NoteStore, record: Iterable[Event]) -> None:
     store.clear()
     call: ToolCall | None = None
     for event in record:
-        if isinstance(event, ToolCall):
+        if isinstance(event, RunStart):
+            store.extend(event.notes_before)
+        elif isinstance(event, ToolCall):
             call = event
         elif isinstance(event, ToolResult) and event.ok and event.function == "record_observation" and call:
             given = {**_DEFAULTS, **call.arguments}
