@@ -171,6 +171,34 @@ def diagnose(
     raise typer.Exit(diagnose_command(settings, fault or (), as_json))
 
 
+@app.command()
+def phases(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_PHASES_JSON")
+    ] = False,
+) -> None:
+    """List the phases: what each does, offers and requires."""
+    from introspect.cli_phases import phases_command
+
+    raise typer.Exit(phases_command(as_json))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, phase names or 'latest'; two or more.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parent of run directories.")
+    ] = DEFAULT_OUTPUT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_COMPARE_JSON")
+    ] = False,
+) -> None:
+    """Show what runs did side by side: tokens, tools, notes, audits, documents, numbers right and wrong."""
+    from introspect.cli_compare import compare_command
+
+    raise typer.Exit(compare_command(runs, output, as_json))
+
+
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
     try:

@@ -46,6 +46,9 @@ QUICK = {
     "phases": ["-c", "import introspect.phases"],
     "replay": ["-c", "import introspect.replay"],
     "report": ["-c", "import introspect.report"],
+    "requirements": ["-c", "import introspect.requirements"],
+    "cli_compare": ["-c", "import introspect.cli_compare"],
+    "cli_phases": ["-c", "import introspect.cli_phases"],
     "runlog.reader": ["-c", "import introspect.runlog.reader"],
     "tools.parsing": ["-c", "import introspect.tools.parsing"],
 }
