@@ -56,7 +56,8 @@ def shown(text: str, terminal: bool, verbose: bool = True) -> str:
     with RunView(console, verbose=verbose) as view:
         for event in stream(text):
             view.show(event)
-    show_summary(console, SUMMARY, Path("x.log"))
+    saved = [{"id": 1, "category": text, "description": text}] * 20
+    show_summary(console, SUMMARY | {"saved_notes": saved}, Path("x.log"))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
