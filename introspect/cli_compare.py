@@ -83,7 +83,7 @@ def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
         "notes": _text([f"{len(run['notes'])} saved, {run['notes_before']} to begin with"]),
         "audits": _text([_audits(audits)]),
         "documents": _text([_document(row) for row in run["documents"]] or ["none read"]),
-        "numbers": _text(
+        "numbers\n(exp.turn)": _text(
             [
                 f"{numbers['quoted']} quoted, {numbers['right']} right",
                 ", ".join(f"{numbers[verdict]} {verdict}" for verdict in VERDICTS[1:]),
@@ -130,7 +130,7 @@ def _document(row: JSON) -> str:
 
 
 def _examples(not_right: list[JSON]) -> list[str]:
-    """The first numbers that are misnamed or wrong, each with its experiment and turn, counted from 1."""
+    """The first numbers that are not simply right, each with its experiment and turn, counted from 1."""
     told = [f"{n['number'][:20]} ({n['experiment'] + 1}.{n['turn']})" for n in not_right[:_MOST_NUMBERS]]
     rest = len(not_right) - len(told)
     return [", ".join(told) + (f" and {rest} more" if rest else "")] if told else []

@@ -23,15 +23,15 @@ def measured_run(source: str, output: Path) -> JSON:
         )
     log = read_events(path)
     name = path.resolve().parent.name if path.name == EVENTS else str(path)
+    if not any(isinstance(read.event, ev.RunStart) for read in log.events):
+        raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
     return {"source": source, "run": name, "path": str(path), **figures_of(log)}
 
 
 def figures_of(log: EventLog) -> JSON:
-    """The figures of a record, whatever state the run is in."""
+    """The figures of a record that has a `run_start`, whatever state the run is in."""
     stream = [read.event for read in log.events]
-    start = next((event for event in stream if isinstance(event, ev.RunStart)), None)
-    if start is None:
-        raise RecordError("the record has no run_start, so nothing says what it is of; give another run")
+    start = next(event for event in stream if isinstance(event, ev.RunStart))
     end = stream[-1]
     damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
     return {

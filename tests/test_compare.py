@@ -265,6 +265,9 @@ def test_the_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         compare_command([str(run_dir)], run_dir.parent, False)
     with pytest.raises(RecordError, match="text log"):
         compare_command([str(run_dir / "test.log")] * 2, run_dir.parent, False)
+    (tmp_path / "events.jsonl").write_bytes((run_dir / "events.jsonl").read_bytes().partition(b"\n")[2])
+    with pytest.raises(RecordError, match=f"{tmp_path}.*has no run_start"):
+        compare_command([str(run_dir), str(tmp_path)], tmp_path, False)
     with pytest.raises(RecordError, match="no runs yet"):
         compare_command(["phase1a", "phase1b"], tmp_path, False)
 
