@@ -129,14 +129,14 @@ def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
     except (KeyError, TypeError, AttributeError):
         return "not complete: its last record has no summary that can be read"
     if missing or not names:
-        return f"not complete: experiment {_listed(missing)} was not completed"
+        return f"not complete: not all experiments were completed ({_listed(missing)})"
     if start.fault is not None:
         return f"corruption: the fault {one_line(start.fault[:40])} was planted in it"
     if audits["failed"]:
         return f"corruption: {audits['failed']} of its audits failed"
     if not audits["e0"] + audits["e1"] + audits["e2"]:
         return "corruption: no audit was made, so nothing shows that there is none"
-    return f"notes: experiment {_listed(bare)} left none" if bare else None
+    return f"notes: none was left by {_listed(bare)}" if bare else None
 
 
 def _same_model(start: RunStart, model: SameModel) -> bool:

@@ -74,9 +74,9 @@ def test_a_sound_run_meets_it(tmp_path: Path) -> None:
         ({"status": "corrupt"}, "not complete: it ended as 'corrupt'"),
         ({"status": "interrupted"}, "not complete: it ended as 'interrupted'"),
         ({"ended": False}, "not complete: it is still going on, or broke off"),
-        (two(), "not complete: experiment two was not completed"),
-        (two(experiments=rows(status="limited")), "not complete: experiment two was not completed"),
-        ({"experiments": []}, "not complete: experiment one was not completed"),
+        (two(), "not complete: not all experiments were completed (two)"),
+        (two(experiments=rows(status="limited")), "not complete: not all experiments were completed (two)"),
+        ({"experiments": []}, "not complete: not all experiments were completed (one)"),
         ({"settings": {}}, "no summary that can be read"),
         ({"settings": {"experiments": []}}, "not complete"),
         ({"experiments": [7]}, "no summary that can be read"),
@@ -85,8 +85,8 @@ def test_a_sound_run_meets_it(tmp_path: Path) -> None:
         ({"audits": SUMMARY["audits"] | {"failed": 1}}, "corruption: 1 of its audits failed"),
         ({"audits": {"e0": 0, "e1": 0, "e2": 0, "failed": 0}}, "corruption: no audit was made"),
         ({"fault": "prefix-aliased"}, "corruption: the fault prefix-aliased was planted"),
-        (two(experiments=rows(notes=0)), "notes: experiment two left none"),
-        ({"experiments": [{"name": "one", "status": "complete"}]}, "notes: experiment one left none"),
+        (two(experiments=rows(notes=0)), "notes: none was left by two"),
+        ({"experiments": [{"name": "one", "status": "complete"}]}, "notes: none was left by one"),
     ],
 )
 def test_each_criterion_can_fail(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -217,7 +217,7 @@ def test_a_real_baseline_is_required_met_and_recorded(model_dir: Path, tmp_path:
     with pytest.raises(RequirementError, match="there is no run of it"):
         prepare(second, options)
     complete_run(first, tmp_path, DONE)
-    with pytest.raises(RequirementError, match="notes: experiment one left none"):
+    with pytest.raises(RequirementError, match="notes: none was left by one"):
         prepare(second, options)
     assert len(list(tmp_path.iterdir())) == 1
     summary, _ = complete_run(first, tmp_path, NOTE, DONE)
