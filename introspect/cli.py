@@ -67,6 +67,12 @@ def run(
         str | None,
         typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Go on where what the phase requires is not met.", allow_from_autoenv=False
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
     ] = False,
@@ -97,7 +103,7 @@ def run(
     config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
         raise typer.Exit(cli_run.dry_run(config, as_json))
-    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, quiet, verbose, as_json))
+    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, force, quiet, verbose, as_json))
 
 
 @app.command()
@@ -204,6 +210,34 @@ def check(
     raise typer.Exit(check_command(models or (), template or (), phase, settings, as_json))
 
 
+@app.command()
+def phases(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_PHASES_JSON")
+    ] = False,
+) -> None:
+    """List the phases: what each does, offers and requires."""
+    from introspect.cli_phases import phases_command
+
+    raise typer.Exit(phases_command(as_json))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run directories, phase names or 'latest'; two or more.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parent of run directories.")
+    ] = DEFAULT_OUTPUT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_COMPARE_JSON")
+    ] = False,
+) -> None:
+    """Show what runs did side by side: tokens, tools, notes, audits, documents, numbers right and wrong."""
+    from introspect.cli_compare import compare_command
+
+    raise typer.Exit(compare_command(runs, output, as_json))
+
+
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
     try:
@@ -214,7 +248,7 @@ def main() -> None:
         message = error.format_message() if isinstance(error, _UsageError) else str(error)
         if message:
             sys.stderr.write(f"introspect: {one_line(message)}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
     except BrokenPipeError:
         # The reader has gone: what is left to say must not raise again when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,8 @@ from introspect.display import one_line
 from introspect.events import JSON
 from introspect.paths import shipped_documents
 from introspect.phases import load_phase
-from introspect.terminal import RunView, show_summary
+from introspect.run_summary import show_summary
+from introspect.terminal import RunView
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
@@ -74,6 +76,7 @@ def run(
     limit: int | None,
     forced: str | None,
     fault: str | None,
+    force: bool,
     quiet: bool,
     verbose: bool,
     as_json: bool,
@@ -86,8 +89,8 @@ def run(
             with _loading(console, phase.model.id, quiet):
                 from introspect.run_command import RunOptions, open_run, prepare
 
-                options = RunOptions(output, limit, forced, fault)
-                loaded = prepare(phase, options)
+                options = RunOptions(output, limit, forced, fault, force)
+                loaded = prepare(phase, options, partial(_tell, console) if verbose else _say_nothing)
         except KeyboardInterrupt:
             sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
@@ -151,6 +154,13 @@ def forecast(phase: PhaseConfig) -> JSON:
         "warnings": [warning.message for warning in template_warnings(source.path)],
         "settings": phase.model_dump(mode="json"),
     }
+
+
+def _tell(console: Console, text: str) -> None:
+    console.print(Text(one_line(text), style="dim"), soft_wrap=True)
+
+
+def _say_nothing(text: str) -> None: ...
 
 
 def _loading(console: Console, model: str, quiet: bool) -> Any:

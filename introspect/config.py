@@ -76,6 +76,12 @@ class SystemPromptConfig(_Section):
     text: str = ""
 
 
+class NotesConfig(_Section):
+    """`shared`: runs under one output directory share a store of notes; else each begins with none."""
+
+    shared: bool = False
+
+
 class ExperimentConfig(_Section):
     """One task of a phase. `tools` and `documents` narrow those of the phase."""
 
@@ -90,6 +96,7 @@ class PhaseConfig(_Section):
 
     name: Name
     title: str = ""
+    requires: Name | None = None
     model: ModelConfig = ModelConfig()
     generation: GenerationConfig = GenerationConfig()
     memory: MemoryConfig = MemoryConfig()
@@ -98,6 +105,7 @@ class PhaseConfig(_Section):
     system_prompt: SystemPromptConfig = SystemPromptConfig()
     tools: Annotated[tuple[str, ...], Field(min_length=1)]
     documents: tuple[str, ...] = ()
+    notes: NotesConfig = NotesConfig()
     experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -106,7 +114,17 @@ class PhaseConfig(_Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two experiments are called '{twice[0]}'")
+        if self.requires == self.name:
+            raise ValueError(f"requires: {self.name} cannot require a run of itself")
         return self
+
+    def tools_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
+        """Names of the tools that an experiment offers, in the order in which the model reads of them."""
+        return self.tools if experiment.tools is None else experiment.tools
+
+    def documents_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
+        """Ids of the documents that an experiment offers."""
+        return self.documents if experiment.documents is None else experiment.documents
 
     @property
     def max_result_tokens(self) -> int:

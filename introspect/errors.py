@@ -4,6 +4,7 @@
     |-- ConfigError            a phase file, a --set or an option
     |-- ModelError             a model that is missing, unreadable or not supported
     |-- RecordError            a run, log or event file that cannot be read
+    |-- RequirementError       a phase that must not start yet; exit 4
     |-- UnsupportedCache       a model family or cache class that a check cannot judge
     ToolError                  the model's: becomes a tool result that the model reads
 
@@ -17,7 +18,9 @@ from collections.abc import Iterable
 
 
 class IntrospectError(Exception):
-    """Something that the user can put right. The message is one line."""
+    """Something that the user can put right. The message is one line; `exit_code` is the contract's."""
+
+    exit_code = 2
 
 
 class ConfigError(IntrospectError):
@@ -30,6 +33,12 @@ class ModelError(IntrospectError):
 
 class RecordError(IntrospectError):
     """A record of a run cannot be read."""
+
+
+class RequirementError(IntrospectError):
+    """A phase may not start yet: what it requires is not met."""
+
+    exit_code = 4
 
 
 class UnsupportedCache(IntrospectError):

@@ -17,7 +17,11 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunStart:
-    """The first record. `utc_offset` is in minutes; `settings` is the resolved phase."""
+    """The first record. `utc_offset` is in minutes; `settings` is the resolved phase.
+
+    `requirement` is what was found of the phase that this one requires, and whether the run was forced to go
+    on without it. `notes_before` are the notes of other runs that this one starts with.
+    """
 
     event: ClassVar[str] = "run_start"
     schema: int
@@ -32,14 +36,20 @@ class RunStart:
     settings: JSON
     forced_from: str | None = None
     fault: str | None = None
+    requirement: JSON | None = None
+    notes_before: tuple[JSON, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExperimentStart:
+    """`system_prompt` stands where it is another than that before it: experiments may offer other tools."""
+
     event: ClassVar[str] = "experiment_start"
     experiment: int
     name: str
     task: str
+    system_prompt: str | None = None
+    system_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class LiveLine:
         self.sampled = 0
         self.total = 0
         self.cached = 0
+        self.system = 0
         self.budget = 0
         self.began: float | None = None
         self.tool: tuple[str, float] | None = None
@@ -41,9 +42,13 @@ class LiveLine:
         """Note what an event changes."""
         if isinstance(event, events.RunStart):
             memory: Any = event.settings["memory"]
-            self.budget = event.system_tokens + memory["max_conversation_tokens"]
+            self.system = event.system_tokens
+            self.budget = self.system + memory["max_conversation_tokens"]
         elif isinstance(event, events.ExperimentStart):
             self.experiment, self.turn = one_line(event.name), 0
+            if event.system_tokens is not None:
+                self.budget += event.system_tokens - self.system
+                self.system = event.system_tokens
         elif isinstance(event, events.Token):
             if self.began is None or event.sampled <= 1:
                 self.began = self.clock()

@@ -39,10 +39,13 @@ def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> St
 
 def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -> Steps:
     """Run one experiment until it is complete, failed, corrupt or at a limit; returns which."""
+    prompt_before = session.system_prompt
     session.begin_experiment(index, experiment)
     calls_before = session.totals.calls
     task = session.transcript.messages[0].text
-    yield events.ExperimentStart(index, experiment.name, task)
+    changed = session.system_prompt != prompt_before
+    prompt = (session.system_prompt, session.system_tokens) if changed else (None, None)
+    yield events.ExperimentStart(index, experiment.name, task, *prompt)
     yield events.UserMessage(index, 0, "task", task)
     misses, ended = 0, None
     while ended is None:

@@ -60,6 +60,12 @@ def find_phase(phase: str) -> Path:
     return files[phase]
 
 
+def parent_of(path: Path) -> str | None:
+    """The name of the phase that a file `extends`. Raises ConfigError where the file cannot be read."""
+    data = read_yaml(path).data
+    return data.get("extends") if isinstance(data, dict) else None
+
+
 def _with_parents(source: YamlSource, seen: list[str]) -> YamlSource:
     """The source with what it `extends` underneath: its own keys beat the parent's, section by section."""
     if not isinstance(source.data, dict):

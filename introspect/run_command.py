@@ -24,29 +24,34 @@ from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
 from introspect.model.cache_view import refuse_model
 from introspect.model.engine import Engine
-from introspect.model.loading import LoadedModel, load_model
+from introspect.model.loading import LoadedModel, find_model, load_model
 from introspect.paths import DEFAULT_OUTPUT, shipped_documents
 from introspect.preflight import template_warnings
+from introspect.requirements import SameModel, checked_requirement
 from introspect.run_header import manifest_of, run_start, tokenizer_hash
+from introspect.run_notes import RunNotes
 from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session import Session, open_session
 from introspect.tools.library import load_documents
 from introspect.tools.note_store import NoteStore
 from introspect.tools.registry import tools_named
+from introspect.tools.shared_notes import SharedNotes
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What a run takes beside its phase: the parent directory of its record, a limit of experiments.
 
-    `forced_from` is the record that replies come from, `fault` the name of one to plant.
+    `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
+    where what the phase requires is not met.
     """
 
     output: Path = DEFAULT_OUTPUT
     limit: int | None = None
     forced_from: str | None = None
     fault: str | None = None
+    force: bool = False
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Run:
     driver: EngineDriver
     writer: RunWriter
     start: events.RunStart
+    notes: RunNotes
     warnings: list[events.Warning] = field(default_factory=list)
     experiments: list[JSON] = field(default_factory=list)
     status: str = "failed"
@@ -113,7 +119,7 @@ class Run:
             },
             "tool_calls": {"total": totals.calls, "ok": totals.calls_ok, "malformed": totals.malformed},
             "audits": totals.audits,
-            "notes": self.session.context.notes.count(),
+            **self.notes.summary(self.session.context.notes),
             "seconds": round(time.monotonic() - self.began, 2),
         }
 
@@ -122,9 +128,12 @@ class Run:
         self.status = "interrupted"
         session = self.session
         if len(self.experiments) == session.experiment:
-            ended = {"name": session.phase.experiments[session.experiment].name, "status": "interrupted"}
+            name = session.phase.experiments[session.experiment].name
+            ended: JSON = {"name": name, "status": "interrupted"}
             calls = session.totals.calls - sum(row["tool_calls"] for row in self.experiments)
-            self.experiments.append(ended | {"turns": session.turn, "tool_calls": calls, "reason": ""})
+            notes = self.notes.saved_in(session.experiment)
+            ended |= {"turns": session.turn, "tool_calls": calls, "notes": notes, "reason": ""}
+            self.experiments.append(ended)
 
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
         summary = self.summary()
@@ -144,18 +153,32 @@ class Run:
             ) from None
         if isinstance(event, events.ExperimentEnd):
             ended = {"name": event.name, "status": event.status, "turns": event.turns}
-            self.experiments.append({**ended, "tool_calls": event.tool_calls, "reason": event.reason})
+            notes = self.notes.saved_in(event.experiment)
+            ended |= {"tool_calls": event.tool_calls, "notes": notes, "reason": event.reason}
+            self.experiments.append(ended)
         watch(event)
+        warning = self.notes.take(event, self.session.context.notes)
+        if warning is not None:
+            self._take(warning, watch)
 
 
-def prepare(phase: PhaseConfig, options: RunOptions) -> LoadedModel:
-    """Check everything that can be checked at once, then load the model. Raises IntrospectError."""
+def prepare(
+    phase: PhaseConfig, options: RunOptions, tell: Callable[[str], None] = lambda text: None
+) -> LoadedModel:
+    """Check everything that can be checked at once, then load the model. Raises IntrospectError.
+
+    `tell` is given a line for each run directory that was passed over.
+    """
     tools_named(phase.tools)
     load_documents(shipped_documents(), phase.documents)
     if options.fault is not None and options.fault not in FAULTS:
         hint = did_you_mean(options.fault, FAULTS)
         raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
     refuse_unwritable(options.output)
+    if phase.requires is not None:
+        source = find_model(phase.model, weights=False)
+        same = SameModel(source.name, source.revision)
+        checked_requirement(phase, options.output, same, options.force, tell)
     loaded = load_model(phase.model)
     if options.fault is not None:
         refuse_model(loaded.model)
@@ -173,7 +196,11 @@ def open_run(
     if options.forced_from is not None:
         digest = tokenizer_hash(loaded.tokenizer)
         forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
-    notes = NoteStore()
+    source = loaded.source
+    same = SameModel(source.name, source.revision, loaded.weight_hash)
+    requirement = checked_requirement(phase, options.output, same, options.force)
+    shared = SharedNotes(options.output) if phase.notes.shared else None
+    before = shared.read() if shared else ()
     engine = Engine(loaded.model)
     session = open_session(
         phase,
@@ -181,16 +208,18 @@ def open_run(
         loaded.model,
         loaded.prompt_format,
         loaded.context_length,
-        notes,
+        NoteStore(),
         documents,
         tools,
         auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
         forced_replies=forced.token_ids if forced else None,
     )
-    start = run_start(phase, session, loaded, options.forced_from, options.fault)
+    origin = {"forced_from": options.forced_from, "fault": options.fault}
+    start = run_start(phase, session, loaded, requirement=requirement, notes_before=before, **origin)
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     try:
         session.context.notes = NoteStore(writer.directory / "notes.sqlite")
+        session.context.notes.extend(before)
     except sqlite3.Error as error:
         writer.close()
         shutil.rmtree(writer.directory, ignore_errors=True)
@@ -202,7 +231,8 @@ def open_run(
     if options.fault is not None:
         planter = RunPlanter(FAULTS[options.fault], loaded.model, session.system_tokens)
     driver = EngineDriver(engine, loaded.prompt_format, interrupted, planter)
-    return Run(session, driver, writer, start, template_warnings(loaded.source.path))
+    run_notes = RunNotes(writer.directory.name, before, shared)
+    return Run(session, driver, writer, start, run_notes, template_warnings(loaded.source.path))
 
 
 def refuse_unwritable(output: Path) -> None:

@@ -30,14 +30,14 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
         "seed": start.seed,
         "forced_from": start.forced_from,
         "fault": start.fault,
+        "requirement": start.requirement,
         **start.environment,
         "config": start.settings,
     }
 
 
-def run_start(
-    phase: PhaseConfig, session: Session, loaded: LoadedModel, forced_from: str | None, fault: str | None
-) -> events.RunStart:
+def run_start(phase: PhaseConfig, session: Session, loaded: LoadedModel, **origin: Any) -> events.RunStart:
+    """The first record. `origin` are the fields of `RunStart` that say what a run builds on."""
     import torch
 
     model = loaded.model
@@ -74,6 +74,5 @@ def run_start(
         system_tokens=session.system_tokens,
         environment=environment,
         settings=phase.model_dump(mode="json"),
-        forced_from=forced_from,
-        fault=fault,
+        **origin,
     )

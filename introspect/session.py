@@ -12,7 +12,7 @@ from introspect.model.kv_cache import KVCache
 from introspect.model.prompt import Prompt, PromptFormat
 from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.protocols import Auditor, CachedTurn
-from introspect.system_prompt import fitting_system_prompt
+from introspect.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.library import Document
@@ -78,7 +78,7 @@ class Session:
     phase: PhaseConfig
     seed: int
     prompt_format: PromptFormat
-    system_prompt: str
+    prompt_detail: Detail
     context_length: int
     stop_ids: frozenset[int]
     cache: KVCache
@@ -91,6 +91,7 @@ class Session:
 
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)
+    system_prompt: str = ""
     experiment: int = -1
     turn: int = 0
     turns_since_prune: int = 0
@@ -103,11 +104,16 @@ class Session:
         """Clear the conversation and begin a task; notes and cached state stay."""
         self.experiment, self.turn, self.turns_since_prune, self.last_turn = index, 0, 0, None
         self.transcript = Transcript().append("task", experiment.task.strip())
-        names = experiment.tools if experiment.tools is not None else tuple(self.all_tools)
-        self.tools = {name: self.all_tools[name] for name in names}
+        self.offer_tools(experiment)
         offered = experiment.documents if experiment.documents is not None else tuple(self.all_documents)
         documents = {name: self.all_documents[name] for name in offered}
         self.context = replace(self.context, documents=documents, processed_text=None)
+
+    def offer_tools(self, experiment: ExperimentConfig) -> None:
+        """Offer the tools of an experiment and no others: the system prompt describes just these."""
+        names = experiment.tools if experiment.tools is not None else tuple(self.all_tools)
+        self.tools = {name: self.all_tools[name] for name in names}
+        self.system_prompt = build_system_prompt(self.phase, self.tools, self.prompt_detail)
 
     @property
     def system_tokens(self) -> int:
@@ -198,7 +204,7 @@ def open_session(
         phase=phase,
         seed=seed,
         prompt_format=prompt_format,
-        system_prompt=fitting_system_prompt(phase, tools, system_tokens, context_length),
+        prompt_detail=fitting_detail(phase, tools, system_tokens, context_length),
         context_length=context_length,
         stop_ids=prompt_format.stop_ids(eos),
         cache=KVCache(model.config.get_text_config().num_hidden_layers),
@@ -207,6 +213,7 @@ def open_session(
         all_documents=documents,
         **options,
     )
+    session.offer_tools(phase.experiments[0])
     if phase.limits.max_result_tokens is None:
         # A context shorter than the phase's conversation has less to give to one result.
         context.max_result_tokens = min(phase.max_result_tokens, max(64, session.conversation_budget // 4))

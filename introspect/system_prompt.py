@@ -11,6 +11,8 @@ from introspect.tools.base import Tool
 from introspect.tools.context import to_json
 from introspect.tools.parsing import CALL_FORM, COMPLETE_FORM
 
+Detail = Literal["full", "brief"]
+
 _BRIEF_METHOD = f"""# Method
 Report what the last result shows, with its figures. Then write one JSON object and stop.
 To call a tool: {CALL_FORM}
@@ -49,9 +51,7 @@ what you measure with what you expected. Tell apart what you measured, what foll
 suppose. Where a result is at odds with what you believe about yourself, the result stands."""
 
 
-def build_system_prompt(
-    phase: PhaseConfig, tools: Mapping[str, Tool], detail: Literal["full", "brief"]
-) -> str:
+def build_system_prompt(phase: PhaseConfig, tools: Mapping[str, Tool], detail: Detail) -> str:
     """The system prompt of a phase with its tools described."""
     method = _FULL_METHOD if detail == "full" else _BRIEF_METHOD
     describe = _full_tool if detail == "full" else _brief_tool
@@ -63,6 +63,13 @@ def build_system_prompt(
 def fitting_system_prompt(
     phase: PhaseConfig, tools: Mapping[str, Tool], count_tokens: Callable[[str], int], context_length: int
 ) -> str:
+    """The system prompt with all of these tools, in the form that `fitting_detail` chooses; raises as it."""
+    return build_system_prompt(phase, tools, fitting_detail(phase, tools, count_tokens, context_length))
+
+
+def fitting_detail(
+    phase: PhaseConfig, tools: Mapping[str, Tool], count_tokens: Callable[[str], int], context_length: int
+) -> Detail:
     """The form that the phase asks for; `auto` is the fullest within half the model's context.
 
     Raises ConfigError where the prompt and a reply do not fit the context.
@@ -79,7 +86,7 @@ def fitting_system_prompt(
             f"the system prompt has {tokens} tokens and a reply up to {reply}, but the model's context is"
             f" {context_length}; set system_prompt.detail to brief or lower generation.max_new_tokens"
         )
-    return prompt
+    return detail
 
 
 def _brief_tool(tool: Tool) -> str:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from introspect import events
 from introspect.display import one_line, printable
-from introspect.events import JSON, Event
+from introspect.events import Event
 from introspect.live_line import LiveLine
 
 INDENT = 2
@@ -191,33 +189,3 @@ _SHOWN: dict[type, Callable[[RunView, Any], None]] = {
     events.Error: _error,
     events.ExperimentEnd: _experiment_end,
 }
-
-
-def show_summary(console: Console, summary: JSON, log: Path) -> None:
-    """The table at the end of a run, and where everything lies."""
-    tokens, calls, audits = summary["tokens"], summary["tool_calls"], summary["audits"]
-    console.rule(style="dim")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, right in (("experiment", False), ("status", False), ("turns", True), ("calls", True)):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    for row in summary["experiments"]:
-        status = Text(row["status"], style=STATUS_STYLES.get(row["status"], ""))
-        table.add_row(Text(one_line(row["name"])), status, str(row["turns"]), str(row["tool_calls"]))
-    console.print(table)
-    facts = Table.grid(padding=(0, 2))
-    style = STATUS_STYLES.get(summary["status"], "")
-    rest = f", seed {summary['seed']}, {summary['seconds']} s"
-    facts.add_row("status", Text.assemble((summary["status"], style), rest))
-    facts.add_row(
-        "tokens",
-        f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (of at least {tokens['minimum']})",
-    )
-    facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
-    facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
-    facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
-    facts.add_row("notes", f"{summary['notes']} saved")
-    console.print(facts)
-    soft = {"soft_wrap": True, "highlight": False}
-    console.print(Text(f"record  {summary['run']}"), **soft)  # type: ignore[arg-type]
-    console.print(Text(f"log     {log}"), **soft)  # type: ignore[arg-type]
-    console.print(Text(f"replay  introspect replay {summary['run']}"), **soft)  # type: ignore[arg-type]

@@ -19,11 +19,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tiny.figures import quotes, report_of
 from tiny.invention import scrambled_tools
 
 from introspect import events
 from introspect.phases import load_phase
+from introspect.quoted_figures import quotes, report_of
 from introspect.replay import load
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.tools.parsing import Unusable, parse_reply
@@ -41,7 +41,7 @@ def evaluate_run(task: tuple[str, str, int, bool, float | None]) -> Counter[str]
         overrides["generation.temperature"] = temperature
     counts: Counter[str] = Counter()
     with TemporaryDirectory() as folder:
-        settings, options = load_phase(phase, overrides), RunOptions(Path(folder))
+        settings, options = load_phase(phase, overrides), RunOptions(Path(folder), force=True)
         run = open_run(settings, options, prepare(settings, options), lambda: False)
         if scrambled:
             rng = random.Random(SCRAMBLE_SEEDS + seed)

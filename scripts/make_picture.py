@@ -11,7 +11,8 @@ from rich.console import Console
 
 from introspect.phases import load_phase
 from introspect.run_command import RunOptions, open_run, prepare
-from introspect.terminal import RunView, show_summary
+from introspect.run_summary import show_summary
+from introspect.terminal import RunView
 
 TARGET = Path(__file__).resolve().parent.parent / "data" / "images" / "run.svg"
 COMMAND = "introspect run phase1a --model tiny --seed 0 --limit 1"

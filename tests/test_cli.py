@@ -62,6 +62,8 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["replay", "nowhere"], "nowhere"),
         (["audit", "latest"], "no runs yet"),
         (["audit", "latest", "--level", "e7"], "one of e0, e1, e2"),
+        (["compare", "phase1a"], "two runs or more"),
+        (["compare", "phase1a", "phase1b"], "no runs yet"),
         (["walk"], "walk"),
         (["run"], "phase"),
     ],
@@ -112,6 +114,26 @@ def test_a_run_can_be_replayed_by_every_name(tmp_path: Path, phase: str) -> None
         shown = json.loads(done.stdout)
         assert len(shown["generations"]) == summary["turns"], name
     assert introspect("replay", "latest", cwd=tmp_path).stdout.count("GENERATION") == summary["turns"]
+
+
+def test_an_unmet_requirement_is_one_line_and_exit_4(tmp_path: Path, phase: str) -> None:
+    with Path(phase).open("a") as file:
+        file.write("requires: first\n")
+    broken = tmp_path / "data" / "runs" / "20260101T000000Z-first-0000"
+    broken.mkdir(parents=True)
+    (broken / "events.jsonl").write_text("\x1b[2Jnot a record\n")
+    done = introspect("run", phase, cwd=tmp_path)
+    assert done.returncode == 4 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "small requires first" in done.stderr and "--force" in done.stderr
+    told = introspect("run", phase, "--verbose", cwd=tmp_path)
+    assert told.returncode == 4 and broken.name in told.stdout and "\x1b" not in told.stdout + told.stderr
+    assert list(broken.parent.iterdir()) == [broken]
+    forced = introspect("run", phase, "--json", "--force", cwd=tmp_path, INTROSPECT_RUN_FORCE="")
+    assert forced.returncode in (0, 1)
+    first = (tmp_path / json.loads(forced.stdout)["run"] / "events.jsonl").read_text().split("\n")[0]
+    assert json.loads(first)["requirement"]["forced"] is True
+    by_environment = introspect("run", phase, cwd=tmp_path, INTROSPECT_RUN_FORCE="1")
+    assert by_environment.returncode == 4
 
 
 @pytest.mark.parametrize("level", ["e0", "e1", "e2"])

@@ -29,7 +29,11 @@ LAYERS = {
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
-    **dict.fromkeys(["cli", "terminal", "live_line", "run_command", "run_header", "__main__"], 6),
+    **dict.fromkeys(["requirements", "comparison", "quoted_figures"], 5),
+    **dict.fromkeys(
+        ["cli", "terminal", "live_line", "run_command", "run_header", "run_notes", "run_summary"], 6
+    ),
+    "__main__": 6,
 }
 LAST_LAYER_PREFIX = "cli_"
 # The record stands on values alone, so that it can be read where no model can be loaded.
@@ -38,6 +42,7 @@ ONLY_VALUES_BELOW = {4}
 HEAVY = {"torch", "transformers"}
 LIGHT_LAYERS = {0, 4}
 LIGHT_MODULES = {"garble", "onset", "replay", "replay_view", "report"}
+LIGHT_MODULES |= {"requirements", "comparison", "quoted_figures", "cli_compare", "cli_phases"}
 # What must start quickly, as arguments of the interpreter; skipped until the module exists.
 QUICK = {
     "cli": ["-m", "introspect", "--help"],
@@ -45,6 +50,9 @@ QUICK = {
     "phases": ["-c", "import introspect.phases"],
     "replay": ["-c", "import introspect.replay"],
     "report": ["-c", "import introspect.report"],
+    "requirements": ["-c", "import introspect.requirements"],
+    "cli_compare": ["-c", "import introspect.cli_compare"],
+    "cli_phases": ["-c", "import introspect.cli_phases"],
     "runlog.reader": ["-c", "import introspect.runlog.reader"],
     "tools.parsing": ["-c", "import introspect.tools.parsing"],
     "model.template_sandbox": ["-c", "import introspect.model.template_sandbox"],

@@ -145,3 +145,20 @@ def test_unreadable_bytes(tmp_path: Path) -> None:
     path.write_bytes(b"name: \xff\xfe\n")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_phase(str(path))
+
+
+def test_what_a_phase_requires_is_inherited_and_can_be_taken_back(tmp_path: Path) -> None:
+    written(tmp_path, GOOD + "requires: first\n", "base.yaml")
+    assert load_phase(written(tmp_path, "extends: base\nname: child\n")).requires == "first"
+    assert load_phase(written(tmp_path, "extends: base\nname: child\nrequires: null\n")).requires is None
+    with pytest.raises(ConfigError, match="cannot require a run of itself"):
+        load_phase(written(tmp_path, GOOD + "requires: mine\n"))
+    with pytest.raises(ConfigError, match="requires"):
+        load_phase(written(tmp_path, GOOD + "requires: ../first\n"))
+
+
+def test_notes_are_kept_per_run_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    assert load_phase(written(tmp_path, GOOD)).notes.shared is False
+    assert load_phase(written(tmp_path, GOOD + "notes: {shared: true}\n")).notes.shared is True
+    with pytest.raises(ConfigError, match="did you mean 'shared'"):
+        load_phase(written(tmp_path, GOOD + "notes: {share: true}\n"))

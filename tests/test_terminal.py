@@ -16,7 +16,8 @@ from rich.console import Console
 from introspect import events, live_line
 from introspect.display import one_line
 from introspect.live_line import LiveLine
-from introspect.terminal import RunView, show_summary
+from introspect.run_summary import show_summary
+from introspect.terminal import RunView
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Categories of characters that act on a display instead of standing in it."""
@@ -59,7 +60,8 @@ def shown(text: str, terminal: bool, verbose: bool = True) -> str:
     with RunView(console, verbose=verbose) as view:
         for event in stream(text):
             view.show(event)
-    show_summary(console, SUMMARY, Path("x.log"))
+    saved = [{"id": 1, "category": text, "description": text}] * 20
+    show_summary(console, SUMMARY | {"saved_notes": saved}, Path("x.log"))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

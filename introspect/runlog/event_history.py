@@ -28,6 +28,8 @@ def history_of_events(path: Path) -> History:
                 prunes.append(PruneSeen(line, line, when, session, kept))
             case ev.UserMessage(text=text) | ev.ToolResult(text=text) | ev.RunStart(system_prompt=text):
                 contexts.append(ContextSeen(line, session, text))
+            case ev.ExperimentStart(system_prompt=str(text)):
+                contexts.append(ContextSeen(line, session, text))
             case ev.Audit(codes=codes, level=level, detail=detail) if codes:
                 what = f"audit {level} failed: {', '.join(codes)}. {detail}"
                 audits.append(Finding("audit-failed", "corrupt", line, one_line(what)))

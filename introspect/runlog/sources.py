@@ -39,10 +39,17 @@ def find_source(source: str, output: Path) -> Path:
 
 def newest_run(output: Path, phase: str | None = None) -> Path:
     """The directory of the newest run, by the time in its name, of one phase or all. RecordError if none."""
-    runs = [(match["stamp"], path) for path, match in _runs(output) if phase in (None, match["phase"])]
+    runs = runs_newest_first(output, phase)
     if not runs:
         raise RecordError(f"'{output}' has no runs yet; start one with `introspect run`, or give a path")
-    return max(runs, key=lambda run: (run[0], run[1].stat().st_mtime_ns, run[1].name))[1]
+    return runs[0]
+
+
+def runs_newest_first(output: Path, phase: str | None = None) -> list[Path]:
+    """The directories of the runs of one phase or all, by the time in their names, the newest first."""
+    runs = [(match["stamp"], path) for path, match in _runs(output) if phase in (None, match["phase"])]
+    runs.sort(key=lambda run: (run[0], run[1].stat().st_mtime_ns, run[1].name), reverse=True)
+    return [path for _, path in runs]
 
 
 def is_event_log(path: Path) -> bool:

@@ -81,6 +81,10 @@ def _(event: ev.RunStart) -> list[Message]:
         *_prompt_format(event.environment.get("prompt_format")),
         _info("INITIAL PROMPT", f"System prompt of {event.system_tokens} tokens"),
     ]
+    if event.requirement:
+        start.append(_required(event.requirement))
+    if event.notes_before:
+        start.append(_info("INITIALIZATION", f"Begins with {len(event.notes_before)} notes of other runs"))
     if event.fault:
         start.append(
             Message("WARNING", "INITIALIZATION", f"Fault planted on purpose: {one_line(event.fault)}")
@@ -103,7 +107,10 @@ def _prompt_format(described: object) -> list[Message]:
 
 @messages.register
 def _(event: ev.ExperimentStart) -> list[Message]:
-    return _between_rules(f"EXPERIMENT {event.experiment + 1}: {one_line(event.name)}")
+    title = _between_rules(f"EXPERIMENT {event.experiment + 1}: {one_line(event.name)}")
+    if event.system_tokens is None:
+        return title
+    return [*title, _info("INITIAL PROMPT", f"System prompt of {event.system_tokens} tokens")]
 
 
 @messages.register
@@ -211,6 +218,13 @@ def _(event: ev.ExperimentEnd) -> list[Message]:
 def _(event: ev.RunEnd) -> list[Message]:
     level = "INFO" if event.status in ("complete", "limited") else "ERROR"
     return [Message(level, "COMPLETE", f"Run ended: {one_line(event.status)}")]
+
+
+def _required(found: ev.JSON) -> Message:
+    phase, run, unmet = (one_line(str(found.get(key))) for key in ("phase", "run", "unmet"))
+    if found.get("unmet") is None:
+        return _info("INITIALIZATION", f"Required {phase}: met by {run}")
+    return Message("WARNING", "INITIALIZATION", f"Required {phase} is not met, forced to go on: {unmet}")
 
 
 def _info(tag: str, text: str) -> Message:

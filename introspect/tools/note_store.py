@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,14 @@ class NoteStore:
         if row is None:
             raise KeyError(note_id)
         return Note(*row[:5], *map(json.loads, row[5:]))
+
+    def extend(self, notes: Iterable[Mapping[str, Any]]) -> None:
+        """Record many notes at once, each by the names of the arguments of `add`; other keys are left out."""
+        names = ("obs_type", "category", "description", "importance", "data", "tags")
+        self._connection.execute("BEGIN")
+        for note in notes:
+            self.add(**{name: note[name] for name in names})
+        self._connection.execute("COMMIT")
 
     def all(self) -> list[Note]:
         """Every note, oldest first."""

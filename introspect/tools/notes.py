@@ -7,7 +7,7 @@ from typing import Any
 from unicodedata import normalize
 
 from introspect.errors import ToolError
-from introspect.events import Event, ToolCall, ToolResult
+from introspect.events import Event, RunStart, ToolCall, ToolResult
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.note_store import Note, NoteStore
@@ -20,7 +20,9 @@ def rebuild_notes(store: NoteStore, record: Iterable[Event]) -> None:
     context = ToolContext(None, lambda text: (), str, store)
     call: ToolCall | None = None
     for event in record:
-        if isinstance(event, ToolCall):
+        if isinstance(event, RunStart):
+            store.extend(event.notes_before)
+        elif isinstance(event, ToolCall):
             call = event
         elif isinstance(event, ToolResult) and event.ok and event.function in writers and call:
             writers[event.function].call(context, call.arguments)

@@ -1,0 +1,136 @@
+"""`introspect compare`: what runs did, side by side, two at a time on 80 columns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from introspect.comparison import is_corrupt, measured_run
+from introspect.display import one_line
+from introspect.errors import ConfigError
+from introspect.events import JSON
+from introspect.quoted_figures import VERDICTS
+
+CORRUPT = 3
+_LABEL = 12
+_COLUMN = 33
+_MOST_TOOLS = 32
+"""Tools that are shown: a model may call any number that do not exist."""
+_MOST_NUMBERS = 6
+"""Numbers that are not right and are shown as examples; JSON has all of them."""
+
+
+def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
+    """Compare runs and return the exit code: 0, or 3 where a record shows corruption.
+
+    Raises RecordError for a source that is no record of a run, ConfigError for fewer than two.
+    """
+    if len(sources) < 2:
+        raise ConfigError("compare takes two runs or more, such as `introspect compare phase1a phase1b`")
+    runs = [measured_run(source, output) for source in sources]
+    if as_json:
+        sys.stdout.write(json.dumps({"runs": runs}, ensure_ascii=True, allow_nan=False) + "\n")
+    else:
+        _show(runs, Console(highlight=False))
+    return CORRUPT if any(map(is_corrupt, runs)) else 0
+
+
+def _show(runs: list[JSON], console: Console) -> None:
+    tools = list(dict.fromkeys(name for run in runs for name in run["tool_calls"]["by_tool"]))
+    beside = max(1, (console.width - _LABEL) // (_COLUMN + 1))
+    for place in range(0, len(runs), beside):
+        if place:
+            console.print()
+        chunk = runs[place : place + beside]
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
+        table.add_column(width=_LABEL, style="dim")
+        for _ in chunk:
+            table.add_column(width=_COLUMN, overflow="fold")
+        columns = [_rows(run, tools) for run in chunk]
+        for label in columns[0]:
+            table.add_row(label, *(column[label] for column in columns))
+        console.print(table)
+
+
+def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
+    """What stands in the column of a run, by label. `tools` are those of all runs, in one order for all."""
+    tokens, calls, audits, numbers = (run[key] for key in ("tokens", "tool_calls", "audits", "numbers"))
+    economy = f"{tokens['prefilled'] / tokens['minimum']:.3f}" if tokens["minimum"] else "-"
+    bad = run["status"] in ("failed", "corrupt") or is_corrupt(run)
+    status = f"{run['status']}, {run['seconds']:.1f} s"
+    return {
+        "run": Text(one_line(run["run"]), style="bold"),
+        "phase": _text([_with_requirement(run)]),
+        "model": _text([f"{run['model']}, seed {run['seed']}", f"weights {str(run['weight_hash'])[:12]}"]),
+        "status": Text("\n".join([one_line(status), *_oddities(run)]), style="bold red" if bad else ""),
+        "experiments\nturns/notes": _text([_experiment(row) for row in run["experiments"]]),
+        "turns": _text([f"{run['turns']}, {run['prunes']} prunes"]),
+        "tokens": _text(
+            [
+                f"{tokens['system']} system, {tokens['generated']} generated",
+                f"{tokens['prefilled']} prefilled, economy {economy}",
+                f"cache at most {tokens['cached_peak']}",
+            ]
+        ),
+        "calls": _text([f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed"]),
+        "tools": _text([_tool(name, calls["by_tool"].get(name)) for name in tools[:_MOST_TOOLS]]),
+        "notes": _text([f"{len(run['notes'])} saved, {run['notes_before']} to begin with"]),
+        "audits": _text([_audits(audits)]),
+        "documents": _text([_document(row) for row in run["documents"]] or ["none read"]),
+        "numbers\n(exp.turn)": _text(
+            [
+                f"{numbers['quoted']} quoted, {numbers['right']} right",
+                ", ".join(f"{numbers[verdict]} {verdict}" for verdict in VERDICTS[1:]),
+                *_examples(numbers["not_right"]),
+            ]
+        ),
+    }
+
+
+def _text(lines: Sequence[str]) -> Text:
+    return Text("\n".join(map(one_line, lines)))
+
+
+def _with_requirement(run: JSON) -> str:
+    unmet = isinstance(run["requirement"], dict) and run["requirement"].get("forced") is True
+    return f"{run['phase']}{', forced: its requirement unmet' if unmet else ''}"
+
+
+def _oddities(run: JSON) -> list[str]:
+    """What makes a run another than a plain one."""
+    told = [f"fault planted: {run['fault']}"] if run["fault"] else []
+    told += ["replies forced from another run"] if run["forced_from"] else []
+    told += [f"record damaged, {len(run['damage'])} places"] if run["damage"] else []
+    return [one_line(line) for line in told]
+
+
+def _experiment(row: JSON) -> str:
+    return f"{row['name'][:16]} {row['status'][:11]} {row['turns']}/{row['notes']}"
+
+
+def _tool(name: str, row: JSON | None) -> str:
+    failed = row["calls"] - row["ok"] if row else 0
+    shown = name[: 24 - 4 * bool(failed)]
+    return f"{shown} {row['calls'] if row else '-'}{f' ({failed} bad)' if failed else ''}"
+
+
+def _audits(audits: JSON) -> str:
+    told = ", ".join(f"{audits[key]} {key}" for key in ("e0", "e1", "e2", "failed"))
+    return told + (f": {', '.join(audits['codes'])}" if audits["codes"] else "")
+
+
+def _document(row: JSON) -> str:
+    return f"{row['document'][:64]}: {row['lines']} of {row['total']} lines"
+
+
+def _examples(not_right: list[JSON]) -> list[str]:
+    """The first numbers that are not simply right, each with its experiment and turn, counted from 1."""
+    told = [f"{n['number'][:20]} ({n['experiment'] + 1}.{n['turn']})" for n in not_right[:_MOST_NUMBERS]]
+    rest = len(not_right) - len(told)
+    return [", ".join(told) + (f" and {rest} more" if rest else "")] if told else []

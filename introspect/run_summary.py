@@ -1,0 +1,62 @@
+"""The end of a run for people: a table of its experiments, its figures, its notes, and where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from introspect.display import one_line
+from introspect.events import JSON
+from introspect.terminal import STATUS_STYLES
+
+MOST_NOTES = 12
+"""Notes that are listed; the rest is counted."""
+
+
+def show_summary(console: Console, summary: JSON, log: Path) -> None:
+    """The table at the end of a run, and where everything lies."""
+    tokens, calls, audits = summary["tokens"], summary["tool_calls"], summary["audits"]
+    console.rule(style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    columns = (("experiment", False), ("status", False), ("turns", True), ("calls", True), ("notes", True))
+    for name, right in columns:
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in summary["experiments"]:
+        status = Text(row["status"], style=STATUS_STYLES.get(row["status"], ""))
+        counts = (str(row.get(key, 0)) for key in ("turns", "tool_calls", "notes"))
+        table.add_row(Text(one_line(row["name"])), status, *counts)
+    console.print(table)
+    facts = Table.grid(padding=(0, 2))
+    style = STATUS_STYLES.get(summary["status"], "")
+    rest = f", seed {summary['seed']}, {summary['seconds']} s"
+    facts.add_row("status", Text.assemble((summary["status"], style), rest))
+    facts.add_row(
+        "tokens",
+        f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (of at least {tokens['minimum']})",
+    )
+    facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
+    facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
+    facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
+    before = f", {summary['notes_before']} to begin with" if summary.get("notes_before") else ""
+    facts.add_row("notes", f"{summary['notes']} saved{before}")
+    console.print(facts)
+    _show_notes(console, summary.get("saved_notes", []))
+    soft = {"soft_wrap": True, "highlight": False}
+    console.print(Text(f"record  {summary['run']}"), **soft)  # type: ignore[arg-type]
+    console.print(Text(f"log     {log}"), **soft)  # type: ignore[arg-type]
+    console.print(Text(f"replay  introspect replay {summary['run']}"), **soft)  # type: ignore[arg-type]
+
+
+def _show_notes(console: Console, notes: list[JSON]) -> None:
+    """What the model saved, a line for each note, cut to the width of the console."""
+    for note in notes[:MOST_NOTES]:
+        # Cut before it is made printable: a note may be thousands of characters long.
+        told = f"{note['category'][:40]}: {note['description'][: console.width]}"
+        line = Text(f"{note['id']:>7} ", style="dim") + Text(one_line(told))
+        line.truncate(console.width - 1, overflow="ellipsis")
+        console.print(line, soft_wrap=True)
+    if len(notes) > MOST_NOTES:
+        console.print(Text(f"        and {len(notes) - MOST_NOTES} more", style="dim"))
