@@ -15,6 +15,12 @@ from introspect.paths import DEFAULT_OUTPUT
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """typer's own base of everything that is wrong with a command line."""
 
+Output = Annotated[Path, typer.Option("--output", "-o", help="Parent of run directories.")]
+Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON line on stdout, the rest on stderr.")]
+
 app = typer.Typer(
     name="introspect",
     help="Run introspection experiments on a local language model, and replay their records.",
@@ -47,9 +53,9 @@ def run(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.", show_default=False)
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling; drawn where none is given.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N experiments.", min=1)] = None,
     max_turns: Annotated[int | None, typer.Option(help="Turns per experiment at most.", min=1)] = None,
@@ -57,9 +63,7 @@ def run(
         list[str] | None,
         typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Parent of run directories.")
-    ] = DEFAULT_OUTPUT,
+    output: Output = DEFAULT_OUTPUT,
     forced: Annotated[
         str | None, typer.Option(help="Take the replies from another run's record.", metavar="RUN")
     ] = None,
@@ -80,12 +84,7 @@ def run(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")
     ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="One JSON line on stdout, the rest on stderr.", envvar="INTROSPECT_RUN_JSON"
-        ),
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Run the experiments of a phase."""
     from introspect import cli_run
@@ -102,8 +101,8 @@ def run(
     overrides |= {key: value for key, value in given.items() if value is not None}
     config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
-        raise typer.Exit(cli_run.dry_run(config, as_json))
-    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, force, quiet, verbose, as_json))
+        raise typer.Exit(cli_run.dry_run(config, json))
+    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, force, quiet, verbose, json))
 
 
 @app.command()
@@ -119,68 +118,56 @@ def replay(
     speed: Annotated[
         float | None, typer.Option(help="In recorded time, X times as fast.", metavar="X")
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Parent of run directories.")
-    ] = DEFAULT_OUTPUT,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_REPLAY_JSON")
-    ] = False,
+    output: Output = DEFAULT_OUTPUT,
+    json: Json = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
     from introspect.replay import replay_command
 
-    raise typer.Exit(replay_command(source, only or (), follow, speed, as_json, output))
+    raise typer.Exit(replay_command(source, only or (), follow, speed, json, output))
 
 
 @app.command()
 def audit(
     run: Annotated[str, typer.Argument(help="A run directory, events.jsonl, phase name or 'latest'.")],
     level: Annotated[str, typer.Option(help="e0 structure, e1 bit-equal replay, e2 one pass.")] = "e1",
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Parent of run directories.")
-    ] = DEFAULT_OUTPUT,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_AUDIT_JSON")
-    ] = False,
+    output: Output = DEFAULT_OUTPUT,
+    json: Json = False,
 ) -> None:
     """Recompute what a record claims, from the record alone."""
     from introspect.cli_audit import audit_command
 
-    raise typer.Exit(audit_command(run, level, output, as_json))
+    raise typer.Exit(audit_command(run, level, output, json))
 
 
 @app.command()
 def diagnose(
     model: Annotated[str, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.")] = "tiny",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     fault: Annotated[
         list[str] | None,
         typer.Option(
             "--fault", help="Only this fault; repeatable.", metavar="CODE", allow_from_autoenv=False
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_DIAGNOSE_JSON")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Plant each known fault in a real conversation, and show what it does and whether it is caught."""
     from introspect.cli_diagnose import diagnose_command
 
     settings = {"model.id": model, "model.revision": None, "model.device": device, "model.dtype": dtype}
-    raise typer.Exit(diagnose_command(settings, fault or (), as_json))
+    raise typer.Exit(diagnose_command(settings, fault or (), json))
 
 
 @app.command()
 def tools(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_TOOLS_JSON")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """List the tools that a phase can give to a model."""
     from introspect.cli_tools import tools_command
 
-    raise typer.Exit(tools_command(as_json))
+    raise typer.Exit(tools_command(json))
 
 
 @app.command()
@@ -193,12 +180,10 @@ def check(
         typer.Option(help=".jinja, tokenizer_config.json or chat_template.json; repeatable.", metavar="FILE"),
     ] = None,
     phase: Annotated[str, typer.Option(help="The phase whose memory is forecast.")] = "phase1a",
-    revision: Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_CHECK_JSON")
-    ] = False,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
 ) -> None:
     """Look for what would go wrong with a model or a chat template; loads no weights."""
     from introspect.cli_check import check_command
@@ -207,35 +192,29 @@ def check(
     settings |= {
         key: value for key, value in (("model.device", device), ("model.dtype", dtype)) if value is not None
     }
-    raise typer.Exit(check_command(models or (), template or (), phase, settings, as_json))
+    raise typer.Exit(check_command(models or (), template or (), phase, settings, json))
 
 
 @app.command()
 def phases(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_PHASES_JSON")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """List the phases: what each does, offers and requires."""
     from introspect.cli_phases import phases_command
 
-    raise typer.Exit(phases_command(as_json))
+    raise typer.Exit(phases_command(json))
 
 
 @app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Run directories, phase names or 'latest'; two or more.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Parent of run directories.")
-    ] = DEFAULT_OUTPUT,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line on stdout.", envvar="INTROSPECT_COMPARE_JSON")
-    ] = False,
+    output: Output = DEFAULT_OUTPUT,
+    json: Json = False,
 ) -> None:
     """Show what runs did side by side: tokens, tools, notes, audits, documents, numbers right and wrong."""
     from introspect.cli_compare import compare_command
 
-    raise typer.Exit(compare_command(runs, output, as_json))
+    raise typer.Exit(compare_command(runs, output, json))
 
 
 def main() -> None:
