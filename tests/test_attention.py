@@ -20,7 +20,14 @@ from tool_cases import (
     furthest,
     layer_count,
 )
-from transformers import CohereConfig, CohereForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from introspect.errors import ToolError
 from introspect.tools.attention import CHECKED_FAMILIES, QUERIES, attention_weights
@@ -86,7 +93,7 @@ def test_a_map_in_16_bit_is_that_of_the_models_own_q_and_k(byte_format: Any) -> 
 
 
 def test_attention_that_is_not_plain_is_refused(byte_format: Any) -> None:
-    sizes = {"vocab_size": 640, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    sizes = {"vocab_size": 640, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 8}
     sizes |= {"num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     window = Qwen2Config(use_sliding_window=True, sliding_window=4, max_window_layers=0, **sizes)
     other = CohereConfig(**sizes)
@@ -94,6 +101,7 @@ def test_attention_that_is_not_plain_is_refused(byte_format: Any) -> None:
     both_ways.model.layers[0].self_attn.is_causal = False
     for model, said in (
         (Qwen2ForCausalLM(window).eval(), "sliding window"),
+        (MistralForCausalLM(MistralConfig(sliding_window=4, **sizes)).eval(), "sliding window"),
         (CohereForCausalLM(other).eval(), "models of type cohere"),
         (both_ways, "later tokens"),
     ):

@@ -77,10 +77,12 @@ def _query_and_key(attention: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor
 
 def _refuse_unchecked(model: Any, name: str) -> None:
     config, attention = model.config.get_text_config(), model.get_submodule(name)
+    # Where a family mixes kinds of layers, each layer has its own window; else the configuration has it.
+    window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
     reason = None
     if config.model_type not in CHECKED_FAMILIES:
         reason = f"models of type {config.model_type}"
-    elif getattr(attention, "sliding_window", None) is not None:
+    elif window is not None:
         reason = f"{name}, which sees a sliding window only"
     elif not getattr(attention, "is_causal", True):
         reason = f"{name}, which also sees later tokens"
