@@ -134,7 +134,9 @@ def told(*keys: str) -> Oracle:
 
 LAYER, MLP = "model.layers.0", "model.layers.0.mlp"
 FILE = "numpy on the weight file"
-PROCESSED = (("process_text", {"text": "The quick brown fox jumps.", "layer_names": [LAYER]}),)
+TEXT = "The quick brown fox jumps."
+PROCESSED = (("process_text", {"text": TEXT, "layer_names": [LAYER]}),)
+SAVED = (("record_observation", {"obs_type": "finding", "category": "weights", "description": "a note"}),)
 COMPONENTS = ("attention", "mlp", "normalisation", "embedding", "positions", "residual stream", "lm head")
 
 EXAMPLES: dict[str, Example] = {
@@ -183,6 +185,25 @@ EXAMPLES: dict[str, Example] = {
     "get_activation_statistics": Example(({"layer_name": MLP},), before=PROCESSED),
     "get_attention_patterns": Example(
         ({"layer_name": f"{LAYER}.self_attn", "head_idx": 0},), before=PROCESSED
+    ),
+    "logit_lens": Example(
+        ({"text": TEXT}, {"text": TEXT, "layers": [0], "top_k": 1}), "second forward in tests/test_lens.py"
+    ),
+    "compare_activations": Example(
+        ({"text_a": TEXT, "text_b": "A slow red hen sat down.", "layer_name": LAYER},),
+        "second forward in tests/test_lens.py",
+    ),
+    "ablate": Example(
+        (
+            {"text": TEXT, "component": MLP},
+            {"text": TEXT, "component": f"{LAYER}.self_attn.head.1", "mode": "mean"},
+            {"text": TEXT, "component": LAYER},
+        ),
+        "a copy with edited weights in tests/test_ablation.py",
+    ),
+    "get_heritage_summary": Example(),
+    "update_observation": Example(
+        ({"note_id": 1, "description": "the std of layer 0 is 0.02"},), before=SAVED
     ),
     "record_observation": Example(
         ({"obs_type": "finding", "category": "weights", "description": "the std of layer 0 is 0.02"},)

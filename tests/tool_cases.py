@@ -26,7 +26,9 @@ TEXT = "The quick brown fox."
 ARGUMENTS: dict[str, Any] = {
     "layer_name": "model.layers.0.self_attn", "head_idx": 0, "text": TEXT, "text_a": TEXT, "text_b": "A hen.",
     "layer_names": ["model.layers.1.mlp.up_proj"], "component": "model.layers.0.self_attn.head.1",
-    "obs_type": "finding", "category": "x", "description": "y", "document": "waves",
+    "obs_type": "finding", "category": "x", "description": "y", "document": "waves", "note_id": 1,
+    "layer1": "model.layers.0.mlp", "layer2": "model.layers.1.mlp", "component_type": "attention",
+    "query": "how many heads",
 }  # fmt: skip
 """A value for every parameter that some tool requires; a tool with a new one needs a line here."""
 
@@ -103,12 +105,13 @@ def attention_of(model: Any, layer: int) -> str:
 
 
 def context_for(model: Any, chat_format: Any, budget: int = 1500) -> ToolContext:
-    """A context with one document, no notes, and a text that has been processed."""
+    """A context with one document, one note, and a text that has been processed."""
     document = Document("waves", "On waves", "What waves do", tuple(f"line {i} of it" for i in range(1, 101)))
     context = ToolContext(
         model, chat_format.encode, chat_format.decode, NoteStore(), {"waves": document}, budget
     )
     context.processed_text = TEXT
+    context.notes.add("finding", "x", "an older note", 5, {}, [])
     return context
 
 
