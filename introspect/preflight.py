@@ -112,7 +112,7 @@ def dtype_hazards(model_config: Any, dtype: str, device: str) -> list[str]:
     if dtype == "bfloat16":
         if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
             hazards.append(f"{device} has no bf16 of its own and emulates it slowly; use float16")
-        if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if device == "cpu" and not _cpu_has_bf16():
             hazards.append("this CPU has no bf16 of its own and emulates it slowly; use float32")
     if dtype == "float16":
         stored = str(getattr(model_config.get_text_config(), "dtype", "")).removeprefix("torch.")
@@ -121,6 +121,16 @@ def dtype_hazards(model_config: Any, dtype: str, device: str) -> list[str]:
         if device == "cpu":
             hazards.append("float16 is slow on a CPU; use float32 or bfloat16")
     return hazards
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether oneDNN computes in bf16 here; True where there is no oneDNN to ask."""
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return True
 
 
 def memory_report(
