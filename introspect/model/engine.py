@@ -126,15 +126,11 @@ class Engine:
         ids = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(start, start + len(token_ids), device=self.device).unsqueeze(0)
         # Given as an index: a slice of the states has strides for which torch copies a 16-bit LM head whole.
-        last_id = torch.tensor([len(token_ids) - 1], device=self.device)
+        last = torch.tensor([len(token_ids) - 1], device=self.device)
         output = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=last_id,
+            input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
         )
-        last: torch.Tensor = output.logits[0, -1]
-        logits = last.cpu() if last.dtype == torch.float64 else last.float().cpu()
+        row: torch.Tensor = output.logits[0, -1]
+        logits = row.cpu() if row.dtype == torch.float64 else row.float().cpu()
         cache.extended(token_ids, time.perf_counter() - began)
         return logits
