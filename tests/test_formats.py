@@ -15,6 +15,7 @@ from small_tokenizers import (
     piece_tokenizer,
     plain_tokenizer,
 )
+from tokenizers import pre_tokenizers
 
 from introspect.model.families import JOIN
 from introspect.model.prompt import Prompt, PromptFormat
@@ -178,3 +179,11 @@ def test_llama_writes_no_date_although_its_template_does() -> None:
     before, after = chat_format.framing.system_prose
     assert before.startswith("It is ") and before.endswith(".\n\n") and after == ""
     assert chat_format.framing.described()["system_prose_not_rendered"] == [before, after]
+
+
+def test_no_space_is_put_before_a_stretch_of_text() -> None:
+    tokenizer = plain_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    chat_format = prompt_format_for(tokenizer, "prefixed")
+    assert chat_format.decode(chat_format.encode("seen")) == "seen"
+    assert chat_format.decode(chat_format.render("S", []).token_ids) == "System: S\n\nAssistant:"
