@@ -35,6 +35,7 @@ TESTS = (
     "tests/test_engine.py",
     "tests/test_kv_cache.py",
     "tests/test_cache_replay.py",
+    "tests/test_format_oracle.py",
     "tests/test_formats.py",
     "tests/test_plain_format.py",
     "tests/test_prompt_format.py",

@@ -82,13 +82,15 @@ def piece_tokenizer(
     newline = [] if dummy_space else ["\n"]
     characters = [chr(i) for i in range(33, 127)] + [*newline, "\u2581"]
     pieces = ["\u2581\u2581", "th", "he", "er", "\u2581t", "\u2581th", "\u2581the", "us", "use", "user", "mo"]
+    # A control token that merges would spell, if it were left in the vocabulary.
+    pieces += ["<b", "<bo", "<bos", "<s"]
     pieces += ["odel", "model", "od", "el", *([] if dummy_space else ["\n\n", "\n\n\n"])]
     control = ["<pad>", eos, bos, "<unk>"]
     spelt = [*control, *(f"<0x{i:02X}>" for i in range(256)), *characters, *pieces]
     vocabulary = {token: number for number, token in enumerate(spelt)}
     merges = [
         (piece[:cut], piece[cut:])
-        for piece in pieces
+        for piece in (*pieces, bos)
         for cut in range(1, len(piece))
         if piece[:cut] in vocabulary and piece[cut:] in vocabulary
     ]

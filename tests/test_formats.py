@@ -15,9 +15,9 @@ from small_tokenizers import (
     piece_tokenizer,
     plain_tokenizer,
 )
+from tokenizers import pre_tokenizers
 
 from introspect.model.families import JOIN
-from introspect.model.intent_audit import check_intent
 from introspect.model.prompt import Prompt, PromptFormat
 from introspect.model.prompt_format import prompt_format_for
 from introspect.transcript import Message, Transcript
@@ -103,21 +103,6 @@ def test_text_comes_back_from_its_ids(name: str, text: str) -> None:
     assert chat_format.decode(chat_format.encode(text)) == text
 
 
-@EVERY
-@given(system=contents, said=st.lists(contents, min_size=1, max_size=5), note=contents)
-def test_the_oracle_finds_nothing_in_a_sound_prompt(
-    name: str, system: str, said: list[str], note: str
-) -> None:
-    chat_format = FORMATS[name]
-    shape = ["task", *(["memory_note"] if note else []), "reply", "tool_result", "reply", "feedback"]
-    window = messages_of(
-        chat_format, list(zip(shape, [said[0], note, *said[1:]] if note else said, strict=False))
-    )
-    prompt = chat_format.render(system, window)
-    messages = [("system", system), *((m.role, m.text) for m in window)]
-    assert check_intent(chat_format.tokenizer, prompt.token_ids, messages) == []
-
-
 def template_ids(tokenizer: Any, messages: list[tuple[str, str]]) -> list[int]:
     said = [{"role": role, "content": text} for role, text in messages]
     text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
@@ -196,68 +181,9 @@ def test_llama_writes_no_date_although_its_template_does() -> None:
     assert chat_format.framing.described()["system_prose_not_rendered"] == [before, after]
 
 
-@pytest.mark.parametrize("name", ["llama3", "dated", "gemma"])
-def test_edges_of_a_reply_stay_as_sampled(name: str) -> None:
-    chat_format = FORMATS[name]
-    reply = chat_format.encode("\n Seen. \n")
-    window = [*Transcript().append("task", "Go.").append("reply", "\n Seen. \n", reply_ids=reply).messages]
-    ids = chat_format.render("S", window).token_ids
-    assert any(ids[i : i + len(reply)] == reply for i in range(len(ids)))
-    said = [("system", "S"), ("user", "Go."), ("assistant", "\n Seen. \n")]
-    assert check_intent(chat_format.tokenizer, ids, said) == []
-    said[2] = ("assistant", "\n Seen.")
-    assert check_intent(chat_format.tokenizer, ids, said) != []
-
-
-@EVERY
-def test_the_oracle_names_what_is_wrong(name: str) -> None:
-    chat_format = FORMATS[name]
-    said = [("task", "Look."), ("reply", "I look."), ("tool_result", "TOOL_RESULTS:\n{}")]
-    window = messages_of(chat_format, said)
-    messages = [("system", "You look."), *((m.role, m.text) for m in window)]
-    prompt = chat_format.render("You look.", window)
-    opening, system = opening_length(prompt), chat_format.system_length("You look.")
-    ids = prompt.token_ids
-
-    def codes(token_ids: tuple[int, ...]) -> list[str]:
-        return [code for code, _ in check_intent(chat_format.tokenizer, token_ids, messages)]
-
-    other = chat_format.render("Another.", []).token_ids[: chat_format.system_length("Another.")]
-    wrong_system = codes((*other, *ids[system:]))
-    assert wrong_system == ["unknown"]
-    twice = codes((*ids[:-opening], *ids[system:]))
-    assert twice == ["history-duplicated"] or (name == "gemma" and len(twice) == 1)
-    if name != "gemma":
-        assert codes((*ids[:system], *other, *ids[system:])) == ["second-system-prompt"]
-    assert codes(ids[: system + 1] + ids[system + 2 :]) != []
-
-
-def test_the_date_may_change_in_mid_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from introspect.model.template_framing import measure_framing
-
-    tokenizer = llama3_tokenizer(DATED_LLAMA3_TEMPLATE)
-    tokenizer.chat_template = DATED_LLAMA3_TEMPLATE.replace("strftime_now('%d %b %Y')", "'1 Jan 2031'")
-    framing = measure_framing(tokenizer)
-    tokenizer.chat_template = DATED_LLAMA3_TEMPLATE
-    chat_format = FORMATS["dated"]
-    ids = chat_format.render("S", messages_of(chat_format, [("task", "Go.")])).token_ids
-    assert check_intent(tokenizer, ids, [("system", "S"), ("user", "Go.")], framing) == []
-    assert check_intent(tokenizer, ids, [("system", "T"), ("user", "Go.")], framing) != []
-
-
-@EVERY
-@pytest.mark.parametrize("lead", [0x80, 0xE2, 0xF0])
-def test_a_reply_cut_in_mid_character_is_no_finding(name: str, lead: int) -> None:
-    chat_format = FORMATS[name]
-    spelt = chat_format.encode("\U0001f600")
-    cut = {0x80: spelt[-1:], 0xE2: chat_format.encode("\u2028")[:2], 0xF0: spelt[:3]}[lead]
-    reply = (*chat_format.encode(" so"), *cut)
-    window = [
-        *Transcript()
-        .append("task", "Go.")
-        .append("reply", chat_format.decode(reply), reply_ids=reply)
-        .messages
-    ]
-    ids = chat_format.render("S", window).token_ids
-    said = [("system", "S"), *((m.role, m.text) for m in window)]
-    assert check_intent(chat_format.tokenizer, ids, said) == []
+def test_no_space_is_put_before_a_stretch_of_text() -> None:
+    tokenizer = plain_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    chat_format = prompt_format_for(tokenizer, "prefixed")
+    assert chat_format.decode(chat_format.encode("seen")) == "seen"
+    assert chat_format.decode(chat_format.render("S", []).token_ids) == "System: S\n\nAssistant:"
