@@ -147,7 +147,7 @@ class _Flip:
             cache.layers[0].values[0, 0, len(token_ids) // 2, 0] += 0.5
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", ["qwen3-single-tied", "gemma-single-tied", "gpt2-odd-tied"])
 def test_damage_is_found_in_every_family(name: str, tmp_path: Path) -> None:
     directory = write_zoo_model(name, tmp_path / "model")
     opened = opened_run(phase_on(directory), tmp_path / "runs")

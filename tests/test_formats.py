@@ -187,3 +187,19 @@ def test_no_space_is_put_before_a_stretch_of_text() -> None:
     chat_format = prompt_format_for(tokenizer, "prefixed")
     assert chat_format.decode(chat_format.encode("seen")) == "seen"
     assert chat_format.decode(chat_format.render("S", []).token_ids) == "System: S\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("chatml", ["<|im_start|>", "<|im_end|>"]),
+        ("llama3", ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]),
+        ("gemma", ["<bos>", "<start_of_turn>", "<end_of_turn>"]),
+        ("plain", ["<|endoftext|>"]),
+    ],
+)
+def test_what_ends_a_reply(name: str, tokens: list[str]) -> None:
+    chat_format = FORMATS[name]
+    own = set(chat_format.tokenizer.convert_tokens_to_ids(tokens))
+    assert chat_format.stop_ids(None) == own and chat_format.end_id in own
+    assert chat_format.stop_ids(5) == own | {5} and chat_format.stop_ids([5, 6]) == own | {5, 6}
