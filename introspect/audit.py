@@ -20,6 +20,9 @@ CALIBRATION_CHUNKS = (7, 64, 256)
 """Chunk lengths of the other schedules under which the same ids are scored, to measure rounding."""
 
 
+FAILED_IN_RUN = "the run's own audit failed here"
+
+
 @dataclass(frozen=True)
 class RecordedTurn:
     """A prompt and its reply as the record tells them; `codes` are those of the run's own audits of it."""
@@ -83,7 +86,7 @@ def audit_structure(turns: list[RecordedTurn], vocabulary: int | None) -> Verdic
         verdict.checked += 1
         why = _impossible(turn, held, vocabulary)
         if why is None and turn.codes:
-            why = "the run's own audit failed here"
+            why = FAILED_IN_RUN
         if why is not None:
             verdict.fail(turn, why, None, None)
         held = turn.generation.prompt_tokens + max(0, len(turn.generation.token_ids) - 1)
@@ -134,6 +137,8 @@ def audit_recompute(turns: list[RecordedTurn], engine: Engine, device: str, dtyp
         size, gap = _logit_gap(top, turn.generation), _gap(logprobs, turn.generation)
         if size > max(alarm, 2 * worst):
             verdict.fail(turn, f"logits differ by {size:.3g}", size, gap)
+        elif turn.codes:
+            verdict.fail(turn, f"{FAILED_IN_RUN}; one pass does not show it", size, gap)
     verdict.noise = {
         "max_abs_logit": worst,
         "schedules": list(CALIBRATION_CHUNKS),

@@ -45,20 +45,31 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
 def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str, object]:
     import torch
 
-    from introspect.audit import audit_recompute, audit_replay, audit_structure, recorded_turns
+    from introspect.audit import (
+        FAILED_IN_RUN,
+        audit_recompute,
+        audit_replay,
+        audit_structure,
+        recorded_turns,
+    )
     from introspect.model.engine import Engine
     from introspect.model.loading import load_model
 
-    turns = recorded_turns([read.event for read in log.events])
-    notes = []
-    if level == "e0":
-        verdict = audit_structure(turns, start.environment.get("vocabulary"))
-    else:
+    try:
+        turns = recorded_turns([read.event for read in log.events])
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}; `introspect replay` shows what else is wrong with it") from None
+    notes = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "note"]
+    verdict = audit_structure(turns, start.environment.get("vocabulary"))
+    if level != "e0" and any(failure["why"] != FAILED_IN_RUN for failure in verdict.failures):
+        notes.append(f"no {level}: passes that cannot have been are not executed; this is E0")
+    elif level != "e0":
         environment = start.environment
         loaded = load_model(_model_config(start, path))
         if loaded.weight_hash != environment["weight_hash"]:
             raise ModelError(
-                f"{loaded.source.path}: these are not the weights of the record; audit with those it names"
+                f"{loaded.source.path}: these are not the weights of the record, hash"
+                f" {one_line(environment['weight_hash'])}; put those in their place"
             )
         if environment["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(environment["threads"])

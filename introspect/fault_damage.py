@@ -8,9 +8,17 @@ import torch
 
 from introspect.fault_scene import Damaged, Scene, fed, own_copy, state_of
 from introspect.model.cache_rounding import rounding_step
+from introspect.model.kv_cache import BufferLayer, KVCache
 
 STEPS = 8
 """Rounding steps that `element-corrupted` moves a value by."""
+
+
+def _hold(cache: KVCache, index: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Put a layer of these K and V in a cache, so that they stay what they are when it grows."""
+    layer = BufferLayer()
+    layer.update(keys, values)
+    cache.layers[index] = layer
 
 
 def _pick(scene: Scene) -> str:
@@ -146,7 +154,9 @@ def layers_swapped(scene: Scene) -> Damaged:
 def layer_aliased(scene: Scene) -> Damaged:
     """Two layers show the same memory."""
     cache = own_copy(scene.clean)
-    cache.layers[-1].keys = cache.layers[0].keys
+    first, last = cache.layers[0], cache.layers[-1]
+    last._buffer.keys = first._buffer.keys
+    last.keys = first.keys
     return state_of(scene, cache)
 
 
@@ -154,7 +164,7 @@ def keys_as_values(scene: Scene) -> Damaged:
     """K and V of one layer have changed places."""
     cache = own_copy(scene.clean)
     layer = cache.layers[scene.layer]
-    layer.keys, layer.values = layer.values, layer.keys
+    _hold(cache, scene.layer, layer.values, layer.keys)
     return state_of(scene, cache)
 
 
@@ -164,5 +174,5 @@ def other_dtype(scene: Scene) -> Damaged:
     layer = cache.layers[scene.layer]
     wide = layer.keys.dtype in (torch.float64, torch.float32)
     small = torch.bfloat16 if wide else torch.float8_e4m3fn
-    layer.keys, layer.values = layer.keys.to(small), layer.values.to(small)
+    _hold(cache, scene.layer, layer.keys.to(small), layer.values.to(small))
     return state_of(scene, cache)

@@ -191,7 +191,7 @@ def test_other_modules_inside_a_layer_can_be_ablated_too(component: str, byte_fo
         ({"component": "model.norm"}, "not part of a layer"),
         ({"component": "model.layers"}, "not part of a layer"),
         ({"component": "*.mlp"}, "matches 3 layers"),
-        ({"component": "model.layers.0.mlp", "mode": "noise"}, "'zero' or 'mean'"),
+        ({"component": "model.layers.0.mlp", "mode": "noise"}, '"zero" or "mean"'),
         ({"component": "model.layers.0.mlp", "text": "x" * 257}, "at most 256"),
         ({}, "'component' is missing"),
     ],
@@ -228,4 +228,4 @@ def test_what_others_have_captured_stays_as_it_was(byte_format: Any) -> None:
 
 def test_the_mode_is_described_by_its_values() -> None:
     kinds = {p.name: p.kind for p in ALL_TOOLS["ablate"].parameters}
-    assert kinds == {"text": "text", "component": "text", "mode": "zero or mean"}
+    assert kinds == {"text": "text", "component": "text", "mode": '"zero" or "mean"'}

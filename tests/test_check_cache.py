@@ -89,6 +89,33 @@ def test_eight_rounding_steps_are_found(made: dict[str, Any], dtype: torch.dtype
             assert finding.size == pytest.approx(8, abs=4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("hidden", [1, 3, 8])
+@pytest.mark.parametrize("family", ["qwen2", "gemma"])
+def test_a_mask_that_hides_the_first_slots_is_a_hole(family: str, hidden: int, dtype: torch.dtype) -> None:
+    """As left padding does: the hidden slots see nothing at all, which each backend answers its own way."""
+    model = small_model(family, dtype=dtype)
+    cache = DynamicCache(config=model.config)
+    mask = torch.tensor([[0] * hidden + [1] * (len(IDS) - hidden)])
+    with torch.no_grad():
+        positions = torch.arange(len(IDS))[None]
+        model(torch.tensor([IDS]), attention_mask=mask, position_ids=positions, past_key_values=cache)
+    assert check_cache(model, cache, IDS) == ["mask-hole"]
+
+
+def test_autocast_around_the_check_changes_nothing(qwen: Any) -> None:
+    cache = dynamic(qwen, IDS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert check_cache(qwen, cache, IDS) == []
+
+
+@pytest.mark.parametrize("ids", [[IDS], torch.tensor([IDS]), [i + 0.5 for i in IDS]])
+def test_ids_are_a_flat_list_of_integers(qwen: Any, ids: Any) -> None:
+    with pytest.raises(ValueError, match="a flat list of integers"):
+        check_cache(qwen, dynamic(qwen), ids)
+    assert check_cache(qwen, dynamic(qwen), torch.tensor(IDS)) == []
+
+
 def test_evidence_tells_token_and_position(qwen: Any) -> None:
     other = [*IDS[:20], 77, *IDS[21:]]
     finding = examine_cache(qwen, dynamic(qwen, other), IDS)[0]

@@ -52,6 +52,21 @@ def test_every_fault_is_found_and_named(dtype: torch.dtype, name: str, place: st
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
+def test_damage_stays_when_the_cache_grows(fault: Fault) -> None:
+    """What is measured of a fault is measured of the damage, not of a buffer that lies behind it."""
+    damaged = fault.planted(scene(torch.float32))
+    grown = damaged.cache.fork()
+    for layer in grown.layers:
+        one = layer.keys[:, :, :1].float() * 2
+        layer.update(one, one)
+    for before, after in zip(damaged.cache.layers, grown.layers, strict=True):
+        length = before.get_seq_length()
+        for name in ("keys", "values"):
+            held, kept = getattr(before, name), getattr(after, name)[:, :, :length]
+            assert torch.equal(held.double().nan_to_num(7.0), kept.double().nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
 def test_planting_leaves_the_clean_cache_alone(fault: Fault) -> None:
     here = scene(torch.float32)
     before = here.clean.state_digest()

@@ -92,7 +92,9 @@ class RunAuditor:
     def _e0(self, state: CachedTurn) -> Audit:
         began = time.perf_counter()
         found = check_structure(state.cache, state.token_ids)
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            found = self._examined(state, found)
+        else:
             decoded = len(state.token_ids) - state.prompt_tokens
             fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
             intent = check_intent(self.tokenizer, fed, state.messages, self._framing)

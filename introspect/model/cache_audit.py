@@ -6,6 +6,7 @@ And the check of anyone's cache against the ids that it is meant to hold, with n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,8 @@ def check_cache(
 
     Raises:
         UnsupportedCache: The model's family or the cache's class is not among those that can be judged.
-        ValueError: An id that is not in the model's vocabulary, or an unknown level.
+        ValueError: Ids that are no flat list of integers, an id that is not in the model's vocabulary, or an
+            unknown level.
     """
     return list(dict.fromkeys(finding.code for finding in examine_cache(model, cache, token_ids, level)))
 
@@ -48,7 +50,7 @@ def examine_cache(
         raise ValueError(f"level {level!r}: 'all' or 'layer0'")
     refuse_model(model)
     refuse_cache(cache)
-    ids = [int(token_id) for token_id in token_ids]
+    ids = _flat(token_ids)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if ids and (min(ids) < 0 or max(ids) >= vocabulary):
         raise ValueError(f"ids run from {min(ids)} to {max(ids)}, the model's from 0 to {vocabulary - 1}")
@@ -63,6 +65,13 @@ def examine_cache(
         return [Finding(code, f"nothing is cached, {len(ids)} ids are meant", 0, 0, len(ids))]
     with undisturbed(model):
         return examine_content(model, stored_layers(cache, geometry), ids, level == "all")
+
+
+def _flat(token_ids: Sequence[int]) -> list[int]:
+    try:
+        return [index(token_id) for token_id in token_ids]
+    except TypeError:
+        raise ValueError("token_ids: a flat list of integers, one for each slot") from None
 
 
 def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:

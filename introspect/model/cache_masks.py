@@ -39,11 +39,16 @@ def masks_that_explain(
         errors, whole = _errors(model, stored, ids, slot, ranges)
         quiet = max(quiet, whole)
         possible &= errors <= max(1.0, 4 * whole)
+    asked = torch.zeros(len(ranges), dtype=torch.float64)
     for slot in _spread(damaged, DAMAGED_ROWS):
         errors, whole = _errors(model, stored, ids, slot, ranges)
-        possible &= errors <= max(EXPLAINED * whole, min(0.25 * whole, 4 * quiet))
-        total += errors / max(whole, 1e-30)
-    shares = torch.where(possible, total / len(_spread(damaged, DAMAGED_ROWS)), torch.inf)
+        # What attention gives where nothing may be looked at is the backend's affair: no mask is held to it.
+        seeing = torch.tensor([begin > 0 or end <= slot for begin, end in ranges], dtype=torch.bool)
+        possible &= ~seeing | (errors <= max(EXPLAINED * whole, min(0.25 * whole, 4 * quiet)))
+        total += torch.where(seeing, errors / max(whole, 1e-30), 0.0)
+        asked += seeing
+    possible &= asked >= min(2, len(damaged))
+    shares = torch.where(possible, total / asked.clamp_min(1), torch.inf)
     to_end = torch.tensor([end == length for _, end in ranges], dtype=torch.bool)
     hole, short = (float(shares[kind].min()) if bool(kind.any()) else torch.inf for kind in (~to_end, to_end))
     return (hole if hole < torch.inf else None), (short if short < torch.inf else None)

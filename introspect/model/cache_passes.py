@@ -84,16 +84,15 @@ class Passes:
         self.first = []
         self.add(0, self.recompute(0, [self.length], self.given))
         for size in CHUNKS:
-            self.try_chunks(size)
+            self.try_chunks(size, self.open_slots())
 
     def open_slots(self) -> list[int]:
         """Slots that differ from every recomputation so far."""
         slots: list[int] = (~self.exact.all(dim=0).all(dim=0)).nonzero().flatten().tolist()
         return slots
 
-    def try_chunks(self, size: int, widen: bool = True) -> None:
-        """Recompute what is open in passes of `size` ids; `widen` counts them as what rounding can do."""
-        slots = self.open_slots()
+    def try_chunks(self, size: int, slots: Sequence[int], widen: bool = True) -> None:
+        """Recompute some slots in passes of `size` ids; `widen` counts them as what rounding can do."""
         if len(slots) > (FEW_SMALL if self.small else FEW_LARGE) * size:
             return
         for start, end in _ranges(slots, size, self.length):

@@ -17,7 +17,7 @@ LONGEST = 48
 """Ids at most of a pass that is tried."""
 PER_SLOT = 300
 """Passes at most that are tried for one slot."""
-TRIES_SMALL, TRIES_LARGE = 600, 60
+TRIES_SMALL, TRIES_LARGE = 2400, 60
 """Passes of one search at most, for a small model and for a larger one."""
 MOST_EAGER = 1024
 """Slots up to which another attention backend is tried: one keeps a number for each pair of slots."""
@@ -59,8 +59,8 @@ def explain_few(passes: Passes) -> set[int]:
         few = [slot for slot in passes.open_slots() if _difference(passes, slot).few]
         if few:
             with _threads(count):
-                _try_common(passes)
-                _search(passes, [slot for slot in _suspects(passes) if slot in few], PER_SLOT // 3)
+                _try_common(passes, few)
+                _search(passes, [slot for slot in _suspects(passes) if slot in few], LONGEST, 2 * LONGEST)
     return {slot for slot in passes.open_slots() if _difference(passes, slot).alone}
 
 
@@ -76,17 +76,18 @@ def _try_other_attention(passes: Passes) -> None:
     dense = [slot for slot in passes.open_slots() if not _difference(passes, slot).alone]
     if dense and bool(passes.exact[0].all()):
         with eager_attention(passes.model):
-            _try_common(passes)
+            _try_common(passes, passes.open_slots())
 
 
-def _try_common(passes: Passes) -> None:
+def _try_common(passes: Passes, slots: Collection[int]) -> None:
     for size in (passes.length, *CHUNKS):
-        passes.try_chunks(size, widen=False)
+        passes.try_chunks(size, [slot for slot in passes.open_slots() if slot in slots], widen=False)
 
 
-def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT) -> None:
+def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT, left: int | None = None) -> None:
     """Try passes of every length that could hold a slot: those that end at it first, likely ones first."""
-    left = TRIES_SMALL if passes.small else TRIES_LARGE
+    if left is None:
+        left = TRIES_SMALL if passes.small else TRIES_LARGE
     lengths = list(range(2, LONGEST + 1))
     for slot in slots:
         tries = 0
@@ -104,8 +105,12 @@ def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -
     """Passes, as start and length, that may have written a slot."""
     if ending:
         yield from ((slot + 1 - size, size) for size in list(lengths) if size <= slot + 1)
-    for start in range(slot, max(-1, slot - LONGEST // 3), -1):
-        yield from ((start, size) for size in list(lengths) if slot < start + size <= length)
+    yield from ((0, size) for size in list(lengths) if slot < size <= length)
+    # Kernels work in blocks of rows: where in a block a slot stood matters more than how far from its start.
+    offsets = sorted(range(min(slot, LONGEST) + 1), key=lambda offset: (offset % 8 != 0, offset % 4 != 0))
+    for offset in offsets:
+        begin = slot - offset
+        yield from ((begin, size) for size in list(lengths) if offset < size <= length - begin)
 
 
 def _suspects(passes: Passes) -> list[int]:

@@ -14,12 +14,13 @@ Change = Callable[[Any, torch.Tensor], torch.Tensor]
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients inside the block; every module's own mode is put back after it."""
+    """Evaluation mode without gradients or autocast inside the block; every module's own mode is put back."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
             module.training = False
-        with torch.no_grad():
+        device = next(model.parameters()).device.type
+        with torch.no_grad(), torch.autocast(device, enabled=False):
             yield
     finally:
         for module, training in modes:
