@@ -148,6 +148,25 @@ def test_a_run_can_be_audited(tmp_path: Path, phase: str, level: str) -> None:
     assert introspect("audit", "latest", "--level", level, cwd=tmp_path).returncode == 3
 
 
+def test_a_damaged_record_is_told_not_executed(tmp_path: Path, phase: str) -> None:
+    summary = json.loads(introspect("run", phase, "--json", cwd=tmp_path).stdout)
+    events = tmp_path / summary["run"] / "events.jsonl"
+    whole = events.read_text()
+    events.write_text(whole.replace('"chunks":[', '"chunks":[7,', 1))
+    done = introspect("audit", "latest", "--level", "e1", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert done.returncode == 3 and report["level"] == "e0" and "no e1" in " ".join(report["notes"])
+    assert "chunks" in report["failures"][0]["why"] and done.stderr == ""
+    events.write_text(whole[: whole.index('"event":"audit"')])
+    torn = json.loads(introspect("audit", "latest", "--level", "e0", "--json", cwd=tmp_path).stdout)
+    assert torn["notes"]
+    lines = [line for line in whole.splitlines(keepends=True) if '"event":"prefill"' not in line]
+    events.write_text("".join(lines))
+    none = introspect("audit", "latest", cwd=tmp_path)
+    assert none.returncode == 2 and none.stderr.count("\n") == 1
+    assert "events.jsonl" in none.stderr and "introspect replay" in none.stderr
+
+
 def test_options_can_come_from_the_environment(tmp_path: Path, phase: str) -> None:
     done = introspect("run", phase, "--dry-run", "--json", cwd=tmp_path, INTROSPECT_RUN_SEED="77")
     report = json.loads(done.stdout)
