@@ -172,14 +172,16 @@ any_text = st.text(st.characters(), max_size=6) | st.text(st.characters(categori
 def test_what_a_call_holds_can_always_be_encoded(arguments: dict[str, Any], name: str, why: str) -> None:
     call = json.dumps({"reasoning": why, "tool_call": {"function": name, "arguments": arguments}})
     action = parse(call)
+    # Two halves of a surrogate pair in a row are one character to JSON.
+    written = json.loads(call)
     try:
-        # Two halves of a surrogate pair in a row are one character to JSON.
-        json.dumps(json.loads(call), ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(written, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
         assert isinstance(action, Unusable)
         action.message.encode()
     else:
-        assert action == CallRequest(name, arguments, why)
+        held = written["tool_call"]
+        assert action == CallRequest(held["function"], held["arguments"], written["reasoning"])
 
 
 def test_a_call_is_found_behind_broken_braces_up_to_a_limit() -> None:
