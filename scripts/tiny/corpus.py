@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,13 +22,29 @@ from introspect.model.prompt_format import ChatML
 from introspect.paths import shipped_documents
 from introspect.phases import load_phase
 from introspect.session import open_session
-from introspect.tools.library import load_documents
+from introspect.tools.library import Document, load_documents
 from introspect.tools.note_store import NoteStore
 from introspect.tools.registry import tools_named
 
 CONTEXT = 3584
 """Tokens of the model's context: system prompt up to 1,000, conversation up to 2,000, a reply."""
 GENERIC_SHARE = 0.3
+PHASES = ("phase1a", "phase1a", "phase1a", "phase1b", "phase1c", "phase1d")
+"""Phases to draw from. The control, phase1e, is phase1b with documents of other names, as all are here."""
+_TITLES = ("how", "why", "where", "on", "about", "notes-on")
+_SUBJECTS = (
+    "bridges",
+    "bread",
+    "tides",
+    "models",
+    "clocks",
+    "maps",
+    "glass",
+    "heads",
+    "layers",
+    "wind",
+    "soil",
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
     """
     vocabulary = len(chat_format.tokenizer)
     model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), vocabulary)
-    phase = _varied(load_phase(rng.choice(("phase1a", "phase1a", "phase1b"))), rng, tokens_per_token)
+    phase = _varied(load_phase(rng.choice(PHASES)), rng, tokens_per_token)
     tools = scrambled_tools(tools_named(phase.tools), rng)
     steps = None
     if rng.random() < GENERIC_SHARE:
@@ -72,15 +88,15 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
         phase, tools, steps = generic.phase, generic.tools, generic.steps
     elif rng.random() < 0.3:
         tools = _with_strangers(tools, rng)
-    documents = load_documents(shipped_documents(), phase.documents)
+    documents = _renamed(load_documents(shipped_documents(), phase.documents), rng)
     context = CONTEXT * tokens_per_token
     session = open_session(phase, 0, model, chat_format, context, NoteStore(), documents, tools)
 
     def move(view: Any) -> Any:
         if steps is not None:
             return generic_move(steps, view)
-        name = phase.experiments[session.experiment].name
-        return next_move(name, bool(documents), view, rng)
+        experiment = phase.experiments[session.experiment]
+        return next_move(experiment.name, "read the documents" in experiment.task, view, rng)
 
     teacher = Teacher(session, move, rng)
     for _ in drive(run_phase(session, phase.experiments), teacher):
@@ -120,6 +136,13 @@ def _varied(phase: PhaseConfig, rng: random.Random, tokens_per_token: int) -> Ph
     )
     brief = phase.system_prompt.model_copy(update={"detail": "brief"})
     return phase.model_copy(update={"memory": memory, "limits": limits, "system_prompt": brief})
+
+
+def _renamed(documents: Mapping[str, Document], rng: random.Random) -> dict[str, Document]:
+    """The documents in any order under fresh names, so that a name has to be copied from the list."""
+    pool = rng.sample([f"{title}-{subject}" for title in _TITLES for subject in _SUBJECTS], len(documents))
+    kept = rng.sample(list(documents.values()), len(documents))
+    return {name: replace(document, id=name) for name, document in zip(pool, kept, strict=True)}
 
 
 def _with_strangers(tools: dict[str, Any], rng: random.Random) -> dict[str, Any]:

@@ -51,19 +51,19 @@ def sentence(rng: random.Random) -> str:
     return f"The {rng.choice(_THINGS)} {rng.choice(_DEEDS)} {rng.choice(_PLACES)}."
 
 
-def next_move(experiment: str, documents: bool, view: View, rng: random.Random) -> Move:
-    """The next move in an experiment of the shipped phases."""
+def next_move(experiment: str, reads: bool, view: View, rng: random.Random) -> Move:
+    """The next move in an experiment of the shipped phases; `reads`: its task begins with the documents."""
     last = view.last
     if last is not None and not last.ok:
         corrected = _corrected(last)
         if corrected is not None:
             return corrected
-    moves = {"architecture": _architecture, "activations": _activations, "conclusions": _conclusions}
-    if documents and experiment == "architecture" and view.count("get_architecture_summary") == 0:
+    moves = {"architecture": _architecture, "activations": _activations}
+    if reads:
         move = _documents(view, last)
         if move is not None:
             return move
-    return moves[experiment](view, last, rng)
+    return moves.get(experiment, _conclusions)(view, last, rng)
 
 
 def _architecture(view: View, last: Call | None, rng: random.Random) -> Move:
