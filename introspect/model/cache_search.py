@@ -17,7 +17,7 @@ LONGEST = 48
 """Ids at most of a pass that is tried."""
 PER_SLOT = 300
 """Passes at most that are tried for one slot."""
-TRIES_SMALL, TRIES_LARGE = 2400, 60
+TRIES_SMALL, TRIES_LARGE = 600, 60
 """Passes of one search at most, for a small model and for a larger one."""
 MOST_EAGER = 1024
 """Slots up to which another attention backend is tried: one keeps a number for each pair of slots."""
