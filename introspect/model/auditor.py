@@ -92,15 +92,14 @@ class RunAuditor:
     def _e0(self, state: CachedTurn) -> Audit:
         began = time.perf_counter()
         found = check_structure(state.cache, state.token_ids)
-        if self.tokenizer is None:
-            found = self._examined(state, found)
-        else:
+        intent: Findings = []
+        if self.tokenizer is not None:
             decoded = len(state.token_ids) - state.prompt_tokens
             fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
             intent = check_intent(self.tokenizer, fed, state.messages, self._framing)
-            # What the text of the ids shows is the better name for ids that are not those meant.
-            named = bool(intent) and intent[0][0] != "unknown"
-            found = intent if named else self._examined(state, found) or intent
+        # What the text of the ids shows is the better name for ids that are not those meant.
+        named = bool(intent) and intent[0][0] != "unknown"
+        found = intent if named else self._examined(state, found) or intent
         codes = tuple(code for code, _ in found)
         count = len(state.token_ids)
         detail = "; ".join(f"{code}: {seen}" for code, seen in found)

@@ -54,14 +54,14 @@ def explain_few(passes: Passes) -> set[int]:
     slots that were looked at in vain are given back.
     """
     _try_other_attention(passes)
-    _search(passes, [slot for slot in _suspects(passes) if _difference(passes, slot).alone])
+    _search(passes, [slot for slot, how in _suspects(passes).items() if how.alone])
     for count in _other_thread_counts(passes):
-        few = [slot for slot in passes.open_slots() if _difference(passes, slot).few]
+        few = [slot for slot, how in _differences(passes).items() if how.few]
         if few:
             with _threads(count):
                 _try_common(passes, few)
                 _search(passes, [slot for slot in _suspects(passes) if slot in few], LONGEST, 2 * LONGEST)
-    return {slot for slot in passes.open_slots() if _difference(passes, slot).alone}
+    return {slot for slot, how in _differences(passes).items() if how.alone}
 
 
 def search_passes(passes: Passes, besides: Collection[int]) -> None:
@@ -73,8 +73,9 @@ def _try_other_attention(passes: Passes) -> None:
     """Where layer 0 is exact and whole rows above it are not, the backend may have been another."""
     if passes.model.config._attn_implementation != "sdpa" or passes.length > MOST_EAGER:
         return
-    dense = [slot for slot in passes.open_slots() if not _difference(passes, slot).alone]
-    if dense and bool(passes.exact[0].all()):
+    if not bool(passes.exact[0].all()):
+        return
+    if any(not how.alone for how in _differences(passes).values()):
         with eager_attention(passes.model):
             _try_common(passes, passes.open_slots())
 
@@ -113,9 +114,13 @@ def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -
         yield from ((begin, size) for size in list(lengths) if offset < size <= length - begin)
 
 
-def _suspects(passes: Passes) -> list[int]:
+def _suspects(passes: Passes) -> dict[int, _Difference]:
     """Slots that differ from every recomputation as rounding would have them differ."""
-    return [slot for slot in passes.open_slots() if _difference(passes, slot).may_be_rounding(passes.dtype)]
+    return {s: how for s, how in _differences(passes).items() if how.may_be_rounding(passes.dtype)}
+
+
+def _differences(passes: Passes) -> dict[int, _Difference]:
+    return {slot: _difference(passes, slot) for slot in passes.open_slots()}
 
 
 def _difference(passes: Passes, slot: int) -> _Difference:

@@ -124,11 +124,17 @@ def named_tensors(model: Any) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
     return [(tensor, tuple(names)) for tensor, names in found.values()]
 
 
-def block_list(model: Any) -> Any | None:
-    """The list of the model's layers; None where no module list is as long as the configuration says."""
+def block_list_name(model: Any) -> str | None:
+    """Where the list of layers stands; None where no module list is as long as the configuration says."""
     layers = model.config.get_text_config().num_hidden_layers
-    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
-    return next((m for m in lists if len(m) == layers > 0), None)
+    lists = ((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList))
+    return next((n for n, m in lists if len(m) == layers > 0), None)
+
+
+def block_list(model: Any) -> Any | None:
+    """The list of the model's layers; None where there is none that can be told."""
+    name = block_list_name(model)
+    return None if name is None else model.get_submodule(name)
 
 
 def attention_of(block: Any) -> Any | None:

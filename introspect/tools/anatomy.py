@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.structure import OUTPUT_PROJECTIONS, block_list_name
 from introspect.tools.names import resolve_module
 
-OUT_PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
-"""What families call the projection that an attention layer ends with."""
 IN_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value")
 """What families call the projection that an attention layer begins with."""
 HEAD_ROWS = 8
@@ -32,11 +31,10 @@ class Head:
 
 def layer_names(model: Any) -> list[str]:
     """Names of the decoder layers, first to last. Raises ToolError for a model without a list of them."""
-    count = model.config.get_text_config().num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return [f"{name}.{i}" for i in range(count)]
-    raise ToolError("this model has no list of layers that could be read one by one")
+    name = block_list_name(model)
+    if name is None:
+        raise ToolError("this model has no list of layers that could be read one by one")
+    return [f"{name}.{i}" for i in range(len(model.get_submodule(name)))]
 
 
 def final_norm(model: Any) -> Any:
@@ -91,7 +89,7 @@ def head_named(model: Any, component: str) -> Head | None:
     name, number = attention_name(model, match[1]), int(match[2])
     check_head(model, name, number)
     attention = model.get_submodule(name)
-    projection = next((p for p in OUT_PROJECTIONS if hasattr(attention, p)), None)
+    projection = next((p for p in OUTPUT_PROJECTIONS if hasattr(attention, p)), None)
     size = getattr(attention, "head_dim", 0)
     width = size * model.config.get_text_config().num_attention_heads
     if projection is None or width not in getattr(attention, projection).weight.shape:
