@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
+READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
+"""Offered only where an experiment has documents to read."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
@@ -109,18 +111,26 @@ class PhaseConfig(_Section):
     experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> PhaseConfig:
+    def _experiments_can_run(self) -> PhaseConfig:
         names = [experiment.name for experiment in self.experiments]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two experiments are called '{twice[0]}'")
         if self.requires == self.name:
             raise ValueError(f"requires: {self.name} cannot require a run of itself")
+        for experiment in self.experiments:
+            if not self.tools_of(experiment):
+                raise ValueError(
+                    f"experiment '{experiment.name}' offers no tool; those for documents need documents"
+                )
         return self
 
     def tools_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
         """Names of the tools that an experiment offers, in the order in which the model reads of them."""
-        return self.tools if experiment.tools is None else experiment.tools
+        names = self.tools if experiment.tools is None else experiment.tools
+        if self.documents_of(experiment):
+            return names
+        return tuple(name for name in names if name not in READING_TOOLS)
 
     def documents_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
         """Ids of the documents that an experiment offers."""

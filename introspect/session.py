@@ -105,14 +105,12 @@ class Session:
         self.experiment, self.turn, self.turns_since_prune, self.last_turn = index, 0, 0, None
         self.transcript = Transcript().append("task", experiment.task.strip())
         self.offer_tools(experiment)
-        offered = experiment.documents if experiment.documents is not None else tuple(self.all_documents)
-        documents = {name: self.all_documents[name] for name in offered}
+        documents = {name: self.all_documents[name] for name in self.phase.documents_of(experiment)}
         self.context = replace(self.context, documents=documents, processed_text=None)
 
     def offer_tools(self, experiment: ExperimentConfig) -> None:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
-        names = experiment.tools if experiment.tools is not None else tuple(self.all_tools)
-        self.tools = {name: self.all_tools[name] for name in names}
+        self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
         self.system_prompt = build_system_prompt(self.phase, self.tools, self.prompt_detail)
 
     @property

@@ -13,16 +13,18 @@ from conftest import DONE, a_phase, call_text, forced_session, run_session
 from introspect import events
 from introspect.cli_phases import phases_command
 from introspect.cli_run import read_phase
+from introspect.config import READING_TOOLS
 from introspect.model.auditor import RunAuditor
 from introspect.model.engine import Engine
 from introspect.paths import shipped_documents
 from introspect.session import open_session
 from introspect.tools.library import document_ids, load_documents
 from introspect.tools.note_store import NoteStore
+from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.registry import tools_named
 
 PHASES = [f"phase1{letter}" for letter in "abcde"]
-READING = {"list_heritage_documents", "read_heritage_document"}
+READING = set(READING_TOOLS)
 PRIMING = ("how-transformers-compute", "what-interpretability-has-found")
 CONTROL = ("how-tides-work", "what-tide-research-has-found")
 
@@ -60,6 +62,20 @@ def test_what_is_not_the_condition_is_the_same_everywhere() -> None:
     own = {"name", "title", "documents"}
     assert phases["phase1e"].model_dump(exclude=own) == phases["phase1b"].model_dump(exclude=own)
     assert not base.notes.shared
+
+
+def test_the_whole_catalogue_is_offered() -> None:
+    assert set(read_phase("phase1b", {}, ()).tools) == set(TOOL_MODULES)
+    assert set(READING) == {name for name, module in TOOL_MODULES.items() if module == "documents"}
+
+
+def test_tools_for_documents_are_offered_where_there_are_documents() -> None:
+    experiments = ({"name": "one", "task": "Look.", "documents": ()}, {"name": "two", "task": "Look."})
+    tools = ("query_memory", *READING_TOOLS)
+    phase = a_phase(tools=tools, documents=PRIMING, experiments=experiments)
+    assert [phase.tools_of(e) for e in phase.experiments] == [("query_memory",), tools]
+    with pytest.raises(ValueError, match="experiment 'one' offers no tool"):
+        a_phase(tools=READING_TOOLS, documents=PRIMING, experiments=experiments)
 
 
 def test_the_control_is_as_long_as_what_it_controls_for(real_tokenizer: Any) -> None:

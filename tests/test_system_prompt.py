@@ -39,10 +39,10 @@ def test_the_prompt_itself_asks_for_forms_that_are_accepted(detail: Any) -> None
 @pytest.mark.parametrize(
     ("phase", "detail", "digest"),
     [
-        ("phase1a", "full", "e649475cff29fb5ca4bc7ea94d804bb509f39f7eaf3f90a675fdaadd02cdd206"),
-        ("phase1a", "brief", "42ddb6ab3739023df3ff3a81895dff314811172159171f9654039dcb897fcbe8"),
-        ("phase1b", "full", "dd62e8b88b43f83f7daf62930ebbb80b8fbb4c417fcd40bfec4ff90e0190b5cc"),
-        ("phase1b", "brief", "190bd30bae256834131c726e6c33c6370b40c755682949075a531a57d544e1ef"),
+        ("phase1a", "full", "fed491ca906ef7e9082c5238645c4cf1d0403975a14c6c7ce4406b3e0c4bef41"),
+        ("phase1a", "brief", "04b99467fb4577a8642837c75bed10e0b48bcba9e0c51d9a813cb9eb5bf9d40e"),
+        ("phase1b", "full", "06f8cda9e1e2354787de7a43fbc3eb89ecf12a64742f84a13a162437595e9e25"),
+        ("phase1b", "brief", "ec37edde34e54a6a070fbc3860bbe920d136af3591c38adbda6a6a40f93a6e69"),
     ],
 )
 def test_the_prompts_that_the_tiny_model_was_trained_on_stay(phase: str, detail: Any, digest: str) -> None:

@@ -58,7 +58,12 @@ ANSWERS_MERGED = GEMMA_TEMPLATE.replace(
 @pytest.mark.parametrize(
     ("family", "template", "said"),
     [
-        ("chatml", THINKING, r"the reply '<think>\nI wonder.\n</think>\n\nSo it is.' becomes"),
+        (
+            "chatml",
+            THINKING,
+            r"the reply '<think>\nI wonder.\n</think>\n\nSo it is.' becomes"
+            r" '<|im_end|>\n<|im_start|>assistant\n\n\nSo it is.<|im_end|>\n<|im_start|>user\n' once",
+        ),
         ("llama3", EARLIER_TRIMMED, "white space of some messages"),
         ("gemma", ANSWERS_MERGED, "where Gemma has 'TOOL_RESULTS:"),
     ],
@@ -92,7 +97,7 @@ def test_a_template_of_no_family_is_refused_with_what_it_writes() -> None:
     )
     told = refusal(tokenizer)
     assert "of no family known here (ChatML, Llama 3, Gemma)" in told and "[system]s[user]" in told
-    assert "rewrites history" in told
+    assert r"rewrites history: the reply '<think>\nI wonder.\n</think>\n\nSo it is.' becomes" in told
 
 
 def test_a_chatml_template_may_open_with_a_control_token_and_trim() -> None:
@@ -113,8 +118,8 @@ def test_what_is_injected_without_a_system_message_is_told() -> None:
     )
     tokenizer = with_template("chatml", template)
     assert injected_system(tokenizer, measure_framing(tokenizer)) == "Hello."
-    for family in ("chatml", "gemma"):
-        tokenizer = MAKERS[family]()
+    for make in (chatml_tokenizer, gemma_tokenizer, plain_tokenizer):
+        tokenizer = make()
         assert injected_system(tokenizer, measure_framing(tokenizer)) is None
 
 

@@ -45,7 +45,7 @@ def explain_component(context: ToolContext, component_type: str) -> dict[str, An
 
 
 def describe_layer(context: ToolContext, layer_name: str) -> dict[str, Any]:
-    """What one layer is and does, in sentences; get_layer_info gives its data.
+    """What one layer is and does, in sentences.
 
     Args:
         layer_name: a name that get_layer_names lists

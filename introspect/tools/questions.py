@@ -136,7 +136,7 @@ TOPICS = (
 
 
 def query_architecture(context: ToolContext, query: str) -> dict[str, Any]:
-    """Answer a question about the architecture by its keywords, such as "how many heads".
+    """Answer a question about the architecture, such as "how many heads".
 
     Args:
         query: words that name what you want to know

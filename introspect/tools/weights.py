@@ -48,7 +48,7 @@ def get_weight_statistics(context: ToolContext, layer_name: str) -> dict[str, An
 
 
 def get_weight_summary(context: ToolContext, start: int = 0) -> dict[str, Any]:
-    """Statistics of all weights, whole and by kind of tensor; * stands for the layer's number.
+    """Statistics of all weights, whole and by kind of tensor.
 
     Args:
         start: how many kinds to skip

@@ -29,6 +29,21 @@ from introspect.tools.registry import tools_named
 CONTEXT = 3584
 """Tokens of the model's context: system prompt up to 1,000, conversation up to 2,000, a reply."""
 GENERIC_SHARE = 0.3
+CALLED_TOOLS = frozenset(
+    {
+        "get_architecture_summary",
+        "get_layer_names",
+        "get_weight_statistics",
+        "process_text",
+        "get_activation_statistics",
+        "get_attention_patterns",
+        "record_observation",
+        "query_memory",
+        "list_heritage_documents",
+        "read_heritage_document",
+    }
+)
+"""Tools that the teacher calls; every catalogue has them."""
 PHASES = ("phase1a", "phase1a", "phase1a", "phase1b", "phase1c", "phase1d")
 """Phases to draw from. The control, phase1e, is phase1b with documents of other names, as all are here."""
 _TITLES = ("how", "why", "where", "on", "about", "notes-on")
@@ -81,6 +96,8 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
     vocabulary = len(chat_format.tokenizer)
     model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), vocabulary)
     phase = _varied(load_phase(rng.choice(PHASES)), rng, tokens_per_token)
+    if rng.random() < 0.5:
+        phase = phase.model_copy(update={"tools": _fewer(phase.tools, rng)})
     tools = scrambled_tools(tools_named(phase.tools), rng)
     steps = None
     if rng.random() < GENERIC_SHARE:
@@ -89,6 +106,7 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
     elif rng.random() < 0.3:
         tools = _with_strangers(tools, rng)
     documents = _renamed(load_documents(shipped_documents(), phase.documents), rng)
+    phase = phase.model_copy(update={"tools": tuple(tools), "documents": tuple(documents)})
     context = CONTEXT * tokens_per_token
     session = open_session(phase, 0, model, chat_format, context, NoteStore(), documents, tools)
 
@@ -143,6 +161,12 @@ def _renamed(documents: Mapping[str, Document], rng: random.Random) -> dict[str,
     pool = rng.sample([f"{title}-{subject}" for title in _TITLES for subject in _SUBJECTS], len(documents))
     kept = rng.sample(list(documents.values()), len(documents))
     return {name: replace(document, id=name) for name, document in zip(pool, kept, strict=True)}
+
+
+def _fewer(names: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    """The tools that the teacher calls and some others, in the same order."""
+    share = rng.random()
+    return tuple(name for name in names if name in CALLED_TOOLS or rng.random() < share)
 
 
 def _with_strangers(tools: dict[str, Any], rng: random.Random) -> dict[str, Any]:
