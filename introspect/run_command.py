@@ -65,6 +65,7 @@ class Run:
     notes: RunNotes
     warnings: list[events.Warning] = field(default_factory=list)
     experiments: list[JSON] = field(default_factory=list)
+    failures: list[JSON] = field(default_factory=list)
     status: str = "failed"
     began: float = field(default_factory=time.monotonic)
 
@@ -119,6 +120,8 @@ class Run:
             },
             "tool_calls": {"total": totals.calls, "ok": totals.calls_ok, "malformed": totals.malformed},
             "audits": totals.audits,
+            "failures": self.failures,
+            "fault": self.start.fault,
             **self.notes.summary(self.session.context.notes),
             "seconds": round(time.monotonic() - self.began, 2),
         }
@@ -156,6 +159,9 @@ class Run:
             notes = self.notes.saved_in(event.experiment)
             ended |= {"tool_calls": event.tool_calls, "notes": notes, "reason": event.reason}
             self.experiments.append(ended)
+        if isinstance(event, events.Audit) and event.codes:
+            found = {"level": event.level, "codes": list(event.codes)}
+            self.failures.append({"experiment": event.experiment, "turn": event.turn, **found})
         watch(event)
         warning = self.notes.take(event, self.session.context.notes)
         if warning is not None:

@@ -40,6 +40,11 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
     facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
     facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
+    for failure in summary.get("failures", ()):
+        where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
+        facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))
+    if summary.get("fault"):
+        facts.add_row("planted", Text(summary["fault"]))
     before = f", {summary['notes_before']} to begin with" if summary.get("notes_before") else ""
     facts.add_row("notes", f"{summary['notes']} saved{before}")
     console.print(facts)

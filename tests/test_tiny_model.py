@@ -14,6 +14,7 @@ from introspect.config import ModelConfig
 from introspect.model.loading import find_model, load_tokenizer
 from introspect.paths import tiny_model
 from introspect.phases import load_phase
+from introspect.run_command import RunOptions, open_run, prepare
 from introspect.system_prompt import build_system_prompt
 from introspect.tools.registry import tools_named
 
@@ -46,6 +47,21 @@ def test_it_completes_a_phase_and_copies_figures(phase: str, seed: int) -> None:
 def test_numbers_that_it_has_never_seen_are_copied_too() -> None:
     figures = summarised(evaluate_run(("phase1a", "tiny", 2, True, None)))
     assert figures["numbers_right"] >= 0.8 and figures["numbers_quoted"] > 20
+
+
+@pytest.mark.parametrize("fault", ["none", "prefix-aliased", "second-system-prompt", "stale-tokens"])
+def test_a_fault_planted_in_a_run_ends_it_and_is_named(tmp_path: Path, fault: str) -> None:
+    phase = load_phase("phase1a", {"model.id": "tiny", "model.revision": None, "generation.seed": 0})
+    options = RunOptions(tmp_path, fault=None if fault == "none" else fault)
+    run = open_run(phase, options, prepare(phase, options), lambda: False)
+    summary = run.execute(lambda event: None, 1)
+    assert summary["fault"] == options.fault
+    if fault == "none":
+        assert summary["status"] == "complete" and summary["failures"] == []
+    else:
+        assert summary["status"] == "corrupt"
+        assert [fault] == summary["failures"][-1]["codes"]
+        assert summary["failures"][-1].keys() == {"experiment", "turn", "level", "codes"}
 
 
 def test_its_card_is_there() -> None:
