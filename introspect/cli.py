@@ -101,7 +101,7 @@ def run(
     overrides |= {key: value for key, value in given.items() if value is not None}
     config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
-        raise typer.Exit(cli_run.dry_run(config, json))
+        raise typer.Exit(cli_run.dry_run(config, output, json))
     raise typer.Exit(cli_run.run(config, output, limit, forced, fault, force, quiet, verbose, json))
 
 

@@ -106,9 +106,9 @@ def run(
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
-def dry_run(phase: PhaseConfig, as_json: bool) -> int:
-    """Show what a run would use: settings, prompt tokens, memory. Loads no weights."""
-    report = forecast(phase)
+def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
+    """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
+    report = forecast(phase, output)
     if as_json:
         sys.stdout.write(json.dumps(report, ensure_ascii=True) + "\n")
         return 0
@@ -123,13 +123,22 @@ def dry_run(phase: PhaseConfig, as_json: bool) -> int:
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
     if report["room_bytes"] is not None:
         console.print(f"{'room left':<14} {report['room_bytes'] / 2**20:10.1f} MiB")
+    requirement = report["requirement"]
+    if requirement is not None:
+        judged = (
+            f"not met: {requirement['unmet']}" if requirement["unmet"] else f"met by {requirement['run']}"
+        )
+        console.print(Text(one_line(f"requires {requirement['phase']}: {judged}")), soft_wrap=True)
     for warning in report["warnings"]:
         console.print(Text(f"warning: {one_line(warning)}", style="yellow"))
     return 0
 
 
-def forecast(phase: PhaseConfig) -> JSON:
-    """The object of `run --dry-run --json`. Raises IntrospectError as a run would."""
+def forecast(phase: PhaseConfig, output: Path) -> JSON:
+    """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
+
+    A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
+    """
     from introspect.model.loading import (
         find_model,
         load_config,
@@ -139,6 +148,7 @@ def forecast(phase: PhaseConfig) -> JSON:
         resolve_dtype,
     )
     from introspect.preflight import memory_report, template_warnings
+    from introspect.requirements import SameModel, checked_requirement
 
     source = find_model(phase.model)
     config = load_config(source)
@@ -151,6 +161,9 @@ def forecast(phase: PhaseConfig) -> JSON:
         "model": source.name,
         "device": device,
         "dtype": dtype,
+        "requirement": checked_requirement(
+            phase, output, SameModel(source.name, source.revision), force=True
+        ),
         "warnings": [warning.message for warning in template_warnings(source.path)],
         "settings": phase.model_dump(mode="json"),
     }

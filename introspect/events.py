@@ -170,6 +170,12 @@ class Audit:
     seconds: float = 0.0
     skipped: str | None = None
 
+    @property
+    def failure(self) -> str:
+        """The codes and the detail, which may begin with them already."""
+        codes = ", ".join(self.codes)
+        return self.detail if self.detail.startswith(codes) else f"{codes}. {self.detail}"
+
 
 @dataclass(frozen=True)
 class Warning:

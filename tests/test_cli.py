@@ -172,7 +172,16 @@ def test_options_can_come_from_the_environment(tmp_path: Path, phase: str) -> No
     report = json.loads(done.stdout)
     assert report["settings"]["generation"]["seed"] == 77
     assert report["memory_bytes"]["total"] > report["memory_bytes"]["weights"] > 0
+    assert report["requirement"] is None
     assert not (tmp_path / "data").exists()
+
+
+def test_a_dry_run_tells_of_a_requirement_that_is_not_met(tmp_path: Path, phase: str) -> None:
+    asked = ("run", phase, "--dry-run", "--set", "requires=phase1a")
+    done = introspect(*asked, "--json", cwd=tmp_path)
+    requirement = json.loads(done.stdout)["requirement"]
+    assert done.returncode == 0 and requirement["phase"] == "phase1a" and "no run" in requirement["unmet"]
+    assert "requires phase1a: not met: there is no run" in introspect(*asked, cwd=tmp_path).stdout
 
 
 def test_a_read_only_output_is_refused(tmp_path: Path, phase: str) -> None:

@@ -18,9 +18,9 @@ from introspect.model.auditor import RunAuditor
 from introspect.model.engine import Engine
 from introspect.paths import shipped_documents
 from introspect.session import open_session
+from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids, load_documents
 from introspect.tools.note_store import NoteStore
-from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.registry import tools_named
 
 PHASES = [f"phase1{letter}" for letter in "abcde"]

@@ -180,10 +180,7 @@ def _(event: ev.Prune) -> list[Message]:
 def _(event: ev.Audit) -> list[Message]:
     where = f"{one_line(event.level)} at turn {event.turn}"
     if event.codes:
-        codes = ", ".join(map(one_line, event.codes))
-        detail = printable(event.detail)
-        told = detail if detail.startswith(codes) else f"{codes}. {detail}"
-        return [Message("ERROR", "AUDIT", f"{where} FAILED: {told}")]
+        return [Message("ERROR", "AUDIT", f"{where} FAILED: {printable(event.failure)}")]
     verdict = "skipped" if event.skipped else "passed"
     figures = ", ".join(
         f"{one_line(str(name))} {one_line(str(value))}" for name, value in sorted(event.figures.items())
