@@ -17,7 +17,7 @@ from transformers import CohereConfig, CohereForCausalLM
 
 from introspect.errors import ToolError
 from introspect.model.hooks import captured, forward_text, last_position
-from introspect.tools.comparison import last_and_mean, likeness
+from introspect.tools.activation_comparison import last_and_mean, likeness
 from introspect.tools.execution import execute
 from introspect.tools.lens import even, lens
 from introspect.tools.parsing import CallRequest

@@ -9,7 +9,7 @@ TOOL_MODULES: dict[str, str] = {
     "process_text": "activations",
     "get_activation_statistics": "activations",
     "get_attention_patterns": "attention",
-    "compare_activations": "comparison",
+    "compare_activations": "activation_comparison",
     "logit_lens": "lens",
     "ablate": "ablation",
     "record_observation": "notes",
