@@ -14,6 +14,7 @@ from introspect.events import Audit, Event, Generation, Prefill
 from introspect.model.auditor import ALARMS
 from introspect.model.engine import DecodingSequence, Engine
 from introspect.model.kv_cache import KVCache
+from introspect.model.prompt import PromptFormat
 from introspect.model.sampling import ForcedSampler
 
 CALIBRATION_CHUNKS = (7, 64, 256)
@@ -145,6 +146,15 @@ def audit_recompute(turns: list[RecordedTurn], engine: Engine, device: str, dtyp
         "alarm": max(alarm, 2 * worst),
     }
     return verdict
+
+
+def audit_texts(turns: list[RecordedTurn], prompt_format: PromptFormat, verdict: Verdict) -> None:
+    """Add to a verdict the turns whose text is not what the ids of their reply decode to."""
+    for turn in turns:
+        generation = turn.generation
+        ids = prompt_format.content_ids(generation.token_ids, generation.finish_reason)
+        if prompt_format.decode(ids) != generation.text:
+            verdict.fail(turn, "the text is not what its ids decode to", None, None)
 
 
 def _impossible(turn: RecordedTurn, held: int, vocabulary: int | None) -> str | None:

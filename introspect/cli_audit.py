@@ -50,10 +50,12 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
         audit_recompute,
         audit_replay,
         audit_structure,
+        audit_texts,
         recorded_turns,
     )
     from introspect.model.engine import Engine
     from introspect.model.loading import load_model
+    from introspect.run_header import tokenizer_hash
 
     try:
         turns = recorded_turns([read.event for read in log.events])
@@ -82,6 +84,10 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
             verdict = audit_replay(turns, engine)
         else:
             verdict = audit_recompute(turns, engine, device, environment["dtype"])
+        if tokenizer_hash(loaded.tokenizer) == environment.get("tokenizer_hash"):
+            audit_texts(turns, loaded.prompt_format, verdict)
+        else:
+            notes.append("the tokenizer is not that of the record: texts were not compared with ids")
         verdict.noise |= {"dtype": environment["dtype"], "threads": torch.get_num_threads(), "device": device}
     damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
     return {

@@ -15,6 +15,7 @@ from introspect.audit import (
     audit_recompute,
     audit_replay,
     audit_structure,
+    audit_texts,
     recorded_turns,
 )
 from introspect.errors import RecordError
@@ -88,6 +89,15 @@ def test_an_impossible_schedule_fails_e0(
 ) -> None:
     verdict = audited("e0", with_generation(turns, 2, **changes), model)
     assert 3 in [f["turn"] for f in verdict.failures]
+
+
+def test_a_text_that_its_ids_do_not_decode_to_is_found(
+    turns: list[RecordedTurn], byte_format: ChatML
+) -> None:
+    for changed, found in ((turns, []), (with_generation(turns, 4, text="I saw nothing."), [5])):
+        verdict = Verdict("e1")
+        audit_texts(changed, byte_format, verdict)
+        assert [f["turn"] for f in verdict.failures] == found
 
 
 def test_codes_are_those_of_the_runs_own_audits(turns: list[RecordedTurn], model: Any) -> None:
