@@ -12,22 +12,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from activation_oracles import (
+    OTHER_TEXT,
+    TEXT,
+    Pairs,
+    ablated,
+    activations,
+    attention,
+    compared,
+    lens,
+    processed,
+)
+from numpy_qwen2 import Raw
 
-Raw = Mapping[str, np.ndarray]
-Pairs = list[tuple[float, float]]
 Oracle = Callable[[Any, Raw, Mapping[str, Any]], Pairs]
 """Of a result, the weights as stored, and the configuration."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Arguments to call a tool with, the largest results among them; the first is checked by the oracle."""
+    """Arguments to call a tool with, the largest results among them; the first `checked` meet the oracle."""
 
     arguments: tuple[dict[str, Any], ...] = ({},)
     method: str = "none here; see tests"
     oracle: Oracle | None = None
     before: tuple[tuple[str, dict[str, Any]], ...] = field(default=())
     """Calls that must come first."""
+    checked: int = 1
 
 
 def wide(*tensors: np.ndarray) -> np.ndarray:
@@ -134,7 +145,7 @@ def told(*keys: str) -> Oracle:
 
 LAYER, MLP = "model.layers.0", "model.layers.0.mlp"
 FILE = "numpy on the weight file"
-TEXT = "The quick brown fox jumps."
+FORWARD = "a forward pass in numpy, fp64"
 PROCESSED = (("process_text", {"text": TEXT, "layer_names": [LAYER]}),)
 SAVED = (("record_observation", {"obs_type": "finding", "category": "weights", "description": "a note"}),)
 COMPONENTS = ("attention", "mlp", "normalisation", "embedding", "positions", "residual stream", "lm head")
@@ -181,25 +192,30 @@ EXAMPLES: dict[str, Example] = {
         FILE,
         comparison,
     ),
-    "process_text": Example((PROCESSED[0][1],)),
-    "get_activation_statistics": Example(({"layer_name": MLP},), before=PROCESSED),
+    "process_text": Example((PROCESSED[0][1],), FORWARD, processed),
+    "get_activation_statistics": Example(({"layer_name": MLP},), FORWARD, activations, PROCESSED),
     "get_attention_patterns": Example(
-        ({"layer_name": f"{LAYER}.self_attn", "head_idx": 0},), before=PROCESSED
+        tuple({"layer_name": f"{LAYER}.self_attn", "head_idx": head} for head in (0, 3)),
+        FORWARD,
+        attention,
+        PROCESSED,
+        checked=2,
     ),
     "logit_lens": Example(
-        ({"text": TEXT}, {"text": TEXT, "layers": [0], "top_k": 1}), "second forward in tests/test_lens.py"
+        ({"text": TEXT}, {"text": TEXT, "layers": [0], "top_k": 1}), FORWARD, lens, checked=2
     ),
     "compare_activations": Example(
-        ({"text_a": TEXT, "text_b": "A slow red hen sat down.", "layer_name": LAYER},),
-        "second forward in tests/test_lens.py",
+        ({"text_a": TEXT, "text_b": OTHER_TEXT, "layer_name": LAYER},), FORWARD, compared
     ),
     "ablate": Example(
-        (
-            {"text": TEXT, "component": MLP},
-            {"text": TEXT, "component": f"{LAYER}.self_attn.head.1", "mode": "mean"},
-            {"text": TEXT, "component": LAYER},
+        tuple(
+            {"text": TEXT, "component": component, "mode": mode}
+            for component in (MLP, f"{LAYER}.self_attn.head.1", LAYER)
+            for mode in ("zero", "mean")
         ),
-        "a copy with edited weights in tests/test_ablation.py",
+        FORWARD,
+        ablated,
+        checked=6,
     ),
     "get_heritage_summary": Example(),
     "update_observation": Example(

@@ -90,7 +90,13 @@ def largest_difference(tool: str, example: Example, context: ToolContext) -> flo
         return None
     raw = load_file(tiny_model() / "model.safetensors")
     config = json.loads((tiny_model() / "config.json").read_text(encoding="utf-8"))
-    pairs = example.oracle(call(context, tool, example.arguments[0]), raw, config)
+    for name, arguments in example.before:
+        call(context, name, arguments)
+    pairs = [
+        pair
+        for arguments in example.arguments[: example.checked]
+        for pair in example.oracle(call(context, tool, arguments), raw, config)
+    ]
     scale = max(abs(float(true)) for _, true in pairs) or 1.0
     return max(abs(float(told) - float(true)) for told, true in pairs) / scale
 

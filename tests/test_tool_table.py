@@ -10,7 +10,7 @@ import pytest
 import tool_oracles
 import tool_table
 from safetensors.numpy import load_file
-from tool_oracles import EXAMPLES
+from tool_oracles import EXAMPLES, FORWARD
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from introspect.paths import tiny_model
@@ -36,7 +36,8 @@ def test_tools_agree_with_their_oracles(
 ) -> None:
     monkeypatch.setattr(context_module, "SIGNIFICANT_DIGITS", 15)
     difference = tool_table.largest_difference(tool, EXAMPLES[tool], tiny)
-    assert difference is not None and difference < 1e-10
+    limit = 1e-5 if EXAMPLES[tool].method == FORWARD else 1e-10
+    assert difference is not None and difference < limit
 
 
 @pytest.mark.parametrize("tool", sorted(EXAMPLES))
@@ -48,7 +49,18 @@ def test_examples_are_calls_that_are_answered(tiny: ToolContext, tool: str) -> N
 
 
 @pytest.mark.parametrize(
-    "tool", ["get_weight_summary", "get_weight_statistics", "compare_weights", "get_architecture_summary"]
+    "tool",
+    [
+        "get_weight_summary",
+        "get_weight_statistics",
+        "compare_weights",
+        "get_architecture_summary",
+        "process_text",
+        "get_activation_statistics",
+        "logit_lens",
+        "compare_activations",
+        "ablate",
+    ],
 )
 def test_an_oracle_sees_other_weights(tiny: ToolContext, tool: str) -> None:
     """The file with one tensor changed is no longer what the tool reports."""
@@ -59,6 +71,8 @@ def test_an_oracle_sees_other_weights(tiny: ToolContext, tool: str) -> None:
     grown = np.concatenate([raw[changed], raw[changed]])
     raw[changed] = grown if tool == "get_architecture_summary" else raw[changed] * 1.5
     assert example.oracle is not None
+    for name, arguments in example.before:
+        tool_table.call(tiny, name, arguments)
     pairs = example.oracle(tool_table.call(tiny, tool, example.arguments[0]), raw, config)
     assert max(abs(told - true) / max(abs(true), 1e-9) for told, true in pairs) > 1e-3
 
