@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fault_matrix import a_conversation, filled, main
+from fault_matrix import MODELS, a_conversation, a_schedule, filled, main
 from small_models import small_model
 
 import introspect.model
@@ -81,6 +81,17 @@ def test_planting_leaves_the_clean_cache_alone(fault: Fault) -> None:
 def test_the_same_generator_plants_the_same_fault(fault: Fault) -> None:
     states = [fault.planted(scene(torch.float32)).cache.layers[1].values for _ in range(2)]
     assert torch.equal(states[0].nan_to_num(7.0), states[1].nan_to_num(7.0))
+
+
+def test_a_pass_that_ended_with_the_cache_is_thought_of() -> None:
+    """The 5223rd sound cache of the fault matrix, the last one that was blamed for an element."""
+    rng = random.Random(2)
+    for _ in range(5223):
+        ids = rng.choices(range(640), k=rng.randint(1, 90))
+        chunks = a_schedule(rng, len(ids))
+    assert (len(ids), chunks) == (72, [47, 25])
+    model = small_model(**MODELS["qwen2, K bias 100, channel x50"])
+    assert check_cache(model, filled(model, ids, chunks), ids) == []
 
 
 def test_faults_of_ids_are_faithful_memos_of_other_ids() -> None:

@@ -103,15 +103,24 @@ def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT, left: in
 
 
 def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -> Iterator[tuple[int, int]]:
-    """Passes, as start and length, that may have written a slot."""
+    """Passes, as start and length, that may have written a slot; each once, likely ones first."""
+    given: set[tuple[int, int]] = set()
+    for start, size in _likely_first(slot, lengths, ending, length):
+        if start <= slot < start + size <= length and start >= 0 and (start, size) not in given:
+            given.add((start, size))
+            yield start, size
+
+
+def _likely_first(slot: int, lengths: Sequence[int], ending: bool, length: int) -> Iterator[tuple[int, int]]:
+    """A pass may have ended at the slot, and one has begun at 0 and one ended with the cache."""
     if ending:
-        yield from ((slot + 1 - size, size) for size in list(lengths) if size <= slot + 1)
-    yield from ((0, size) for size in list(lengths) if slot < size <= length)
+        yield from ((slot + 1 - size, size) for size in list(lengths))
+    yield from ((0, size) for size in list(lengths))
+    yield from ((length - size, size) for size in list(lengths))
     # Kernels work in blocks of rows: where in a block a slot stood matters more than how far from its start.
     offsets = sorted(range(min(slot, LONGEST) + 1), key=lambda offset: (offset % 8 != 0, offset % 4 != 0))
     for offset in offsets:
-        begin = slot - offset
-        yield from ((begin, size) for size in list(lengths) if offset < size <= length - begin)
+        yield from ((slot - offset, size) for size in list(lengths))
 
 
 def _suspects(passes: Passes) -> dict[int, _Difference]:
