@@ -62,6 +62,8 @@ def check_model(phase: PhaseConfig) -> JSON:
         attempt(lambda: refuse_uncovered_layers(config, name))
         attempt(lambda: refuse_overflow(config, dtype, phase.model.attention, name))
         hazards = dtype_hazards(config, dtype, device) + _unjudged(config)
+        if source.revision is None and not list(source.path.glob("*.safetensors")):
+            hazards.append("holds no safetensors weights, which a run needs; they are forecast")
         memory = attempt(
             lambda: memory_report(phase, source.path, config, opened and opened[1], dtype, device)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,22 @@ def test_templates_alone_need_no_tensor_library(templates: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_what_a_configuration_spells_acts_on_no_terminal(tmp_path: Path, model_dir: Path) -> None:  # noqa: F811
+    file = shutil.copytree(model_dir, tmp_path / "m") / "config.json"
+    config = json.loads(file.read_text())
+    hostile = "\x1b[31mevil\nx"
+    for changes in ({"model_type": hostile}, {"rope_parameters": {"rope_type": hostile, "rope_theta": 1e4}}):
+        file.write_text(json.dumps(config | changes))
+        done = introspect("check", "m", cwd=tmp_path)
+        assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr and done.stderr == ""
+
+
+def test_weights_of_other_sizes_are_told_in_one_line(tmp_path: Path, model_dir: Path) -> None:  # noqa: F811
+    file = shutil.copytree(model_dir, tmp_path / "m") / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 700}))
+    done = introspect("run", "phase1a", "--model", "m", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and len(done.stderr) < 300
+    assert "embed_tokens.weight has shape" in done.stderr and "config.json asks for (700," in done.stderr

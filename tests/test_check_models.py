@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_weights_that_are_not_there_are_counted_from_the_configuration(tmp_path:
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    row = checked(a_directory(tmp_path, Qwen2Config(**SMALL | {"vocab_size": 10**11})))
+    row = checked(a_directory(tmp_path, Qwen2Config(**SMALL | {"hidden_size": 4096, "intermediate_size": 1 << 24})))
     assert row["model"]["forecast"]["room_bytes"] < 0
     assert any("MiB more than cpu has left" in reason for reason in row["reasons"])
 
@@ -94,6 +95,29 @@ def test_layers_that_the_cache_does_not_cover(tmp_path: Path) -> None:
     assert row["supported"] is False
     assert "sliding_attention" in row["reasons"][0]
     assert row["prefix_stable"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"num_attention_heads": -4}, "num_attention_heads is -4"),
+        ({"num_hidden_layers": 10**12, "layer_types": None}, "num_hidden_layers is 1000000000000"),
+        ({"num_hidden_layers": 0, "layer_types": []}, "num_hidden_layers is 0"),
+        ({"num_key_value_heads": 3}, "4 attention heads cannot share 3 KV heads"),
+        ({"hidden_size": 33, "head_dim": None}, "hidden_size 33 is no multiple"),
+        ({"vocab_size": "many"}, "vocab_size is 'many'"),
+        ({"vocab_size": True}, "vocab_size is True"),
+    ],
+)
+def test_sizes_that_no_model_has(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    folder = a_directory(tmp_path / "m", Qwen2Config(**SMALL))
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    row = checked(folder)
+    assert row["supported"] is False and said in row["reasons"][0]
+    with pytest.raises(ModelError, match=r"config\.json"):
+        prepare(a_phase(model={"id": str(folder), "device": "cpu"}), RunOptions(tmp_path / "runs"))
 
 
 def test_fp16_with_eager_attention_on_qwen2(tmp_path: Path) -> None:

@@ -57,7 +57,15 @@ def forecast_memory(model_config: Any, path: Path, dtype: str, kv_tokens: int, c
 
 def parameter_count(path: Path) -> int:
     """Elements of all tensors in a model's safetensors files, from their headers."""
-    return sum(_elements(file) for file in sorted(path.glob("*.safetensors")))
+    return sum(prod(shape) for shape in tensor_shapes(path).values())
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a directory's safetensors files, from their headers. Raises ModelError."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        shapes |= _shapes(file)
+    return shapes
 
 
 def parameters_of_config(model_config: Any) -> int:
@@ -73,13 +81,15 @@ def parameters_of_config(model_config: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _elements(file: Path) -> int:
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > _MAX_HEADER:
                 raise ValueError("its header is too large")
             header = json.loads(stream.read(length))
-        return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
+        return {
+            name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"
+        }
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: not a safetensors file ({error}); download the model again") from None

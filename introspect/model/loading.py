@@ -10,6 +10,8 @@ from typing import Any
 
 from introspect.config import ModelConfig
 from introspect.errors import ModelError
+from introspect.model.config_sizes import refuse_sizes
+from introspect.model.forecast import tensor_shapes
 from introspect.model.prompt import PromptFormat
 from introspect.model.prompt_format import prompt_format_for
 from introspect.paths import tiny_model
@@ -62,6 +64,9 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
     """The tokenizer and its prompt format. Raises ModelError for a format that is not supported."""
     from transformers import AutoTokenizer
 
+    if (source.path / "config.json").is_file():
+        refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
+    _mute_library()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:  # whatever a broken tokenizer makes the library raise
@@ -82,6 +87,8 @@ def read_config(source: ModelSource) -> Any:
 
     if not (source.path / "config.json").is_file():
         raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
+    refuse_sizes(source.path, source.name)
+    _mute_library()
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:
@@ -91,9 +98,7 @@ def read_config(source: ModelSource) -> Any:
 def load_model(config: ModelConfig) -> LoadedModel:
     """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do."""
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     source = find_model(config)
     model_config = load_config(source)
     tokenizer, prompt_format = load_tokenizer(source)
@@ -111,7 +116,8 @@ def load_model(config: ModelConfig) -> LoadedModel:
         )
         model = model.to(device).eval()
     except Exception as error:
-        raise ModelError(f"{source.name}: its weights cannot be loaded: {_one_line(error)}") from None
+        why = _misfit(source.path, model_config) or _one_line(error)
+        raise ModelError(f"{source.name}: its weights cannot be loaded: {why}") from None
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return LoadedModel(
@@ -192,6 +198,31 @@ def weight_hash(path: Path) -> str:
                 stored = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.name}:{stored}\n".encode())
     return total.hexdigest()
+
+
+def _mute_library() -> None:
+    """Keep the library's own lines from the terminal: they quote a stranger's files as they stand."""
+    from transformers.utils import logging
+
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+
+
+def _misfit(path: Path, model_config: Any) -> str | None:
+    """The first tensor whose shape in the files is not what the configuration asks for."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            meant = AutoModelForCausalLM.from_config(model_config, trust_remote_code=False).state_dict()
+        shapes = tensor_shapes(path)
+    except Exception:  # what cannot be built has no shapes to compare
+        return None
+    for name, shape in shapes.items():
+        if name in meant and tuple(meant[name].shape) != shape:
+            return f"{name} has shape {shape}, config.json asks for {tuple(meant[name].shape)}"
+    return None
 
 
 def _from_hub(config: ModelConfig, weights: bool) -> ModelSource:

@@ -1,0 +1,57 @@
+"""The sizes that a model's config.json gives, looked at before any library computes with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from introspect.errors import ModelError
+
+MOST: dict[str, int] = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer"), 10_000),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head"), 100_000),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "n_embd", "n_inner", "head_dim"), 1 << 24),
+    "vocab_size": 1 << 28,
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 1 << 40),
+}
+"""The largest value of each key that is believed; all are at least 1."""
+MAX_BYTES = 1 << 24
+
+
+def refuse_sizes(path: Path, name: str) -> None:
+    """Raise ModelError where the configuration in a directory has sizes that no model has.
+
+    A file that is not JSON is left to the library that reads it.
+    """
+    file = path / "config.json"
+    if file.stat().st_size > MAX_BYTES:
+        raise ModelError(f"{name}: config.json is larger than {MAX_BYTES} bytes; a few kilobytes is usual")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return
+    for part in (config, config.get("text_config")) if isinstance(config, dict) else ():
+        if isinstance(part, dict):
+            _refuse(part, name)
+
+
+def _refuse(config: Mapping[str, Any], name: str) -> None:
+    for key, most in MOST.items():
+        value = config.get(key)
+        if value is not None and (type(value) is not int or not 1 <= value <= most):
+            shown = repr(value)[:40]
+            raise ModelError(
+                f"{name}: config.json: {key} is {shown}; a whole number from 1 to {most} is meant"
+            )
+    heads, kv_heads = config.get("num_attention_heads"), config.get("num_key_value_heads")
+    if heads and kv_heads and heads % kv_heads:
+        raise ModelError(
+            f"{name}: config.json: {heads} attention heads cannot share {kv_heads} KV heads evenly"
+        )
+    width = config.get("hidden_size")
+    if heads and width and not config.get("head_dim") and width % heads:
+        raise ModelError(
+            f"{name}: config.json: hidden_size {width} is no multiple of {heads} attention heads"
+        )
