@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
-from introspect.errors import IntrospectError
+from introspect.cli_exit import exit_code
 from introspect.paths import DEFAULT_OUTPUT
-
-_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
-"""typer's own base of everything that is wrong with a command line."""
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Parent of run directories.")]
 Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")]
@@ -42,7 +38,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Print the version.",
+            allow_from_autoenv=False,
+        ),
     ] = False,
 ) -> None: ...
 
@@ -219,22 +222,7 @@ def compare(
 
 def main() -> None:
     """Entry point: every expected error is one line on stderr."""
-    try:
-        code = app(prog_name="introspect", standalone_mode=False)
-    except (IntrospectError, _UsageError) as error:
-        from introspect.display import one_line
-
-        message = error.format_message() if isinstance(error, _UsageError) else str(error)
-        if message:
-            sys.stderr.write(f"introspect: {one_line(message)}\n")
-        raise SystemExit(getattr(error, "exit_code", 2)) from None
-    except BrokenPipeError:
-        # The reader has gone: what is left to say must not raise again when the interpreter exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    except (KeyboardInterrupt, typer.Abort):
-        raise SystemExit(130) from None
-    raise SystemExit(code if isinstance(code, int) else 0)
+    raise SystemExit(exit_code(lambda: app(prog_name="introspect", standalone_mode=False)))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     path = find_source(source, output)
     if not is_event_log(path):
         raise RecordError(
-            f"{path}: a text log holds no ids to recompute; give a run directory or its events.jsonl"
+            f"{path}: no event log, so no ids to recompute; give a run directory or its events.jsonl"
         )
     log = read_events(path)
     start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
@@ -128,9 +128,11 @@ def _show(report: dict[str, object]) -> None:
         console.print(Text(one_line(line), style="yellow"))
     word = "FAILED" if report["failed"] else "passed"
     style = "bold red" if report["failed"] else "green"
-    console.print(
-        Text(f"{report['level']} {word}: {report['checked']} turns checked, {report['failed']} failed", style)
-    )
+    turns = f"{report['checked']} turns checked, {len(failures)} failures"
+    damage = report["damage"]
+    assert isinstance(damage, list)
+    lines = f", {len(damage)} lines of the record damaged" if damage else ""
+    console.print(Text(f"{report['level']} {word}: {turns}{lines}", style))
     if report["noise"]:
         noise = report["noise"]
         assert isinstance(noise, dict)

@@ -97,7 +97,8 @@ def show_rows(console: Console, rows: Sequence[JSON]) -> None:
     console.print(
         Text(
             "prose, date: written before the first user message. prefix: history is never rewritten."
-            " prompt: a reply stays as it was opened. call: a tool call stays as it was spelt.",
+            " prompt: a reply stays as it was opened. call: a tool call stays as it was spelt."
+            " usable: a template renders; a model can be run.",
             style="dim",
         )
     )

@@ -106,7 +106,8 @@ def _oddities(run: JSON) -> list[str]:
     """What makes a run another than a plain one."""
     told = [f"fault planted: {run['fault']}"] if run["fault"] else []
     told += ["replies forced from another run"] if run["forced_from"] else []
-    told += [f"record damaged, {len(run['damage'])} places"] if run["damage"] else []
+    places = len(run["damage"])
+    told += [f"record damaged in {places} place{'s' * (places > 1)}"] if places else []
     return [one_line(line) for line in told]
 
 
@@ -116,7 +117,8 @@ def _experiment(row: JSON) -> str:
 
 def _tool(name: str, row: JSON | None) -> str:
     failed = row["calls"] - row["ok"] if row else 0
-    shown = name[: 24 - 4 * bool(failed)]
+    room = 25 - 4 * bool(failed)
+    shown = name if len(name) <= room else f"{name[: room - 1]}…"
     return f"{shown} {row['calls'] if row else '-'}{f' ({failed} bad)' if failed else ''}"
 
 

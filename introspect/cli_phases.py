@@ -70,9 +70,8 @@ def phase_row(name: str, path: Path) -> JSON:
 
 
 def _show(row: JSON, console: Console) -> None:
-    console.print(
-        Text.assemble((one_line(row["name"]), "bold"), "  ", one_line(row["title"] or "")), soft_wrap=True
-    )
+    heading = Text.assemble((one_line(row["name"]), "bold"), "  ", one_line(row["title"] or ""))
+    console.print(heading, soft_wrap=not console.is_terminal)
     if row["error"] is not None:
         _line(console, "error", row["error"], "bold red")
         return

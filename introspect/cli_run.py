@@ -125,9 +125,9 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
         console.print(f"{'room left':<14} {report['room_bytes'] / 2**20:10.1f} MiB")
     requirement = report["requirement"]
     if requirement is not None:
-        judged = (
-            f"not met: {requirement['unmet']}" if requirement["unmet"] else f"met by {requirement['run']}"
-        )
+        judged = f"met by {requirement['run']}"
+        if requirement["unmet"]:
+            judged = f"not met, a run would end with exit code 4: {requirement['unmet']}"
         console.print(Text(one_line(f"requires {requirement['phase']}: {judged}")), soft_wrap=True)
     for warning in report["warnings"]:
         console.print(Text(f"warning: {one_line(warning)}", style="yellow"))
@@ -148,7 +148,6 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
         resolve_dtype,
     )
     from introspect.preflight import memory_report, template_warnings
-    from introspect.requirements import SameModel, checked_requirement
 
     source = find_model(phase.model)
     config = load_config(source)
@@ -161,12 +160,20 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
         "model": source.name,
         "device": device,
         "dtype": dtype,
-        "requirement": checked_requirement(
-            phase, output, SameModel(source.name, source.revision), force=True
-        ),
+        "requirement": _requirement(phase, output, source),
         "warnings": [warning.message for warning in template_warnings(source.path)],
         "settings": phase.model_dump(mode="json"),
     }
+
+
+def _requirement(phase: PhaseConfig, output: Path, source: Any) -> JSON | None:
+    """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
+    from introspect.requirements import SameModel, judge_requirement
+
+    if phase.requires is None:
+        return None
+    found = judge_requirement(phase.requires, output, SameModel(source.name, source.revision))
+    return {"phase": found.phase, "run": found.run, "unmet": found.unmet}
 
 
 def _tell(console: Console, text: str) -> None:

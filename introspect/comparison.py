@@ -19,7 +19,7 @@ def measured_run(source: str, output: Path) -> JSON:
     path = find_source(source, output)
     if not is_event_log(path):
         raise RecordError(
-            f"{path}: a text log holds no figures to compare; give a run directory or its events.jsonl"
+            f"{path}: no event log, so no figures to compare; give a run directory or its events.jsonl"
         )
     log = read_events(path)
     name = path.resolve().parent.name if path.name == EVENTS else str(path)

@@ -26,6 +26,12 @@ def forced_replies(
 ) -> ForcedReplies:
     """The replies of a record. Raises RecordError where it cannot be read or has none."""
     log = read_events(find_source(source, output))
+    damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
+    if damage is not None:
+        raise RecordError(
+            f"{source}: its record is damaged (line {damage.line}: {damage.message}), so its replies are not"
+            " to be trusted; `introspect replay` shows all of it"
+        )
     events = [read.event for read in log.events]
     start = next((event for event in events if isinstance(event, RunStart)), None)
     if start is None:

@@ -1,8 +1,11 @@
-"""Where configurations, documents and the tiny model lie: in the checkout, or in the installed package."""
+"""Where phases, documents and the tiny model lie, in the checkout or the installed package; and runs."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from introspect.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
@@ -28,3 +31,12 @@ def shipped_documents() -> Path:
 def tiny_model() -> Path:
     """The folder of the tiny model that comes with the program."""
     return _shipped("models/tiny", "data/models/tiny")
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Raise ConfigError where runs cannot be written, before a model is loaded for minutes."""
+    place = output
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {output}: {place} cannot be written to; choose another directory")

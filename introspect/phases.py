@@ -75,13 +75,17 @@ def _with_parents(source: YamlSource, seen: list[str]) -> YamlSource:
         return source
     if not isinstance(parent, str) or Path(parent).name != parent:
         raise ConfigError(
-            f"{source.where('extends')}: extends: give the name of a phase file beside this one"
+            f"{source.where('extends')}: extends: give the name of a phase beside this file or a shipped one"
         )
     path = Path(source.path).parent / f"{parent}.yaml"
     if not path.is_file():
-        siblings = [p.stem for p in path.parent.glob("*.yaml")]
+        path = shipped_configs() / path.name
+    if not path.is_file():
+        folders = (Path(source.path).parent, shipped_configs())
+        known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
         raise ConfigError(
-            f"{source.where('extends')}: extends: no '{parent}'; {did_you_mean(parent, siblings)}"
+            f"{source.where('extends')}: extends: no '{parent}' beside this file or among the shipped phases;"
+            f" {did_you_mean(parent, known)}"
         )
     if str(path) in seen:
         raise ConfigError(f"{source.where('extends')}: extends: '{parent}' extends itself")
@@ -103,7 +107,7 @@ def _parse_sets(sets: Sequence[str]) -> dict[str, Any]:
         dotted, sign, text = item.partition("=")
         if not sign or not dotted.strip():
             raise ConfigError(f"--set {item}: write key=value, such as --set generation.temperature=0.5")
-        values[dotted.strip()] = parse_scalar(text)
+        values[dotted.strip()] = parse_scalar(text, f"--set {dotted.strip()}")
     return values
 
 
@@ -123,7 +127,8 @@ def _validated(source: YamlSource, given: Mapping[str, Any]) -> PhaseConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        where = "command line" if key in given else source.where(key)
+        own = any(f"{dotted}.".startswith(f"{key}.") or key.startswith(f"{dotted}.") for dotted in given)
+        where = "command line" if own else source.where(key)
         raise ConfigError(f"{where}: {_problem(key, first)}") from None
 
 
@@ -146,12 +151,23 @@ def _refuse_unknown_names(
                     )
 
 
+_PLAINLY = {
+    "tuple_type": "write a list, such as [a, b]",
+    "too_short": "at least one entry is needed",
+    "model_type": "a section; write its keys beneath it",
+    "model_attributes_type": "a section; write its keys beneath it",
+}
+"""What pydantic says of its own types, in words of a phase file."""
+
+
 def _problem(key: str, error: Any) -> str:
     parent, _, name = key.rpartition(".")
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {did_you_mean(name, _known_keys(parent))}"
     if error["type"] == "missing":
         return f"'{key}' is missing"
+    if error["type"] in _PLAINLY:
+        return f"{key}: {_PLAINLY[error['type']]}"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""

@@ -27,6 +27,7 @@ from introspect.display import one_line
 from introspect.errors import RequirementError
 from introspect.events import JSON, RunEnd, RunStart
 from introspect.paths import DEFAULT_OUTPUT
+from introspect.phases import phase_files
 from introspect.runlog.reader import EVENTS, MAX_LINE_BYTES, LineReader
 from introspect.runlog.sources import runs_newest_first
 
@@ -106,10 +107,12 @@ def refuse_unmet(requirement: Requirement, phase: PhaseConfig, output: Path) -> 
         command += ["--revision", phase.model.revision]
     if output != DEFAULT_OUTPUT:
         command += ["--output", str(output)]
-    which = f"run {requirement.run} does not count" if requirement.run else "it is not met"
+    which = f"the newest, {requirement.run}, does not count" if requirement.run else "it is not met"
+    known = requirement.phase in phase_files()
+    first = f"run `{shlex.join(command)}`" if known else "run that phase"
     raise RequirementError(
-        f"{phase.name} requires {requirement.phase} under '{output}', and {which}: {requirement.unmet}; "
-        f"run `{shlex.join(command)}` first, or go on with --force"
+        f"{phase.name} requires a sound run of {requirement.phase} under '{output}', and {which}: "
+        f"{requirement.unmet}; {first} first, or go on with --force"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import sqlite3
@@ -25,7 +24,7 @@ from introspect.model.auditor import RunAuditor
 from introspect.model.cache_view import refuse_model
 from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, find_model, load_model
-from introspect.paths import DEFAULT_OUTPUT, shipped_documents
+from introspect.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
 from introspect.preflight import template_warnings
 from introspect.requirements import SameModel, checked_requirement
 from introspect.run_header import manifest_of, run_start, tokenizer_hash
@@ -87,15 +86,16 @@ class Run:
         except SystemExit:
             # Whoever read what is shown has gone: the record ends in good order, and the program with it.
             self._interrupted()
-            self._finish(lambda event: None)
-            raise
+            self._finish(_unwatched)
+            raise SystemExit(130) from None
         except RecordError:
             with suppress(OSError):
                 self.writer.close()
             raise
         except BaseException:
-            self._take(events.Error("the program failed", traceback.format_exc()), watch)
-            self._finish(watch)
+            # Whatever failed may be the display: the record ends in good order without it.
+            self._take(events.Error("the program failed", traceback.format_exc()), _unwatched)
+            self._finish(_unwatched)
             raise
         return self._finish(watch)
 
@@ -122,6 +122,8 @@ class Run:
             "audits": totals.audits,
             "failures": self.failures,
             "fault": self.start.fault,
+            "forced_from": self.start.forced_from,
+            "requirement": self.start.requirement,
             **self.notes.summary(self.session.context.notes),
             "seconds": round(time.monotonic() - self.began, 2),
         }
@@ -166,6 +168,9 @@ class Run:
         warning = self.notes.take(event, self.session.context.notes)
         if warning is not None:
             self._take(warning, watch)
+
+
+def _unwatched(event: Event) -> None: ...
 
 
 def prepare(
@@ -230,7 +235,7 @@ def open_run(
         writer.close()
         shutil.rmtree(writer.directory, ignore_errors=True)
         raise ConfigError(
-            f"--output {options.output}: cannot write a run there ({error}); free space"
+            f"--output {options.output}: cannot write a run there ({error}); free space, or choose another"
         ) from None
     link_latest(writer, options.output)
     planter = None
@@ -239,12 +244,3 @@ def open_run(
     driver = EngineDriver(engine, loaded.prompt_format, interrupted, planter)
     run_notes = RunNotes(writer.directory.name, before, shared)
     return Run(session, driver, writer, start, run_notes, template_warnings(loaded.source.path))
-
-
-def refuse_unwritable(output: Path) -> None:
-    """Raise ConfigError where runs cannot be written, before a model is loaded for minutes."""
-    place = output
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output {output}: {place} cannot be written to; choose another directory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -45,14 +46,17 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
         facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))
     if summary.get("fault"):
         facts.add_row("planted", Text(summary["fault"]))
+    if summary.get("forced_from"):
+        facts.add_row("replies", Text(f"forced from {one_line(summary['forced_from'])}"))
     before = f", {summary['notes_before']} to begin with" if summary.get("notes_before") else ""
     facts.add_row("notes", f"{summary['notes']} saved{before}")
     console.print(facts)
     _show_notes(console, summary.get("saved_notes", []))
     soft = {"soft_wrap": True, "highlight": False}
-    console.print(Text(f"record  {summary['run']}"), **soft)  # type: ignore[arg-type]
-    console.print(Text(f"log     {log}"), **soft)  # type: ignore[arg-type]
-    console.print(Text(f"replay  introspect replay {summary['run']}"), **soft)  # type: ignore[arg-type]
+    places = {"record": summary["run"], "log": str(log)}
+    places["replay"] = shlex.join(["introspect", "replay", summary["run"]])
+    for name, place in places.items():
+        console.print(Text(f"{name:<8}{one_line(place)}"), **soft)  # type: ignore[arg-type]
 
 
 def _show_notes(console: Console, notes: list[JSON]) -> None:

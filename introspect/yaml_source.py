@@ -76,9 +76,9 @@ def parse_yaml(text: str, path: str) -> YamlSource:
     return source
 
 
-def parse_scalar(text: str) -> Any:
-    """A value given on the command line, read as YAML reads it. Raises ConfigError."""
-    return parse_yaml(text, "--set").data
+def parse_scalar(text: str, place: str) -> Any:
+    """A value given on the command line at `place`, read as YAML reads it. Raises ConfigError."""
+    return parse_yaml(text, place).data
 
 
 def _refuse_aliases(text: str, path: str) -> None:

@@ -76,7 +76,9 @@ def test_weights_that_are_not_there_are_counted_from_the_configuration(tmp_path:
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    row = checked(a_directory(tmp_path, Qwen2Config(**SMALL | {"hidden_size": 4096, "intermediate_size": 1 << 24})))
+    row = checked(
+        a_directory(tmp_path, Qwen2Config(**SMALL | {"hidden_size": 4096, "intermediate_size": 1 << 24}))
+    )
     assert row["model"]["forecast"]["room_bytes"] < 0
     assert any("MiB more than cpu has left" in reason for reason in row["reasons"])
 

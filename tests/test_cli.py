@@ -58,6 +58,10 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["run", "phase1a", "--set", "a"], "write key=value"),
         (["run", "phase1a", "--set", "memory.max_turns=0"], "max_turns"),
         (["run", "phase1a", "--model", "./nothing"], "no such model directory"),
+        (["run", "phase1a", "--set", "sampling.temperature=1"], "command line: unknown key 'sampling'"),
+        (["run", "phase1a", "--set", "tools=[]"], "tools: at least one entry"),
+        (["run", "phase1a", "--set", "tools=get_layer_names"], "tools: write a list"),
+        (["run", "phase1a", "--set", "a\x1b=\x1b"], "--set a\\x1b: not valid YAML"),
         (["replay", "latest"], "no runs yet"),
         (["replay", "nowhere"], "nowhere"),
         (["audit", "latest"], "no runs yet"),
@@ -124,7 +128,7 @@ def test_an_unmet_requirement_is_one_line_and_exit_4(tmp_path: Path, phase: str)
     (broken / "events.jsonl").write_text("\x1b[2Jnot a record\n")
     done = introspect("run", phase, cwd=tmp_path)
     assert done.returncode == 4 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "small requires first" in done.stderr and "--force" in done.stderr
+    assert "small requires a sound run of first" in done.stderr and "--force" in done.stderr
     told = introspect("run", phase, "--verbose", cwd=tmp_path)
     assert told.returncode == 4 and broken.name in told.stdout and "\x1b" not in told.stdout + told.stderr
     assert list(broken.parent.iterdir()) == [broken]
@@ -181,7 +185,38 @@ def test_a_dry_run_tells_of_a_requirement_that_is_not_met(tmp_path: Path, phase:
     done = introspect(*asked, "--json", cwd=tmp_path)
     requirement = json.loads(done.stdout)["requirement"]
     assert done.returncode == 0 and requirement["phase"] == "phase1a" and "no run" in requirement["unmet"]
-    assert "requires phase1a: not met: there is no run" in introspect(*asked, cwd=tmp_path).stdout
+    assert (
+        "requires phase1a: not met, a run would end with exit code 4: there is no"
+        in introspect(*asked, cwd=tmp_path).stdout
+    )
+
+
+def test_what_a_terminal_cannot_show_is_no_failure(tmp_path: Path, phase: str) -> None:
+    for command in (("run", phase, "--dry-run"), ("check", "tiny"), ("phases",)):
+        done = introspect(*command, cwd=tmp_path, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        assert done.returncode == 0 and done.stdout.isascii() and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+@pytest.mark.parametrize("arguments", [("tools",), ("tools", "--json"), ("run",)])
+def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path, phase: str, arguments: tuple[str, ...]) -> None:
+    given = [*arguments, phase] if arguments == ("run",) else list(arguments)
+    command = [sys.executable, "-m", "introspect", *given]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+    if arguments == ("run",):
+        record = next(tmp_path.glob("data/runs/2*/events.jsonl")).read_text().splitlines()
+        assert json.loads(record[-1])["event"] == "run_end"
+
+
+@pytest.mark.parametrize("arguments", [("tools",), ("phases",), ("--help",)])
+def test_a_reader_that_leaves_is_no_failure(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "introspect", *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
 
 
 def test_a_read_only_output_is_refused(tmp_path: Path, phase: str) -> None:

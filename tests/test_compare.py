@@ -263,7 +263,7 @@ def test_the_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len({json.dumps(run | {"source": ""}) for run in runs}) == 1
     with pytest.raises(ConfigError, match="two runs or more"):
         compare_command([str(run_dir)], run_dir.parent, False)
-    with pytest.raises(RecordError, match="text log"):
+    with pytest.raises(RecordError, match="no event log"):
         compare_command([str(run_dir / "test.log")] * 2, run_dir.parent, False)
     (tmp_path / "events.jsonl").write_bytes((run_dir / "events.jsonl").read_bytes().partition(b"\n")[2])
     with pytest.raises(RecordError, match=f"{tmp_path}.*has no run_start"):

@@ -117,6 +117,11 @@ def test_unknown_names_are_found_with_their_line(tmp_path: Path, text: str, line
     assert str(raised.value).startswith(f"{path}:{line}:")
 
 
+def test_a_phase_of_ones_own_extends_a_shipped_one(tmp_path: Path) -> None:
+    phase = load_phase(written(tmp_path, "extends: phase1a\nname: mine\nmemory: {max_turns: 5}\n"))
+    assert phase.memory.max_turns == 5 and phase.tools == load_phase("phase1a").tools
+
+
 def test_a_file_that_extends_itself_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "extends: b\n", "a.yaml")
     written(tmp_path, "extends: a\n", "b.yaml")

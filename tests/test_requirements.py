@@ -189,12 +189,12 @@ def test_a_refusal_is_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(RequirementError) as raised:
         checked_requirement(phase, tmp_path / "a dir", MODEL)
     said = str(raised.value)
-    assert "\n" not in said and "later requires phase1a" in said and "--force" in said
+    assert "\n" not in said and "later requires a sound run of phase1a" in said and "--force" in said
     assert "introspect run phase1a --model 'my model' --revision r1 --output '" in said
     forced = checked_requirement(phase, tmp_path, MODEL, force=True)
     assert forced is not None and forced["forced"] is True and "no run" in forced["unmet"]
     run = baseline(tmp_path, status="limited")
-    with pytest.raises(RequirementError, match=f"run {run.name} does not count: not complete"):
+    with pytest.raises(RequirementError, match=f"the newest, {run.name}, does not count: not complete"):
         checked_requirement(phase, tmp_path, MODEL)
     assert checked_requirement(a_phase(), tmp_path, MODEL) is None
 

@@ -189,5 +189,14 @@ def test_forcing_from_what_is_no_record_is_refused(model_dir: Path, tmp_path: Pa
         run(phase_for(model_dir), tmp_path, str(tmp_path / "events.jsonl"))
 
 
+def test_forcing_from_a_damaged_record_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    summary, _ = run(phase_for(model_dir), tmp_path)
+    events_file = Path(summary["run"]) / "events.jsonl"
+    whole = events_file.read_text()
+    events_file.write_text(whole.replace('"finish_reason":"length"', '"finish_reason":"stop"', 1))
+    with pytest.raises(RecordError, match=r"damaged \(line \d+"):
+        run(phase_for(model_dir), tmp_path, summary["run"])
+
+
 def test_parameters_are_counted_from_the_headers(model: Any, model_dir: Path) -> None:
     assert parameter_count(model_dir) == sum(p.numel() for p in model.parameters())

@@ -1,0 +1,60 @@
+"""What a command's end becomes: an exit code, and for every expected error one line on stderr."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import typer
+
+from introspect.errors import IntrospectError
+
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""typer's own base of everything that is wrong with a command line."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def exit_code(command: Callable[[], Any]) -> int:
+    """Run a command and return its exit code. An error that nobody expected is raised."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = command()
+        sys.stdout.flush()
+    except (IntrospectError, _UsageError) as error:
+        message = error.format_message() if isinstance(error, _UsageError) else str(error)
+        if message:
+            _say(message)
+        return int(getattr(error, "exit_code", 2))
+    except BrokenPipeError:
+        _leave_stdout()
+        return 0
+    except SystemExit as end:
+        # rich ends a program with 1 where the reader of its output has gone; nothing else here does.
+        return 0 if end.code == 1 else int(end.code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _leave_stdout()
+        _say(f"cannot write any more: {error.strerror}; free space")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str) -> None:
+    from introspect.display import one_line
+
+    sys.stderr.write(f"introspect: {one_line(message)}\n")
+
+
+def _leave_stdout() -> None:
+    """What is left in the buffer must not raise again when the interpreter exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
