@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from introspect.cli_status import busy
 from introspect.display import one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
@@ -44,33 +44,19 @@ def check_command(
     for template in templates:
         if not Path(template).exists():
             raise ModelError(f"--template {template}: no such file")
-    progress = Console(stderr=True, highlight=False)
-    if not progress.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     rows = []
-    with progress.status("checking") if progress.is_terminal else _Silent() as status:
+    with busy(Console(stderr=True, highlight=False), "checking") as now:
         for model in models:
-            status.update(Text(f"checking {one_line(model)}"))
+            now(f"checking {model}")
             rows.append(check_model(load_phase(phase, {**settings, "model.id": model})))
         for template in templates:
-            status.update(Text(f"checking {one_line(template)}"))
+            now(f"checking {template}")
             rows.append(check_template(template))
     if as_json:
         sys.stdout.write(json.dumps(rows, ensure_ascii=True, allow_nan=False) + "\n")
     else:
         show_rows(Console(highlight=False), rows)
     return 0
-
-
-class _Silent:
-    """A status line where there is no terminal to show one."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def update(self, text: Any) -> None: ...
 
 
 def show_rows(console: Console, rows: Sequence[JSON]) -> None:

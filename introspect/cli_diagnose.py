@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from introspect.cli_status import busy
 from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
@@ -32,15 +33,14 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
         if name not in FAULTS:
             raise ConfigError(f"--fault: no fault is called '{one_line(name)}'; {did_you_mean(name, FAULTS)}")
     phase: PhaseConfig = load_phase(PHASE, settings)
-    progress = Console(stderr=True, highlight=False)
-    with progress.status("loading the model") if progress.is_terminal else _Silent() as status:
+    with busy(Console(stderr=True, highlight=False), "loading the model") as now:
         loaded = load_model(phase.model)
         conversation = open_conversation(loaded, phase)
         wanted = list(names) or list(FAULTS)
         rows = []
         for row in diagnose(conversation, wanted):
             rows.append(row)
-            status.update(f"{len(rows)} of {len(wanted) + 1}: {row.fault}")
+            now(f"{len(rows)} of {len(wanted) + 1}: {row.fault}")
     import torch
 
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
@@ -57,17 +57,6 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
     else:
         _show(report)
     return 0
-
-
-class _Silent:
-    """A status line where there is no terminal to show one."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def update(self, text: str) -> None: ...
 
 
 def _show(report: dict[str, Any]) -> None:

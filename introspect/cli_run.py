@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.cli_status import busy
 from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.events import JSON
@@ -86,7 +86,7 @@ def run(
     interrupts = _Interrupts()
     with interrupts.listening():
         try:
-            with _loading(console, phase.model.id, quiet):
+            with busy(console, f"loading {phase.model.id}", quiet):
                 from introspect.run_command import RunOptions, open_run, prepare
 
                 options = RunOptions(output, limit, forced, fault, force)
@@ -181,14 +181,6 @@ def _tell(console: Console, text: str) -> None:
 
 
 def _say_nothing(text: str) -> None: ...
-
-
-def _loading(console: Console, model: str, quiet: bool) -> Any:
-    if not console.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if quiet or not console.is_terminal:
-        return nullcontext()
-    return console.status(Text(f"loading {one_line(model)}"))
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,24 @@
+"""A status line while a command is busy, where there is a terminal to show one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+from introspect.display import one_line
+
+
+@contextmanager
+def busy(console: Console, what: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show `what` while the block runs; yields a function that shows something else in its place."""
+    if not console.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if quiet or not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(Text(one_line(what))) as status:
+        yield lambda text: status.update(Text(one_line(text)))
