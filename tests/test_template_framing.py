@@ -54,10 +54,19 @@ ANSWERS_MERGED = GEMMA_TEMPLATE.replace(
     "(message.content | replace('TOOL_RESULTS:\\n', '') | trim)",
 )
 
+OLDER_RESULTS_DROPPED = (
+    "{%- set seen = namespace(last=0) -%}{%- for message in messages -%}{%- if message.role == 'user' -%}"
+    "{%- set seen.last = loop.index0 -%}{%- endif -%}{%- endfor -%}"
+) + CHATML_TEMPLATE.replace(
+    "message.content",
+    "(message.content | replace('TOOL_RESULTS:\\n', '') if loop.index0 != seen.last else message.content)",
+)
+
 
 @pytest.mark.parametrize(
     ("family", "template", "said"),
     [
+        ("chatml", OLDER_RESULTS_DROPPED, "where ChatML has 'TOOL_RESULTS:"),
         (
             "chatml",
             THINKING,
@@ -97,6 +106,8 @@ def test_a_template_of_no_family_is_refused_with_what_it_writes() -> None:
     )
     told = refusal(tokenizer)
     assert "of no family known here (ChatML, Llama 3, Gemma)" in told and "[system]s[user]" in told
+    shown = told.partition("it writes '")[2].partition("…'")[0].replace("\\n", "\n")
+    assert len(shown) == 2 * 40
     assert r"rewrites history: the reply '<think>\nI wonder.\n</think>\n\nSo it is.' becomes" in told
 
 

@@ -28,7 +28,7 @@ ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 INDENT = "  "
 BETWEEN = "\n\n"
 
-_LINE_BREAK = re.compile("(\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029])(?!\\Z)")
+_LINE_BREAK = re.compile("(?:\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029])(?!\\Z)")
 _ROLE_LINE = re.compile(f"\\s*[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029](?:{'|'.join(ROLES.values())}):")
 
 
