@@ -17,6 +17,7 @@ from small_tokenizers import (
 )
 from tokenizers import AddedToken, pre_tokenizers
 
+from introspect.model.content_encoder import has_control_tokens
 from introspect.model.families import JOIN
 from introspect.model.prompt import Prompt, PromptFormat
 from introspect.model.prompt_format import prompt_format_for
@@ -166,6 +167,13 @@ def test_added_runs_of_blanks_keep_their_ids_where_the_vocabulary_has_none() -> 
     ids = chat_format.encode(text)
     assert {tokenizer.convert_tokens_to_ids(run) for run in ("\n \n", "\t\t")} <= set(ids)
     assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_control_tokens_are_known_by_name() -> None:
+    tokenizer = chatml_tokenizer()
+    every = [added.content for added in tokenizer.added_tokens_decoder.values()]
+    assert has_control_tokens(tokenizer, every) and has_control_tokens(tokenizer, every[:1])
+    assert not has_control_tokens(tokenizer, [*every, "<|other|>"])
 
 
 def test_gemma_puts_system_task_and_note_into_one_turn() -> None:
