@@ -22,7 +22,7 @@ from introspect.model.prompt_format import ChatML
 from introspect.paths import shipped_documents
 from introspect.phases import load_phase
 from introspect.session import open_session
-from introspect.tools.library import Document, load_documents
+from introspect.tools.library import Document, document_ids, load_documents
 from introspect.tools.note_store import NoteStore
 from introspect.tools.registry import tools_named
 
@@ -44,22 +44,8 @@ CALLED_TOOLS = frozenset(
     }
 )
 """Tools that the teacher calls; every catalogue has them."""
-PHASES = ("phase1a", "phase1a", "phase1a", "phase1b", "phase1c", "phase1d")
+PHASES = ("phase1a", "phase1b", "phase1b", "phase1c", "phase1d")
 """Phases to draw from. The control, phase1e, is phase1b with documents of other names, as all are here."""
-_TITLES = ("how", "why", "where", "on", "about", "notes-on")
-_SUBJECTS = (
-    "bridges",
-    "bread",
-    "tides",
-    "models",
-    "clocks",
-    "maps",
-    "glass",
-    "heads",
-    "layers",
-    "wind",
-    "soil",
-)
 
 
 @dataclass(frozen=True)
@@ -157,10 +143,10 @@ def _varied(phase: PhaseConfig, rng: random.Random, tokens_per_token: int) -> Ph
 
 
 def _renamed(documents: Mapping[str, Document], rng: random.Random) -> dict[str, Document]:
-    """The documents in any order under fresh names, so that a name has to be copied from the list."""
-    pool = rng.sample([f"{title}-{subject}" for title in _TITLES for subject in _SUBJECTS], len(documents))
+    """The documents in any order under the names of shipped ones, so that the list has to be read."""
+    names = rng.sample(document_ids(shipped_documents()), len(documents))
     kept = rng.sample(list(documents.values()), len(documents))
-    return {name: replace(document, id=name) for name, document in zip(pool, kept, strict=True)}
+    return {name: replace(document, id=name) for name, document in zip(names, kept, strict=True)}
 
 
 def _fewer(names: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
