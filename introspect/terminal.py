@@ -157,8 +157,7 @@ def _tool_result(view: RunView, event: events.ToolResult) -> None:
 
 def _audit(view: RunView, event: events.Audit) -> None:
     if event.codes:
-        codes = ", ".join(event.codes)
-        view.say(f"AUDIT {event.level} FAILED at turn {event.turn}: {codes}: {event.detail}", "bold red")
+        view.say(f"AUDIT {event.level} FAILED at turn {event.turn}: {event.failure}", "bold red")
     elif view.verbose:
         view.say(f"audit {event.level}: {event.detail}", "dim")
 

@@ -93,6 +93,16 @@ def test_quiet_shows_only_what_went_wrong() -> None:
     assert len(lines) == 2 and "FAILED" in lines[0] and "error" in lines[1]
 
 
+def test_the_code_of_a_failed_audit_is_told_once() -> None:
+    for detail in ("prefix-aliased: state is shared", "state is shared"):
+        console = Console(file=io.StringIO(), width=200)
+        with RunView(console) as view:
+            view.show(events.Audit(0, 4, "e0", ("prefix-aliased",), detail))
+        assert isinstance(console.file, io.StringIO)
+        told = console.file.getvalue()
+        assert told.count("prefix-aliased") == 1 and "state is shared" in told
+
+
 def called(function: str) -> events.ToolCall:
     return events.ToolCall(0, 1, function, {}, "")
 

@@ -12,6 +12,7 @@ import torch
 from tiny.generic import generic_move, random_phase, random_tool
 from tiny.invention import scrambled_tools
 from tiny.policy import next_move
+from tiny.reports import REPORTS
 from tiny.teacher import Lesson, Teacher
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -29,21 +30,6 @@ from introspect.tools.registry import tools_named
 CONTEXT = 3584
 """Tokens of the model's context: system prompt up to 1,000, conversation up to 2,000, a reply."""
 GENERIC_SHARE = 0.3
-CALLED_TOOLS = frozenset(
-    {
-        "get_architecture_summary",
-        "get_layer_names",
-        "get_weight_statistics",
-        "process_text",
-        "get_activation_statistics",
-        "get_attention_patterns",
-        "record_observation",
-        "query_memory",
-        "list_heritage_documents",
-        "read_heritage_document",
-    }
-)
-"""Tools that the teacher calls; every catalogue has them."""
 PHASES = ("phase1a", "phase1b", "phase1b", "phase1c", "phase1d")
 """Phases to draw from. The control, phase1e, is phase1b with documents of other names, as all are here."""
 
@@ -152,7 +138,7 @@ def _renamed(documents: Mapping[str, Document], rng: random.Random) -> dict[str,
 def _fewer(names: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
     """The tools that the teacher calls and some others, in the same order."""
     share = rng.random()
-    return tuple(name for name in names if name in CALLED_TOOLS or rng.random() < share)
+    return tuple(name for name in names if name in REPORTS or rng.random() < share)
 
 
 def _with_strangers(tools: dict[str, Any], rng: random.Random) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def report(call: Call, rng: random.Random) -> str:
     """What a result shows, in plain text."""
     if not call.ok:
         return "The call failed; I correct it."
-    return _REPORTS.get(call.function, _generic)(call.result, call, rng)
+    return REPORTS.get(call.function, _generic)(call.result, call, rng)
 
 
 def _architecture(r: dict[str, Any], call: Call, rng: random.Random) -> str:
@@ -115,7 +115,7 @@ def _generic(r: Any, call: Call, rng: random.Random) -> str:
     return "The result: " + ", ".join(f"{key} {plain[key]}" for key in chosen) + "."
 
 
-_REPORTS: dict[str, Callable[[Any, Call, random.Random], str]] = {
+REPORTS: dict[str, Callable[[Any, Call, random.Random], str]] = {
     "get_architecture_summary": _architecture,
     "get_layer_names": _names,
     "get_weight_statistics": _weights,
@@ -127,3 +127,4 @@ _REPORTS: dict[str, Callable[[Any, Call, random.Random], str]] = {
     "list_heritage_documents": _documents,
     "read_heritage_document": _read,
 }
+"""By the tools that the teacher calls in the shipped phases."""
