@@ -160,10 +160,9 @@ def killed(mutant: Mutant) -> bool:
         target = copy / mutant.path
         data = target.read_bytes()
         target.write_bytes(data[: mutant.start] + mutant.text.encode() + data[mutant.end :])
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
-        environment = os.environ | {
-            "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "INTROSPECT_HYPOTHESIS": "quick",
-        }  # fmt: skip
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "quick"]
+        command = [sys.executable, "-m", "pytest", *options, *TESTS]
+        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
         limited = ["bash", "-c", f'ulimit -t {MOST_SECONDS}; exec "$@"', "bash", *command]
         done = subprocess.run(limited, cwd=copy, env=environment, capture_output=True)
         return done.returncode != 0

@@ -1,10 +1,14 @@
-"""What tests share: small random models, a tokenizer of bare bytes, sessions with forced replies."""
+"""What tests share: small random models, a tokenizer of bare bytes, sessions with forced replies.
+
+Every test has two sizes. Daily it draws few examples, always the same, and takes a fixed sample of a large
+matrix; with `--full` it draws ten times as many, each time others, and takes the whole matrix.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +36,54 @@ from introspect.tools.registry import tools_named  # noqa: E402
 
 REAL_TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("long", parent=settings.get_profile("default"), max_examples=1000)
-settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=15)
-settings.load_profile(os.environ.get("INTROSPECT_HYPOTHESIS", "default"))
+FULL_OVER_DAILY = 10
+"""How many times as many examples the whole size draws: what an evening can wait for and a commit cannot."""
+
+# Daily examples are derived from the test itself, so that a commit fails or passes the same on any machine.
+settings.register_profile(
+    "daily", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, max_examples=50
+)
+settings.register_profile(
+    "full", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50 * FULL_OVER_DAILY
+)
+# For the mutation test, which runs a part of the tests once for each of many changes.
+settings.register_profile("quick", parent=settings.get_profile("daily"), max_examples=15)
+settings.load_profile("daily")
+_size = {"full": False}
 
 # Models this small only wait for a second thread.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="whole matrices, ten times as many examples, drawn anew"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported, which is when its matrices and settings are made."""
+    _size["full"] = config.getoption("--full")
+    if full():
+        settings.load_profile("full")
+
+
+def full() -> bool:
+    """Whether tests have their whole size: `scripts/test --full`."""
+    return _size["full"]
+
+
+def examples(daily: int) -> int:
+    """How many examples a test draws that needs another number of them than most."""
+    return daily * FULL_OVER_DAILY if full() else daily
+
+
+def sampled(cells: Sequence[Any], every: int, offset: int = 0) -> list[Any]:
+    """All cells of a matrix in the whole size; daily each `every`-th, the same ones each day.
+
+    A stride that shares no factor with the lengths of the matrix's axes meets each value of each axis.
+    """
+    return list(cells) if full() else list(cells[offset::every])
 
 
 def random_model(dtype: torch.dtype = torch.float32, vocabulary: int = 640, layers: int = 2) -> Any:

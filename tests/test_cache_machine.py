@@ -1,17 +1,16 @@
 """A state machine over everything that a session does to its cache; checked in full after every step.
 
-200 sequences of 30 steps here, 2,000 with INTROSPECT_HYPOTHESIS=long.
+2,000 sequences of 30 steps in the whole size; daily 20, and each of the 121 pairs of steps once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import random_model
+from conftest import full, random_model
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -25,7 +24,7 @@ from introspect.model.kv_cache import KVCache
 MODEL = random_model()
 CHUNK = 8
 STEPS = 30
-SEQUENCES = 2000 if os.environ.get("INTROSPECT_HYPOTHESIS") == "long" else 200
+SEQUENCES = 2000 if full() else 20
 
 reuse: Counter[bool] = Counter()
 edges = st.sampled_from([1, 2, 3, CHUNK - 1, CHUNK, CHUNK + 1])
