@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_process import introspect
 from test_check_templates import KEYS
-from test_cli import introspect
 from test_run import model_dir  # noqa: F401
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

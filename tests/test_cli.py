@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_process import introspect
 from test_run import model_dir  # noqa: F401
 
 PHASE = """\
@@ -31,12 +31,6 @@ def phase(tmp_path: Path, request: pytest.FixtureRequest) -> str:
     path = tmp_path / "small.yaml"
     path.write_text(PHASE.replace("MODEL", str(folder)))
     return str(path)
-
-
-def introspect(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "introspect", *arguments]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | env
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_version_and_help(tmp_path: Path) -> None:

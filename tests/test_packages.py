@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_process import introspect
 from conftest import DONE, a_phase, call_text
 from describe_tools import catalogue_text
-from test_cli import introspect
 from test_run import model_dir  # noqa: F401
 
 from introspect.errors import ConfigError
