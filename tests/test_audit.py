@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import a_phase, forced_session, run_session
+from conftest import a_phase, forced_session, run_session, sampled
 from test_loop import STEPS
 
 from introspect.audit import (
@@ -51,20 +51,25 @@ def with_generation(turns: list[RecordedTurn], place: int, **changes: Any) -> li
     return [*turns[:place], changed, *turns[place + 1 :]]
 
 
-@pytest.mark.parametrize("place", [0, 4, 8])
-def test_a_changed_figure_is_found_where_it_is(place: int, turns: list[RecordedTurn], model: Any) -> None:
+FIGURES = ("logits_digest", "state_digest", "top_logits", "logprobs")
+# Daily each place and each figure.
+CHANGED = sampled([(place, figure) for place in (0, 4, 8) for figure in FIGURES], every=3)
+
+
+@pytest.mark.parametrize(("place", "figure"), CHANGED)
+def test_a_changed_figure_is_found_where_it_is(
+    place: int, figure: str, turns: list[RecordedTurn], model: Any
+) -> None:
     generation: Generation = turns[place].generation
-    logprobs = (generation.logprobs[0] + 1e-12, *generation.logprobs[1:])
-    top = {**generation.top_logits, "last": generation.top_logits["last"][:-1]}
-    for changes in (
-        {"logits_digest": "0" * 16},
-        {"logprobs": logprobs},
-        {"state_digest": ("0" * 16,) * 2},
-        {"top_logits": top},
-    ):
-        verdict = audited("e1", with_generation(turns, place, **changes), model)
-        assert [f["turn"] for f in verdict.failures] == [place + 1]
-        assert verdict.failures[0]["codes"] == ["unknown"]
+    changed = {
+        "logits_digest": "0" * 16,
+        "logprobs": (generation.logprobs[0] + 1e-12, *generation.logprobs[1:]),
+        "state_digest": ("0" * 16,) * 2,
+        "top_logits": {**generation.top_logits, "last": generation.top_logits["last"][:-1]},
+    }
+    verdict = audited("e1", with_generation(turns, place, **{figure: changed[figure]}), model)
+    assert [f["turn"] for f in verdict.failures] == [place + 1]
+    assert verdict.failures[0]["codes"] == ["unknown"]
 
 
 def test_logits_of_another_computation_fail_e2(turns: list[RecordedTurn], model: Any) -> None:

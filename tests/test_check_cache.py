@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import sampled
 from fault_matrix import a_schedule, filled
 from small_models import FAMILIES, LOUD_CHANNEL, small_model
 from transformers import (
@@ -73,20 +74,32 @@ def test_a_static_cache_is_read_up_to_what_was_written(qwen: Any) -> None:
     assert check_cache(qwen, cache, IDS) == ["slot-overwritten"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("made", [{"family": "qwen2"}, {"family": "llama"}, LOUD], ids=str)
-@pytest.mark.parametrize("tensor", ["keys", "values"])
-def test_eight_rounding_steps_are_found(made: dict[str, Any], dtype: torch.dtype, tensor: str) -> None:
+# Balanced: the daily nine have each model with each layer, and every value of every axis three times or more.
+STEPS_OF_ROUNDING = sampled(
+    [
+        (made, dtype, tensor, number, layer)
+        for made in ({"family": "qwen2"}, {"family": "llama"}, LOUD)
+        for dtype in (torch.float32, torch.bfloat16)
+        for tensor in ("keys", "values")
+        for number in range(3)
+        for layer in range(3)
+    ],
+    every=13,
+)
+
+
+@pytest.mark.parametrize(("made", "dtype", "tensor", "number", "layer"), STEPS_OF_ROUNDING, ids=str)
+def test_eight_rounding_steps_are_found(
+    made: dict[str, Any], dtype: torch.dtype, tensor: str, number: int, layer: int
+) -> None:
     model = small_model(dtype=dtype, **made)
-    for number, schedule in enumerate(([40], [1] * 40, [16, 16, 8])):
-        for layer in range(3):
-            cache = dynamic(model, IDS, schedule)
-            held = getattr(cache.layers[layer], tensor)
-            place = (0, number % 2, (11 * number + 5 * layer) % 40, (3 * layer + number) % 8)
-            held[place] = (held[place].double() + 8 * rounding_step(held[place], dtype)).to(dtype)
-            finding = examine_cache(model, cache, IDS)[0]
-            assert (finding.code, finding.layer, finding.slot) == ("element-corrupted", layer, place[2])
-            assert finding.size == pytest.approx(8, abs=4)
+    cache = dynamic(model, IDS, ([40], [1] * 40, [16, 16, 8])[number])
+    held = getattr(cache.layers[layer], tensor)
+    place = (0, number % 2, (11 * number + 5 * layer) % 40, (3 * layer + number) % 8)
+    held[place] = (held[place].double() + 8 * rounding_step(held[place], dtype)).to(dtype)
+    finding = examine_cache(model, cache, IDS)[0]
+    assert (finding.code, finding.layer, finding.slot) == ("element-corrupted", layer, place[2])
+    assert finding.size == pytest.approx(8, abs=4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

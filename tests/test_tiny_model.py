@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, full
 from evaluate_tiny import evaluate_run, summarised
 from safetensors import safe_open
 
@@ -34,7 +34,10 @@ def test_its_system_prompt_is_brief_in_its_own_tokens() -> None:
     assert chat_format.system_length(brief) <= 1000
 
 
-@pytest.mark.parametrize(("phase", "seed"), [("phase1a", 0), ("phase1a", 1), ("phase1b", 0)])
+RUNS = [("phase1a", 0), ("phase1b", 0), ("phase1a", 1)] if full() else [("phase1a", 0), ("phase1b", 0)]
+
+
+@pytest.mark.parametrize(("phase", "seed"), RUNS)
 def test_it_completes_a_phase_and_copies_figures(phase: str, seed: int) -> None:
     figures: dict[str, Any] = summarised(evaluate_run((phase, "tiny", seed, False, None)))
     assert figures["complete_with_4_tools"] == 1
@@ -49,7 +52,11 @@ def test_numbers_that_it_has_never_seen_are_copied_too() -> None:
     assert figures["numbers_right"] >= 0.8 and figures["numbers_quoted"] > 20
 
 
-@pytest.mark.parametrize("fault", ["none", "prefix-aliased", "second-system-prompt", "stale-tokens"])
+# Daily, that a run without a fault ends well is seen above.
+PLANTED = ["prefix-aliased", "second-system-prompt", "stale-tokens", *(["none"] if full() else [])]
+
+
+@pytest.mark.parametrize("fault", PLANTED)
 def test_a_fault_planted_in_a_run_ends_it_and_is_named(tmp_path: Path, fault: str) -> None:
     phase = load_phase("phase1a", {"model.id": "tiny", "model.revision": None, "generation.seed": 0})
     options = RunOptions(tmp_path, fault=None if fault == "none" else fault)
