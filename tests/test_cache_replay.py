@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import examples, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kv_cache import changed, ids_lists, steps
@@ -21,7 +21,7 @@ MODELS = {dtype: random_model(dtype) for dtype in DTYPES}
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(prefix=ids_lists, chunk=st.sampled_from([3, 8, 512]), steps=steps)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_sound_cache_is_replayed_to_the_bit(
     dtype: torch.dtype, prefix: list[int], chunk: int, steps: list[Any]
 ) -> None:

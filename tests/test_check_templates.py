@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils import chat_template_utils
@@ -173,7 +173,7 @@ def described_templates(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     }
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(described_templates())
 def test_verdicts_on_templates_whose_habits_are_known(described: tuple[str, dict[str, Any]]) -> None:
     template, expected = described

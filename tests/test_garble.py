@@ -104,7 +104,7 @@ def words_replaced(text: str, new: Callable[[str], str]) -> str:
 LETTERS = st.text(st.characters(categories=["Ll", "Lu"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(data=st.data(), consistent=st.booleans(), identifiers=st.booleans())
 def test_the_excerpt_is_caught_in_any_words(data: st.DataObject, consistent: bool, identifiers: bool) -> None:
     rng = random.Random(data.draw(st.integers(0, 2**32)))
@@ -160,7 +160,7 @@ SENTENCES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(value=JSON_VALUES, indent=st.none() | st.integers(0, 4), prose=SENTENCES, drop=st.integers(0, 60))
 def test_json_and_prose_whole_or_cut_are_not_garbled(
     value: Any, indent: int | None, prose: list[str], drop: int
@@ -307,7 +307,7 @@ def test_going_on_inside_a_structure_that_was_cut_off_is_no_garbling() -> None:
         assert brief(findings) == [("garbled-after-prune", "corrupt", 21)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.sampled_from(MODEL_REPLIES), min_size=2, max_size=9), st.data())
 def test_no_run_of_a_working_model_is_called_corrupt(replies: list[str], data: st.DataObject) -> None:
     prunes = data.draw(st.sets(st.integers(1, len(replies) - 1)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import examples, random_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
@@ -55,7 +55,7 @@ def changed(step: tuple[Any, ...], ids: list[int], prefix: int) -> list[int]:
 
 
 @given(prefix=ids_lists, chunk=st.sampled_from([1, 3, 8, 512]), steps=steps)
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 def test_cached_logits_equal_recomputed_ones(prefix: list[int], chunk: int, steps: list[Any]) -> None:
     engine = Engine(MODEL, prefill_chunk=chunk)
     branches = [(engine.new_cache(), list(prefix))]
@@ -79,7 +79,7 @@ def test_cached_logits_equal_recomputed_ones(prefix: list[int], chunk: int, step
 
 
 @given(shared=ids_lists, left=ids_lists, right=ids_lists)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_fork_does_not_disturb_the_other(shared: list[int], left: list[int], right: list[int]) -> None:
     engine = Engine(MODEL)
     cache = engine.new_cache()
@@ -259,7 +259,7 @@ distinct = st.lists(st.integers(0, 639), min_size=8, max_size=24, unique=True)
 
 
 @given(prefix=distinct, first=distinct, kept=distinct)
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_the_original_bug_fails_the_same_comparison(
     prefix: list[int], first: list[int], kept: list[int]
 ) -> None:

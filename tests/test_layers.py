@@ -43,7 +43,7 @@ HEAVY = {"torch", "transformers"}
 LIGHT_LAYERS = {0, 4}
 LIGHT_MODULES = {"garble", "onset", "replay", "replay_view", "report"}
 LIGHT_MODULES |= {"requirements", "comparison", "quoted_figures", "cli_compare", "cli_phases"}
-# What must start quickly, as arguments of the interpreter; skipped until the module exists.
+# What must start quickly, as arguments of the interpreter; left out until the module exists.
 QUICK = {
     "cli": ["-m", "introspect", "--help"],
     "cli_tools": ["-m", "introspect", "tools"],
@@ -156,17 +156,23 @@ def test_show_the_graph_and_the_sizes() -> None:
     print("", *shown, sep="\n")  # noqa: T201
 
 
-@pytest.mark.parametrize("module", QUICK)
-def test_quick_commands_do_not_load_torch(module: str) -> None:
-    if module not in FILES:
-        pytest.skip(f"introspect/{module.replace('.', '/')}.py does not exist yet")
-    command = [sys.executable, "-X", "importtime", *QUICK[module]]
+def loaded_by(*arguments: str) -> set[str]:
+    """Every module that an interpreter loads which is started so."""
+    command = [sys.executable, "-X", "importtime", *arguments]
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
-    loaded = {
-        line.rpartition("|")[2].strip()
-        for line in done.stderr.splitlines()
-        if line.startswith("import time:")
-    }
-    assert f"introspect.{module}" in loaded
-    assert not loaded & HEAVY, f"python {' '.join(QUICK[module])} loads {', '.join(sorted(loaded & HEAVY))}"
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def test_quick_commands_do_not_load_torch() -> None:
+    """What only imports does so in one interpreter: where that loads nothing heavy, none of them does."""
+    together = {module: how for module, how in QUICK.items() if module in FILES and how[0] == "-c"}
+    groups = [(set(together), ["-c", "; ".join(code for _, code in together.values())])]
+    groups += [({module}, how) for module, how in QUICK.items() if module in FILES and how[0] != "-c"]
+    for modules, how in groups:
+        loaded = loaded_by(*how)
+        assert {f"introspect.{module}" for module in modules} <= loaded
+        if loaded & HEAVY:
+            each = {module: loaded_by(*QUICK[module]) & HEAVY for module in modules}
+            pytest.fail(f"loaded by what must start quickly: { {m: h for m, h in each.items() if h} }")

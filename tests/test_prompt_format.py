@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from conftest import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny.tokenizer import train_tokenizer
@@ -63,7 +64,7 @@ def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
     compared = 0
 
     @given(system=spaced, conversation=conversations)
-    @settings(max_examples=150)
+    @settings(max_examples=examples(150))
     def check(system: str, conversation: list[tuple[str, str]]) -> None:
         nonlocal compared
         said = [("system", system), *conversation]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_examples import CALL, PROSE, conversation, generation, prune, run_start, ticking_clock, written
@@ -68,7 +69,9 @@ def test_token_events_are_never_written(tmp_path: Path) -> None:
         assert len(lines_of(writer.directory)) == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(text=ANY_TEXT, result=JSON_VALUES, reasoning=ANY_TEXT)
 def test_events_come_back_as_they_were(tmp_path: Path, text: str, result: Any, reasoning: str) -> None:
     events = [
@@ -109,7 +112,9 @@ def test_nesting_without_end_is_recorded_cut(tmp_path: Path) -> None:
     assert depth == MAX_DEPTH and isinstance(value, str)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_every_change_of_a_byte_is_noticed_and_none_is_a_crash(tmp_path: Path, data: st.DataObject) -> None:
     run = written(tmp_path, [generation("some text"), prune(), ev.RunEnd("complete", {})])

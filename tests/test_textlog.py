@@ -6,6 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from conftest import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from record_examples import CALL, PROSE, conversation, generation, prune, written
@@ -67,7 +68,9 @@ def records_of(log: str) -> list[str]:
     return found
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(HOSTILE, min_size=1, max_size=3), reasoning=HOSTILE, feedback=HOSTILE, title=HOSTILE)
 @example(texts=["\n" + line for line in FORGERIES], reasoning="", feedback="", title="")
 def test_the_log_holds_the_generations_of_the_events_and_no_others(
