@@ -11,8 +11,9 @@ from introspect.events import Event
 from introspect.protocols import CachedTurn
 from introspect.pruning import plan_prune
 from introspect.session import GenerationRequest, Reply, Session
+from introspect.tools.actions import CallRequest, Completion, Unusable
 from introspect.tools.execution import execute
-from introspect.tools.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.parsing import parse_reply
 from introspect.tools.shortening import shorten_message
 
 Step = Event | GenerationRequest
