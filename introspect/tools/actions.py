@@ -33,4 +33,12 @@ class Unusable:
     message: str
 
 
+NOTHING_DONE = Unusable(
+    "nothing-done",
+    "You say that you are done, but no tool has given a result in this experiment yet. Use one and report"
+    f" what it shows: write {CALL_FORM}. If nothing can be measured, say once more that you are done:"
+    f" {COMPLETE_FORM}",
+)
+"""The answer to a first claim of completion before any call has succeeded: no call, and no miss."""
+
 Action = CallRequest | Completion | Unusable
