@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from conftest import DONE, a_phase, call_text, forced_session, run_session
 from hypothesis import given
 from hypothesis import strategies as st
 
+from introspect import events
+from introspect.model.prompt_format import ChatML
 from introspect.tools.parsing import MAX_CALL_BYTES, CallRequest, Completion, Unusable, parse_reply
 
 GIVEN = {"category": "weights"}
@@ -243,3 +246,26 @@ def test_no_call_runs_without_what_stood_in_it(
         for item in rest.values():
             expected = json.loads(item or "null") or {} if isinstance(item, str) else item or {}
         assert action.arguments == expected
+
+
+def test_each_form_asks_the_same_question_of_a_run(model: Any, byte_format: ChatML) -> None:
+    """Two notes are saved; whatever key the question's argument stands under, one of them answers it."""
+    note = {"obs_type": "finding", "description": "seen"}
+    question = {"function": "query_memory"}
+    forms = [
+        {"tool_call": question | {"parameters": GIVEN}},
+        {"tool_call": question | {"args": json.dumps(GIVEN)}},
+        {"tool_call": question | GIVEN},
+        {"tool_call": question, "arguments": GIVEN},
+        {"tool_call": question | {"arguments": {"arguments": GIVEN}}},
+    ]
+    replies = [call_text("record_observation", category=kind, **note) for kind in ("weights", "attention")]
+    session = forced_session(model, byte_format, a_phase(), [[*replies, *map(json.dumps, forms), DONE]])
+    stream, status = run_session(session)
+    answers = [e for e in stream if isinstance(e, events.ToolResult) and e.function == "query_memory"]
+    assert status == "complete" and [answer.ok for answer in answers] == [True, True, True, False]
+    for answer in answers[:3]:
+        assert [found["category"] for found in answer.result["notes"]] == ["weights"]
+    assert "arguments" in answers[3].text
+    refused = [event for event in stream if isinstance(event, events.Warning)]
+    assert [(w.code, "'category'" in w.message) for w in refused] == [("unknown-key", True)]

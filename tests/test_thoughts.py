@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from conftest import DONE, a_phase, call_text, forced_session, run_session
 from hypothesis import given
 from hypothesis import strategies as st
 
+from introspect import events
+from introspect.model.prompt_format import ChatML
 from introspect.tools.parsing import CallRequest, Completion, Unusable, parse_reply
 
 CALL = json.dumps({"reasoning": "r", "tool_call": {"function": "real", "arguments": {"a": 1}}})
@@ -163,3 +166,19 @@ def test_what_counts_stands_behind_the_last_end_of_a_thought(text: str) -> None:
     last = text.rpartition("</think>")[2]
     if "<think>" not in text and not isinstance(action, Unusable) and '"' not in text.replace(CALL, ""):
         assert isinstance(parse(last), type(action))
+
+
+def test_a_draft_saves_no_note_and_completes_nothing(model: Any, byte_format: ChatML) -> None:
+    """Thoughts stand whole in the record and in the conversation, and nothing else comes of them."""
+    draft = call_text("record_observation", obs_type="finding", category="draft", description="x")
+    look = call_text("get_architecture_summary")
+    replies = [f"<think>{draft}</think>", look, f"<think>{DONE}", f"{draft}</think>{look}", DONE]
+    session = forced_session(model, byte_format, a_phase(), [replies])
+    stream, status = run_session(session)
+    assert status == "complete" and session.context.notes.count() == 0
+    called = [event.function for event in stream if isinstance(event, events.ToolCall)]
+    assert called == ["get_architecture_summary"] * 2
+    assert [event.text for event in stream if isinstance(event, events.Generation)] == replies
+    assert [message.text for message in session.transcript.messages if message.kind == "reply"] == replies
+    codes = [event.code for event in stream if isinstance(event, events.Warning)]
+    assert codes == ["call-in-thought", "unclosed-thought"]
