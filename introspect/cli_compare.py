@@ -112,7 +112,8 @@ def _oddities(run: JSON) -> list[str]:
 
 
 def _experiment(row: JSON) -> str:
-    return f"{row['name'][:16]} {row['status'][:11]} {row['turns']}/{row['notes']}"
+    idle = " no tool used" if row["no_tool_used"] else ""
+    return f"{row['name'][:16]} {row['status'][:11]} {row['turns']}/{row['notes']}{idle}"
 
 
 def _tool(name: str, row: JSON | None) -> str:

@@ -12,6 +12,7 @@ from introspect.events import JSON, Event
 from introspect.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
+from introspect.tools.actions import NOTHING_DONE
 
 
 def measured_run(source: str, output: Path) -> JSON:
@@ -34,6 +35,7 @@ def figures_of(log: EventLog) -> JSON:
     start = next(event for event in stream if isinstance(event, ev.RunStart))
     end = stream[-1]
     damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
+    tool_calls = _tool_calls(stream)
     return {
         "phase": start.phase,
         "model": start.model,
@@ -49,7 +51,8 @@ def figures_of(log: EventLog) -> JSON:
         "turns": sum(isinstance(event, ev.Generation) for event in stream),
         "prunes": sum(isinstance(event, ev.Prune) and bool(event.dropped_messages) for event in stream),
         "tokens": {"system": start.system_tokens, **_tokens(stream)},
-        "tool_calls": _tool_calls(stream),
+        "tool_calls": tool_calls,
+        "no_tool_used": tool_calls["ok"] == 0,
         "notes": _notes(stream),
         "notes_before": len(start.notes_before),
         "audits": _audits(stream),
@@ -88,25 +91,38 @@ def _text(value: object) -> str | None:
 def _experiments(stream: Sequence[Event]) -> list[JSON]:
     """One row for each experiment that was begun; `open` where the record has no end of it."""
     rows: dict[int, JSON] = {}
-    for event in stream:
+    misses = _misses(stream)
+    for place, event in enumerate(stream):
         if isinstance(event, ev.ExperimentStart):
             row = {"name": event.name, "status": "open", "turns": 0, "tool_calls": 0, "notes": 0}
-            rows.setdefault(event.experiment, row)
+            rows.setdefault(event.experiment, row | {"no_tool_used": True})
         elif isinstance(event, ev.ExperimentEnd) and event.experiment in rows:
             rows[event.experiment]["status"] = event.status
         elif isinstance(event, ev.Generation) and event.experiment in rows:
             rows[event.experiment]["turns"] += 1
         elif isinstance(event, ev.ToolResult | ev.UserMessage) and event.experiment in rows:
-            rows[event.experiment]["tool_calls"] += isinstance(event, ev.ToolResult) or _is_miss(event)
+            result = isinstance(event, ev.ToolResult)
+            rows[event.experiment]["tool_calls"] += result or place in misses
+            rows[event.experiment]["no_tool_used"] &= not (isinstance(event, ev.ToolResult) and event.ok)
     for note in _notes(stream):
         if note["experiment"] in rows:
             rows[note["experiment"]]["notes"] += 1
     return [rows[index] for index in sorted(rows)]
 
 
-def _is_miss(event: Event) -> bool:
-    """Whether an event answers a reply in which neither a call nor a completion was found."""
-    return isinstance(event, ev.UserMessage) and event.kind == "feedback"
+def _misses(stream: Sequence[Event]) -> set[int]:
+    """Places of the events that answer a reply in which neither a call nor a completion was found."""
+    return {
+        place
+        for place, event in enumerate(stream)
+        if isinstance(event, ev.UserMessage)
+        and event.kind == "feedback"
+        and not (place and _answers_claim(stream[place - 1]))
+    }
+
+
+def _answers_claim(event: Event) -> bool:
+    return isinstance(event, ev.Warning) and event.code == NOTHING_DONE.code
 
 
 def _tokens(stream: Sequence[Event]) -> JSON:
@@ -137,7 +153,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 def _tool_calls(stream: Sequence[Event]) -> JSON:
     by_tool: dict[str, JSON] = {}
-    malformed = sum(map(_is_miss, stream))
+    malformed = len(_misses(stream))
     for event in stream:
         if isinstance(event, ev.ToolResult):
             row = by_tool.setdefault(event.function, {"calls": 0, "ok": 0})

@@ -11,8 +11,9 @@ from introspect.events import Event
 from introspect.protocols import CachedTurn
 from introspect.pruning import plan_prune
 from introspect.session import GenerationRequest, Reply, Session
+from introspect.tools.actions import NOTHING_DONE, CallRequest, Completion, Unusable
 from introspect.tools.execution import execute
-from introspect.tools.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.parsing import parse_reply
 from introspect.tools.shortening import shorten_message
 
 Step = Event | GenerationRequest
@@ -41,7 +42,6 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -
     """Run one experiment until it is complete, failed, corrupt or at a limit; returns which."""
     prompt_before = session.system_prompt
     session.begin_experiment(index, experiment)
-    calls_before = session.totals.calls
     task = session.transcript.messages[0].text
     changed = session.system_prompt != prompt_before
     prompt = (session.system_prompt, session.system_tokens) if changed else (None, None)
@@ -49,14 +49,13 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -
     yield events.UserMessage(index, 0, "task", task)
     misses, ended = 0, None
     while ended is None:
-        ended = _limit_reached(session, session.totals.calls - calls_before)
+        ended = _limit_reached(session)
         if ended is None:
             misses, ended = yield from run_turn(session, misses)
     if ended[0] != "corrupt" and (yield from audit_experiment(session)):
         ended = CORRUPT
     status, reason = ended
-    calls = session.totals.calls - calls_before
-    yield events.ExperimentEnd(index, experiment.name, status, reason, session.turn, calls)
+    yield events.ExperimentEnd(index, experiment.name, status, reason, session.turn, session.calls)
     return status
 
 
@@ -81,7 +80,10 @@ def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tup
     function = action.function if isinstance(action, CallRequest) else None
     session.transcript = session.transcript.append("reply", text, reply_ids=content, function=function)
     if isinstance(action, Completion):
-        return 0, ("complete", action.reasoning)
+        if not _is_premature(session):
+            return 0, ("complete", action.reasoning)
+        yield from answer_claim(session)
+        return 0, None
     if isinstance(action, CallRequest):
         yield from answer_call(session, action)
         return 0, None
@@ -209,16 +211,36 @@ def answer_miss(session: Session, action: Unusable) -> Generator[Event, None, No
     """Tell the model what was wrong with a reply that neither calls a tool nor completes."""
     session.totals.calls += 1
     session.totals.malformed += 1
-    yield events.Warning(session.experiment, session.turn, action.code, action.message)
-    session.transcript = session.transcript.append("feedback", action.message)
-    yield events.UserMessage(session.experiment, session.turn, "feedback", action.message)
+    yield from _feedback(session, action)
 
 
-def _limit_reached(session: Session, calls: int) -> Ending | None:
+def answer_claim(session: Session) -> Generator[Event, None, None]:
+    """Tell the model, once in an experiment, that it claims to be done before it has used a tool."""
+    session.claim_answered = True
+    yield from _feedback(session, NOTHING_DONE)
+
+
+def _feedback(session: Session, why: Unusable) -> Generator[Event, None, None]:
+    yield events.Warning(session.experiment, session.turn, why.code, why.message)
+    session.transcript = session.transcript.append("feedback", why.message)
+    yield events.UserMessage(session.experiment, session.turn, "feedback", why.message)
+
+
+def _is_premature(session: Session) -> bool:
+    """Whether a claim of completion is to be answered: the first one, while no call has succeeded.
+
+    A forced record that ends with the claim comes from a run that took it, and has no reply to an answer.
+    """
+    if session.claim_answered or not session.no_tool_used:
+        return False
+    return session.has_next_reply() or _limit_reached(session) is not None
+
+
+def _limit_reached(session: Session) -> Ending | None:
     limits, totals = session.phase.limits, session.totals
     if session.turn >= limits.max_turns:
         return "limited", f"limits.max_turns: {limits.max_turns}"
-    if calls >= limits.max_calls:
+    if session.calls >= limits.max_calls:
         return "limited", f"limits.max_calls: {limits.max_calls}"
     if limits.max_tokens is not None and totals.generated >= limits.max_tokens:
         return "limited", f"limits.max_tokens: {limits.max_tokens}"

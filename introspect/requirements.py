@@ -1,13 +1,14 @@
 """What a phase requires before it may start: a sound run of another phase with the very same model.
 
 The newest run of the required phase under the output directory counts, among those of the same model name,
-revision and weight hash. Three criteria, in this order:
+revision and weight hash. Four criteria, in this order:
 
 | criterion | met by |
 | --- | --- |
 | complete | the run has ended as `complete`, and so has each experiment of its phase |
 | no corruption | audits were made and none failed, and no fault was planted |
 | notes | each experiment has left at least one note |
+| something done | in each experiment a tool call has succeeded |
 
 Only the first and the last line of a record are read, and their checksums are verified. A directory whose
 record cannot be read like this is passed over.
@@ -117,7 +118,7 @@ def refuse_unmet(requirement: Requirement, phase: PhaseConfig, output: Path) -> 
 
 
 def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
-    """Which criterion a run fails, in words; None where it meets all three."""
+    """Which criterion a run fails, in words; None where it meets all of them."""
     if end is None:
         return "not complete: it is still going on, or broke off"
     summary = end.summary
@@ -128,6 +129,7 @@ def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
         names = [experiment["name"] for experiment in start.settings["experiments"]]
         audits = {level: _count(summary["audits"][level]) for level in ("e0", "e1", "e2", "failed")}
         missing = [name for name in names if name not in rows or rows[name]["status"] != "complete"]
+        idle = [name for name in names if name in rows and rows[name].get("no_tool_used") is True]
         bare = [name for name in names if name in rows and _count(rows[name].get("notes", 0)) < 1]
     except (KeyError, TypeError, AttributeError):
         return "not complete: its last record has no summary that can be read"
@@ -139,7 +141,9 @@ def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
         return f"corruption: {audits['failed']} of its audits failed"
     if not audits["e0"] + audits["e1"] + audits["e2"]:
         return "corruption: no audit was made, so nothing shows that there is none"
-    return f"notes: none was left by {_listed(bare)}" if bare else None
+    told = [f"notes: none was left by {_listed(bare)}"] if bare else []
+    told += [f"nothing done: no tool was used in {_listed(idle)}"] if idle else []
+    return "; ".join(told) or None
 
 
 def _same_model(start: RunStart, model: SameModel) -> bool:

@@ -108,6 +108,7 @@ class Run:
             "model": self.start.model,
             "seed": self.start.seed,
             "status": self.status,
+            "no_tool_used": totals.calls_ok == 0,
             "turns": totals.turns,
             "prunes": totals.prunes,
             "experiments": self.experiments,
@@ -135,9 +136,9 @@ class Run:
         if len(self.experiments) == session.experiment:
             name = session.phase.experiments[session.experiment].name
             ended: JSON = {"name": name, "status": "interrupted"}
-            calls = session.totals.calls - sum(row["tool_calls"] for row in self.experiments)
             notes = self.notes.saved_in(session.experiment)
-            ended |= {"turns": session.turn, "tool_calls": calls, "notes": notes, "reason": ""}
+            ended |= {"turns": session.turn, "tool_calls": session.calls, "notes": notes, "reason": ""}
+            ended["no_tool_used"] = session.no_tool_used
             self.experiments.append(ended)
 
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
@@ -160,6 +161,7 @@ class Run:
             ended = {"name": event.name, "status": event.status, "turns": event.turns}
             notes = self.notes.saved_in(event.experiment)
             ended |= {"tool_calls": event.tool_calls, "notes": notes, "reason": event.reason}
+            ended["no_tool_used"] = self.session.no_tool_used
             self.experiments.append(ended)
         if isinstance(event, events.Audit) and event.codes:
             found = {"level": event.level, "codes": list(event.codes)}

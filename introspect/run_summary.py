@@ -40,6 +40,10 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     )
     facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
     facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
+    idle = [one_line(row["name"]) for row in summary["experiments"] if row.get("no_tool_used")]
+    if summary.get("no_tool_used") or idle:
+        where = "" if summary.get("no_tool_used") else f" in {', '.join(idle)}"
+        facts.add_row("", Text(f"no tool was used{where}", style="yellow"))
     facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
     for failure in summary.get("failures", ()):
         where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"

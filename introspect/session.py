@@ -72,6 +72,9 @@ class Totals:
 class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
+    `claim_answered`, `calls_before` and `calls_ok_before` are of the experiment that is going on: whether it
+    was told that nothing is done yet, and the totals that it began with.
+
     `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
     """
 
@@ -94,6 +97,9 @@ class Session:
     system_prompt: str = ""
     experiment: int = -1
     turn: int = 0
+    claim_answered: bool = False
+    calls_before: int = 0
+    calls_ok_before: int = 0
     turns_since_prune: int = 0
     totals: Totals = field(default_factory=Totals)
     previous_ids: tuple[int, ...] = ()
@@ -103,6 +109,8 @@ class Session:
     def begin_experiment(self, index: int, experiment: ExperimentConfig) -> None:
         """Clear the conversation and begin a task; notes and cached state stay."""
         self.experiment, self.turn, self.turns_since_prune, self.last_turn = index, 0, 0, None
+        self.claim_answered = False
+        self.calls_before, self.calls_ok_before = self.totals.calls, self.totals.calls_ok
         self.transcript = Transcript().append("task", experiment.task.strip())
         self.offer_tools(experiment)
         documents = {name: self.all_documents[name] for name in self.phase.documents_of(experiment)}
@@ -112,6 +120,16 @@ class Session:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
         self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
         self.system_prompt = build_system_prompt(self.phase, self.tools, self.prompt_detail)
+
+    @property
+    def calls(self) -> int:
+        """Calls of this experiment, those that could not be read included."""
+        return self.totals.calls - self.calls_before
+
+    @property
+    def no_tool_used(self) -> bool:
+        """Whether no call of this experiment has succeeded so far."""
+        return self.totals.calls_ok == self.calls_ok_before
 
     @property
     def system_tokens(self) -> int:
@@ -135,6 +153,10 @@ class Session:
     def conversation_tokens(self, transcript: Transcript | None = None) -> int:
         """Tokens of the rendered conversation: the prompt without its system message."""
         return len(self.prompt(transcript).token_ids) - self.system_tokens
+
+    def has_next_reply(self) -> bool:
+        """Whether there can be a reply after this one: always, but where replies are forced."""
+        return self.forced_replies is None or (self.experiment, self.turn + 1) in self.forced_replies
 
     def next_request(self) -> GenerationRequest | None:
         """The request for the next reply; None where replies are forced and the record has no further one."""

@@ -7,9 +7,9 @@ from typing import Literal
 
 from introspect.config import PhaseConfig
 from introspect.errors import ConfigError
+from introspect.tools.actions import CALL_FORM, COMPLETE_FORM
 from introspect.tools.base import Tool
 from introspect.tools.context import to_json
-from introspect.tools.parsing import CALL_FORM, COMPLETE_FORM
 
 Detail = Literal["full", "brief"]
 

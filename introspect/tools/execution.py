@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.errors import ToolError, did_you_mean
+from introspect.tools.actions import CallRequest
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
-from introspect.tools.parsing import CallRequest
 from introspect.tools.plain_data import plain
 from introspect.tools.shortening import ASK_FOR_LESS, result_message, shorten_message
 

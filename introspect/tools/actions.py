@@ -1,0 +1,44 @@
+"""What a reply can ask for, and the forms in which the model is told to write it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+COMPLETE_FORM = '{"reasoning": "what you found", "complete": true}'
+CALL_FORM = '{"reasoning": "why", "tool_call": {"function": "name", "arguments": {}}}'
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """A tool call as the model wrote it; its name and arguments are not checked yet."""
+
+    function: str
+    arguments: dict[str, Any]
+    reasoning: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The model says that the experiment is done."""
+
+    reasoning: str
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Neither. `code` names the failure, `message` is what the model is told about it."""
+
+    code: str
+    message: str
+
+
+NOTHING_DONE = Unusable(
+    "nothing-done",
+    "You say that you are done, but no tool has given a result in this experiment yet. Use one and report"
+    f" what it shows: write {CALL_FORM}. If nothing can be measured, say once more that you are done:"
+    f" {COMPLETE_FORM}",
+)
+"""The answer to a first claim of completion before any call has succeeded: no call, and no miss."""
+
+Action = CallRequest | Completion | Unusable

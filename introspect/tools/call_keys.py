@@ -1,0 +1,225 @@
+"""From a JSON object of a reply to what it asks for: every key of a call is understood, or named and refused.
+
+A call that ran without something that stood in it would answer another question than the one that was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.strict_json import STRICT, problem_of, quotable
+
+MAX_CALL_BYTES = 16 << 10
+"""Bytes, as UTF-8, that the arguments of a call may take when they are written as JSON."""
+
+# Keys as `_plain` spells them: small letters alone.
+_CALL_KEYS = ("toolcall", "toolcalls")
+_NAME_KEYS = ("function", "name")
+_ARGUMENT_KEYS = ("arguments", "parameters", "args", "params", "kwargs", "input")
+_PROSE_KEYS = (
+    *("reasoning", "reason", "rationale", "explanation", "analysis", "reflection", "plan"),
+    *("thought", "thoughts", "thinking", "think"),
+)
+_MOST_NAMED = 3
+"""Keys that a refusal names; a model that wrote more reads the form all the same."""
+
+
+@dataclass
+class _Parts:
+    """What was found of a call, each with the key that it stood under."""
+
+    names: list[tuple[str, Any]] = field(default_factory=list)
+    arguments: list[tuple[str, Any]] = field(default_factory=list)
+    reasoning: list[Any] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+    completes: bool = False
+
+
+def action_of(value: dict[str, Any], tagged: bool) -> Action | None:
+    """What an object asks for; None where it is no call and no completion, such as a quoted result.
+
+    A call stands under `tool_call` (or as the only one in a list under `tool_calls`), or is itself the object
+    inside `<tool_call>` tags. Its name is under `function` or `name`, also in an object under `function`; its
+    arguments are under one of `arguments`, `parameters`, `args`, `params`, `kwargs`, `input`, in the call or
+    beside it, as an object or as the text of one. Anything else that stands in it is refused by name.
+    """
+    calls = {key: item for key, item in value.items() if _is_call(key, item)}
+    if not calls:
+        if tagged and any(_plain(key) in (*_NAME_KEYS, *_ARGUMENT_KEYS) for key in value):
+            return _call(_parts_of_call(_Parts(), value))
+        return _completion(value)
+    if len(calls) > 1:
+        return _refused("several-calls", f"{_listed(calls)} stand in one object", CALL_FORM)
+    ((call_key, call),) = calls.items()
+    if isinstance(call, list):
+        if len(call) > 1:
+            return _refused("several-calls", f"Your reply has {len(call)} calls", "exactly one")
+        call = call[0]
+    if not isinstance(call, dict):
+        return _refused("incomplete-call", f"'{quotable(call_key)}' is no object with a function", CALL_FORM)
+    parts = _Parts()
+    for key, item in value.items():
+        if key != call_key and not _taken_beside(parts, key, item, _plain(call_key) == "toolcalls"):
+            parts.strays.append(key)
+    return _call(_parts_of_call(parts, call))
+
+
+def _is_call(key: str, item: Any) -> bool:
+    """Whether something under this key is a call, or meant as one. Nothing at all is none."""
+    if _plain(key) == "toolcall":
+        return item not in (None, False, "", [])
+    return _plain(key) == "toolcalls" and isinstance(item, dict | list) and item != []
+
+
+def _taken_beside(parts: _Parts, key: str, item: Any, as_message: bool) -> bool:
+    """Take a key that stands beside a call. `as_message`: in a message with a list of calls."""
+    plain = _plain(key)
+    if plain in _CALL_KEYS or (plain == "role" and item == "assistant"):
+        return plain == "role" or item in (None, False, "", [])
+    if as_message and plain == "content" and isinstance(item, str | None):
+        parts.reasoning.append(item or "")
+        return True
+    return _taken_everywhere(parts, key, item)
+
+
+def _taken_everywhere(parts: _Parts, key: str, item: Any) -> bool:
+    """Take what may stand in a call as well as beside it: arguments, prose, and that nothing is complete."""
+    plain = _plain(key)
+    if plain in _ARGUMENT_KEYS:
+        parts.arguments.append((key, item))
+        return True
+    if plain == "reasoning" or (plain in _PROSE_KEYS and isinstance(item, str | None)):
+        parts.reasoning.insert(0 if plain == "reasoning" else len(parts.reasoning), item)
+        return True
+    if plain == "complete":
+        parts.completes = parts.completes or _is_yes(item)
+        return _is_yes(item) or _is_no(item)
+    return False
+
+
+def _parts_of_call(parts: _Parts, call: dict[str, Any]) -> _Parts:
+    """Take the keys of a call, and of the object under `function` where its name stands in one."""
+    inside = [held for key, held in call.items() if _plain(key) == "function" and isinstance(held, dict)]
+    with_arguments = any(_plain(key) in _ARGUMENT_KEYS for part in (call, *inside) for key in part)
+    for key, item in call.items():
+        plain = _plain(key)
+        if plain == "function" and isinstance(item, dict):
+            for inner, held in item.items():
+                if _plain(inner) in _NAME_KEYS:
+                    parts.names.append((inner, held))
+                elif not _taken_everywhere(parts, inner, held):
+                    parts.strays.append(inner)
+        elif plain in _NAME_KEYS:
+            parts.names.append((key, item))
+        elif not _taken_everywhere(parts, key, item) and not (with_arguments and _is_label(plain, item)):
+            parts.strays.append(key)
+    return parts
+
+
+def _is_label(plain: str, item: Any) -> bool:
+    """Whether a key only labels a call that has its arguments elsewhere, as calls of other programs do."""
+    if plain == "type":
+        return item in ("function", "tool_call", "tool_use")
+    return plain in ("id", "callid", "toolcallid") and isinstance(item, str | None)
+
+
+def _call(parts: _Parts) -> CallRequest | Unusable:
+    """The call of these parts, or which key is in the way."""
+    if parts.completes:
+        return _refused("several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}")
+    names = [(key, item) for key, item in parts.names if item is not None]
+    if not names or not all(isinstance(item, str) for _, item in names):
+        strays = f"; {_listed(parts.strays)} is not where its name stands" if parts.strays else ""
+        return Unusable(
+            "incomplete-call", f"Your call has no function and arguments{strays}. Write {CALL_FORM}"
+        )
+    if len({item for _, item in names}) > 1:
+        both = " and ".join(f"'{quotable(key)}' ('{quotable(item)}')" for key, item in names[:_MOST_NAMED])
+        return _refused("conflicting-keys", f"Your call has two names, {both}", CALL_FORM)
+    if len(parts.arguments) > 1:
+        both = _listed(key for key, _ in parts.arguments)
+        return _refused("conflicting-keys", f"Your call has arguments twice, under {both}", CALL_FORM)
+    if parts.strays:
+        return _refused(
+            "unknown-key",
+            f"{_listed(parts.strays)} cannot stand there in a call; what is for the tool stands inside"
+            ' "arguments"',
+            CALL_FORM,
+        )
+    reasoning = next((item for item in parts.reasoning if isinstance(item, str)), "")
+    key, given = parts.arguments[0] if parts.arguments else ("arguments", {})
+    arguments = _arguments(key, given)
+    return arguments if isinstance(arguments, Unusable) else CallRequest(names[0][1], arguments, reasoning)
+
+
+def _arguments(key: str, given: Any) -> dict[str, Any] | Unusable:
+    """The arguments that stand under a key: an object, the text of one, or nothing."""
+    if isinstance(given, str):
+        try:
+            given = STRICT.decode(given)
+        except (ValueError, RecursionError):
+            given = None if not given.strip() else given
+        problem = problem_of(given)
+        if problem is not None:
+            return Unusable("invalid-json", f"Your call is not valid JSON: {problem}. Write {CALL_FORM}")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        return _refused("incomplete-call", f"'{quotable(key)}' is no object", CALL_FORM)
+    if len(json.dumps(given, ensure_ascii=False).encode()) > MAX_CALL_BYTES:
+        problem = f"its arguments are longer than {MAX_CALL_BYTES} bytes"
+        return Unusable(
+            "invalid-json", f"Your call is not valid JSON: {problem}. Nothing was run. Write {CALL_FORM}"
+        )
+    return given
+
+
+def _completion(value: dict[str, Any]) -> Completion | Unusable | None:
+    """Completion, where an object without `tool_call` says so; Unusable where keys of a call stand in it."""
+    said = [item for key, item in value.items() if _plain(key) == "complete"]
+    if not any(map(_is_yes, said)):
+        return None
+    if any(_plain(key) == "function" or _is_arguments(key, item) for key, item in value.items()):
+        return _refused("several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}")
+    if said != [True] or said[0] is not True:
+        return _refused("unclear-completion", "'complete' has another value than true", COMPLETE_FORM)
+    parts = _Parts()
+    for key, item in value.items():
+        _taken_everywhere(parts, key, item)
+    return Completion(next((item for item in parts.reasoning if isinstance(item, str)), ""))
+
+
+def _is_arguments(key: str, item: Any) -> bool:
+    return _plain(key) in _ARGUMENT_KEYS and isinstance(item, dict)
+
+
+def _is_yes(item: Any) -> bool:
+    if isinstance(item, str):
+        return item.strip().casefold() in ("true", "yes", "1", "done", "complete")
+    return isinstance(item, bool | int | float) and item == 1
+
+
+def _is_no(item: Any) -> bool:
+    if isinstance(item, str):
+        return item.strip().casefold() in ("false", "no", "0", "")
+    return item is None or (isinstance(item, bool | int | float) and item == 0)
+
+
+def _plain(key: str) -> str:
+    """A key without case, white space, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", "", key).casefold()
+
+
+def _listed(keys: Iterable[str]) -> str:
+    named = [f"'{quotable(key)}'" for key in keys]
+    rest = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return ", ".join(named[:_MOST_NAMED]) + rest
+
+
+def _refused(code: str, what: str, write: str) -> Unusable:
+    return Unusable(code, f"{what}. Nothing was run. Write {write}")

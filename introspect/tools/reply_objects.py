@@ -1,0 +1,136 @@
+"""The JSON objects of a reply that may ask for something: those outside of thoughts and of other objects."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from introspect.tools.strict_json import LENIENT, STRICT, problem_of
+from introspect.tools.thoughts import MARKS, PATTERN, Thoughts, is_mention
+
+_TOKENS = re.compile(rf"(?P<brace>[{{}}])|(?P<tag></?tool_call>)|{PATTERN}", re.I)
+_BEFORE_A_VALUE = re.compile(
+    r"""(?:["'’”]\s{0,9}:|[{,]\s{0,9}\w{1,64}\s{0,9}:|\[|["'\]}]\s{0,9},)\s{0,99}\Z"""
+)
+"""What stands before an object that is a value in another one, however that one is spelt."""
+_LOOK_BACK = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """An outermost object: its value, or what is wrong with it; `tagged` inside `<tool_call>` tags."""
+
+    value: dict[str, Any]
+    problem: str | None
+    tagged: bool
+
+
+@dataclass
+class ReplyObjects:
+    """What a reply says outside of its thoughts: its text, and the objects in it.
+
+    `in_thought` says that the reply ends inside a thought.
+    """
+
+    said: str = ""
+    objects: list[Found] = field(default_factory=list)
+    in_thought: bool = False
+
+
+def objects_of(text: str, most_broken: int) -> ReplyObjects:
+    """Read a reply from left to right. After `most_broken` broken objects no further one is looked for.
+
+    What stands before a mark that closes a thought which the reply never opened is thought too: the prompt
+    opened it. A broken object is only one of `objects` itself; objects inside it are not.
+    """
+    return _Scan(text, most_broken).run()
+
+
+class _Scan:
+    """`depth` counts the braces of broken objects that are open; no object begins before `objects_from`."""
+
+    def __init__(self, text: str, most_broken: int) -> None:
+        self.text, self.left = text, most_broken
+        self.thoughts = Thoughts(text)
+        self.tagged, self.depth, self.place, self.objects_from = False, 0, 0, 0
+        self.said: list[str] = []
+        self.objects: list[Found] = []
+
+    def run(self) -> ReplyObjects:
+        said_from: int | None = 0
+        while (match := self._next()) is not None:
+            self.place = match.end()
+            if match.lastgroup == "brace":
+                self._take_brace(match)
+            elif match.lastgroup == "tag":
+                if not is_mention(match):
+                    self.tagged = match[0][1] != "/"
+            elif self.thoughts.take(match):
+                self.said, self.objects, said_from = [], [], match.end()
+                self.tagged, self.depth, self.objects_from = False, 0, 0
+            elif self.thoughts.open and said_from is not None:
+                self.said.append(self.text[said_from : match.start()])
+                said_from = None
+            elif not self.thoughts.open and said_from is None:
+                said_from, self.objects_from = match.end(), 0
+        if said_from is not None:
+            self.said.append(self.text[said_from:])
+        return ReplyObjects("".join(self.said), self.objects, bool(self.thoughts.open))
+
+    def _next(self) -> re.Match[str] | None:
+        """The next thing that matters: inside a thought nothing but its end, else braces and tags too."""
+        pattern = MARKS if self.thoughts.open or self.left <= 0 else _TOKENS
+        return pattern.search(self.text, self.place)
+
+    def _take_brace(self, match: re.Match[str]) -> None:
+        if match.start() < self.objects_from:
+            return
+        if match[0] == "}":
+            self.depth = max(0, self.depth - 1)
+            return
+        start = match.start()
+        look_from = max(0, start - _LOOK_BACK)
+        nested = self.depth > 0 and _BEFORE_A_VALUE.search(self.text, look_from, start) is not None
+        value, problem, self.place = self._decoded(start)
+        if not nested:
+            self.objects.append(Found(value, problem, self.tagged))
+
+    def _decoded(self, start: int) -> tuple[dict[str, Any], str | None, int]:
+        """The object that begins at `start`: its value, what is wrong with it, and where to go on."""
+        try:
+            value, end = STRICT.raw_decode(self.text, start)
+            problem = problem_of(value)
+            return {} if problem else value, problem, end
+        except RecursionError:
+            # Every further brace would be as deep: looking at each again costs the square of the length.
+            self.left = 0
+            return {}, "it is nested too deeply", start + 1
+        except ValueError as error:
+            self.left -= 1
+            return {}, _in_words(error, start), self._after_broken(start, error)
+
+    def _after_broken(self, start: int, error: ValueError) -> int:
+        """Where to go on after a broken object: at its end, or at once where it breaks off before one.
+
+        Up to there no object begins, and `depth` counts what it leaves open; but a thought may end there.
+        """
+        try:
+            if not isinstance(error, json.JSONDecodeError):
+                return LENIENT.raw_decode(self.text, start)[1]
+            end = max(start + 1, error.pos)
+        except json.JSONDecodeError as later:
+            end = max(start + 1, later.pos)
+        except RecursionError:
+            self.left, end = 0, start + 1
+        opened = self.text.count("{", start, end) - self.text.count("}", start, end)
+        self.depth += max(1, opened)
+        self.objects_from = end
+        return start + 1
+
+
+def _in_words(error: ValueError, start: int) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos - start} of it"
+    return str(error)
