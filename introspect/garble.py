@@ -11,9 +11,12 @@ nothing opened does.
 | glued-token | 1 each, at most 2 | a value runs into the end of a key: `"ab": 12cd": 3` |
 | | 2 | and it is the tail of the key before it: `"ab12cd": 12cd": 3` |
 | open-string | 1 | a key or value among members without its closing quote: `"ab12,` |
+| lost-member | 2 | a bare string closes an object, with braces beyond those opened: `"a": "b", "c"}}}` |
 | nested-key | 1 | an object is the value of its own first key: `{"f": {"f":` |
 | spliced | 1 each, at most 2 | a word with digits is joined in mid-word from two earlier ones |
 | shared-fragment | 1 | words share a tail with digits that starts in mid-word and stands nowhere alone |
+| run-together | 1 or 2 | stretches of earlier texts meet in mid-word or mid-name (see `splices`) |
+| shuffled-lines | 1 | three whole lines of an earlier text, in another order or one of them twice |
 | loop | 1 | most of the text is one phrase over and over |
 """
 
@@ -22,8 +25,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+
+from introspect.evidence import Evidence as Evidence
+from introspect.splices import run_together, shuffled_lines
 
 GARBLED = 2
 """The weight from which a text counts as garbled."""
@@ -43,6 +48,8 @@ _LONE_MEMBER = re.compile(
 _LAST_MEMBER = re.compile(rf"\s*{_STRING}\s*:\s*{_SCALAR}\s*(?:$|[}}\]])")
 _STRING_END = re.compile(r'[^"{}\[\]]{0,2000}"\s*,\s*"[^"\n]{1,80}"\s*:')
 _CLOSER = re.compile(r'"?\s{0,200}[}\]]\s*(,\s*"[^"\n]{1,80}"\s*:)?')
+_ENDS_OPEN = re.compile(r'[^"{}\[\]\n]{1,400}"\s{0,20}[}\]]\s{0,20}[}\]]')
+_LOST_MEMBER = re.compile(r'"\s{0,20},\s{0,20}"[^"\n]{1,400}"\s{0,20}\}\s{0,20}\}')
 _GLUED = re.compile(r':\s*\d+[A-Za-z_]\w{0,80}"\s*:')
 _ECHO = re.compile(r'"\w{1,80}?(\w{2,80})"\s*:\s*\1"\s*:')
 _OPEN_STRING = re.compile(
@@ -52,15 +59,6 @@ _NESTED_KEY = re.compile(r'\{\s*"([^"\n]{1,80})"\s*:\s*\{\s*"\1"\s*:')
 _OPENER = re.compile(r"[{\[]")
 _WORD = re.compile(r"[A-Z]*[a-z]+\d+|[A-Z]+\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One sign of garbling. `weight` counts towards `GARBLED`; `detail` quotes the (hostile) text."""
-
-    kind: str
-    weight: int
-    detail: str
 
 
 def evidence_of(text: str, earlier: Iterable[str] = (), continues: bool = False) -> list[Evidence]:
@@ -73,14 +71,18 @@ def evidence_of(text: str, earlier: Iterable[str] = (), continues: bool = False)
     """
     text = text[:MAX_CHARS]
     rest = without_valid_json(text)
+    earlier = list(earlier)
     words = frozenset(word for other in earlier for word in words_of(other[:MAX_CHARS]))
     return [
         *opens_inside(text, continues),
         *glued_tokens(rest),
         *open_strings(rest),
         *nested_keys(rest),
+        *lost_members(rest),
         *spliced_words(text, words),
         *shared_fragments(text, words),
+        *run_together(text, earlier),
+        *shuffled_lines(text, earlier),
         *loops(text),
     ]
 
@@ -114,7 +116,13 @@ def opens_inside(text: str, continues: bool = False) -> Iterator[Evidence]:
     if members and _LAST_MEMBER.match(text, end):
         members += 1
     closer = _CLOSER.match(text)
-    certain = members >= 2 or _LONE_MEMBER.match(text) or _STRING_END.match(text) or (closer and closer[1])
+    certain = (
+        members >= 2
+        or _LONE_MEMBER.match(text)
+        or _STRING_END.match(text)
+        or _ENDS_OPEN.match(text)
+        or (closer and closer[1])
+    )
     if certain or members or closer:
         yield Evidence("opens-inside", 2 if certain and not continues else 1, text[:60].rstrip())
 
@@ -138,6 +146,13 @@ def nested_keys(text: str) -> Iterator[Evidence]:
     """An object is the value of its own first key. Give it text without valid JSON."""
     if match := _NESTED_KEY.search(text):
         yield Evidence("nested-key", 1, match[0][:60])
+
+
+def lost_members(text: str) -> Iterator[Evidence]:
+    """A string stands where a member should, and braces close that nothing opened. Give it no valid JSON."""
+    match = _LOST_MEMBER.search(text)
+    if match and text.count("}") - text.count("{") >= 2:
+        yield Evidence("lost-member", 2, match[0][-60:])
 
 
 @lru_cache(maxsize=256)

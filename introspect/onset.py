@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from introspect.display import one_line
-from introspect.garble import GARBLED, Evidence, evidence_of, weight
+from introspect.evidence import Evidence
+from introspect.garble import GARBLED, evidence_of, weight
 from introspect.runlog.history import ContextSeen, Finding, GenerationSeen, History, PruneSeen
+from introspect.splices import mangled_names, near_misses
 
 _MAX_EARLIER = 40
 """Texts that a reply is compared with, the newest of the session; each is bounded by `garble.MAX_CHARS`."""
@@ -41,11 +43,13 @@ def judge(history: History) -> tuple[set[int], list[Finding]]:
     for one in sorted(everything, key=lambda one: one.line):
         session = sessions.setdefault(one.session, _Session())
         if isinstance(one, ContextSeen):
+            findings += _mangled(near_misses(one.text), one.line, session)
             session.earlier.append(one.text)
         elif isinstance(one, PruneSeen):
             session.prune, session.last_before_prune = one, session.last
             session.reported.clear()
         else:
+            findings += _mangled(mangled_names(one.text, session.earlier), one.text_line, session)
             signs = _signs(one, session)
             if weight(signs) >= GARBLED:
                 suspects.add(one.line)
@@ -86,6 +90,15 @@ def _finding(generation: GenerationSeen, session: _Session, signs: Sequence[Evid
         after_line=prune.last_line,
         between=(last.time, generation.time) if last and last.time and generation.time else None,
     )
+
+
+def _mangled(names: Sequence[tuple[str, str]], line: int, session: _Session) -> Iterator[Finding]:
+    """A note for the first mangled name since the last prune: small models err so, it proves nothing."""
+    if names and "mangled-name" not in session.reported:
+        session.reported.add("mangled-name")
+        given, meant = map(one_line, names[0])
+        message = f"a name that the model was given comes back mangled: '{given}' for '{meant}'"
+        yield Finding("mangled-name", "note", line, message)
 
 
 def _breaks_off_inside(before: GenerationSeen | None) -> bool:

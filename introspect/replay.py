@@ -60,6 +60,10 @@ class Replay:
             "format": self.history.format,
             "records": self.history.records,
             "sessions": self.history.sessions,
+            "unread": {
+                "lines": self.history.unread.lines,
+                "first_line": self.history.unread.first_line,
+            },
             "generations": [
                 {
                     "line": seen.line,

@@ -24,7 +24,21 @@ LAYERS = {
     "tools": 2,
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
-    **dict.fromkeys(["forced", "garble", "onset", "replay", "replay_view", "report", "audit", "diagnose"], 5),
+    **dict.fromkeys(
+        [
+            "forced",
+            "evidence",
+            "splices",
+            "garble",
+            "onset",
+            "replay",
+            "replay_view",
+            "report",
+            "audit",
+            "diagnose",
+        ],
+        5,
+    ),
     **dict.fromkeys(["preflight"], 5),
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
@@ -41,7 +55,7 @@ ONLY_VALUES_BELOW = {4}
 # Layers whose files name no tensor library at all, and modules of other layers that do without it.
 HEAVY = {"torch", "transformers"}
 LIGHT_LAYERS = {0, 4}
-LIGHT_MODULES = {"garble", "onset", "replay", "replay_view", "report"}
+LIGHT_MODULES = {"evidence", "splices", "garble", "onset", "replay", "replay_view", "report"}
 LIGHT_MODULES |= {"requirements", "comparison", "quoted_figures", "cli_compare", "cli_phases"}
 # What must start quickly, as arguments of the interpreter; left out until the module exists.
 QUICK = {

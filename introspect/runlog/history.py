@@ -73,8 +73,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Lines of a source that are in no record: how many, and the first of them; None where there is none."""
+
+    lines: int = 0
+    first_line: int | None = None
+
+
+@dataclass(frozen=True)
 class History:
-    """A record that was read. `findings` are those about the record itself, such as damage."""
+    """A record that was read. `findings` are those about the record itself, such as damage.
+
+    Each line of a text log is in a record or in `unread`; damaged lines of an event log are findings.
+    """
 
     format: Literal["events", "text"]
     records: int
@@ -84,3 +95,4 @@ class History:
     prunes: Sequence[PruneSeen] = ()
     contexts: Sequence[ContextSeen] = ()
     findings: Sequence[Finding] = field(default=())
+    unread: Unread = Unread()

@@ -11,6 +11,7 @@ from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunEnd, RunStart
 from introspect.runlog.codec import checksum, parse_line, typed_event
 from introspect.runlog.history import Finding
+from introspect.runlog.text_bytes import unpacked
 
 EVENTS = "events.jsonl"
 MANIFEST = "manifest.json"
@@ -154,14 +155,18 @@ def unreadable(path: Path, error: OSError) -> RecordError:
 def _raw_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file as bytes; one too long comes cut, and still longer than `MAX_LINE_BYTES`."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise RecordError(f"'{path}' is larger than {MAX_FILE_BYTES} bytes; it is no record of a run")
-        with path.open("rb") as stream:
+        total = 0
+        with unpacked(path) as (stream, _):
             while raw := stream.readline(MAX_LINE_BYTES + 1):
                 if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
                     while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                        pass
+                        total += len(rest)
                     raw += b"\n"
+                total += len(raw)
+                if total > MAX_FILE_BYTES:
+                    raise RecordError(
+                        f"'{path}' is larger than {MAX_FILE_BYTES} bytes; it is no record of a run"
+                    )
                 yield raw
     except OSError as error:
         raise unreadable(path, error) from error

@@ -8,10 +8,11 @@ from pathlib import Path
 from introspect.display import one_line
 from introspect.errors import RecordError, did_you_mean
 from introspect.runlog.reader import EVENTS, unreadable
+from introspect.runlog.text_bytes import first_bytes
 
 NEWEST = ("latest", "log")
+_KEYS = (b'"event"', b'"checksum"')
 _RUN_NAME = re.compile(r"^(?P<stamp>\d{8}T\d{6}Z)-(?P<phase>.+)-[0-9a-f]{4}$", re.ASCII)
-_SNIFFED_BYTES = 4096
 
 
 def find_source(source: str, output: Path) -> Path:
@@ -55,13 +56,13 @@ def runs_newest_first(output: Path, phase: str | None = None) -> list[Path]:
 def is_event_log(path: Path) -> bool:
     """Whether a file holds events, one JSON object a line; else it is text. RecordError if unreadable."""
     try:
-        with path.open("rb") as stream:
-            start = stream.read(_SNIFFED_BYTES).lstrip()
+        start = first_bytes(path)
     except OSError as error:
         raise unreadable(path, error) from error
     if not start:
         raise RecordError(f"'{path}' is empty; give a run directory, an events.jsonl or a log")
-    return path.suffix == ".jsonl" or start.startswith(b'{"')
+    looks_so = start.startswith(b'{"') and any(key in start for key in _KEYS)
+    return path.suffix == ".jsonl" or looks_so
 
 
 def _runs(output: Path) -> list[tuple[Path, re.Match[str]]]:

@@ -3,65 +3,127 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from datetime import date
 from pathlib import Path
 
 from introspect.display import one_line
 from introspect.errors import RecordError
-from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
-from introspect.runlog.reader import unreadable
-from introspect.runlog.text_records import (
-    has_prefix_lines,
-    log_entries,
-    numbered,
-    quoted_entries,
-    quoted_part,
+from introspect.runlog.history import (
+    ContextSeen,
+    Entry,
+    Finding,
+    GenerationSeen,
+    History,
+    PruneSeen,
+    Unread,
 )
+from introspect.runlog.reader import unreadable
+from introspect.runlog.text_bytes import MAX_LINE_BYTES, TextLines, text_lines
+from introspect.runlog.text_labels import Line, numbered, streams_of, without_labels
+from introspect.runlog.text_quoted import first_quoted, quoted_entries, quoted_part, with_stated_times
+from introspect.runlog.text_records import PRUNING, has_prefix_lines, log_records
 
-MAX_TEXT_BYTES = 512 * 2**20
-PRUNING = "MEMORY MANAGEMENT"
 _GENERATED = re.compile(r"^Generated (\d{1,9}) tokens?, cache used: (True|False)", re.ASCII)
 _KEEPING = re.compile(r"keeping last (\d{1,6}) turn", re.ASCII)
 _TRUNCATED = re.compile(r"^Generation truncated at token limit", re.ASCII)
 _PHASE = re.compile(r"^PHASE \S+: ")
 _SET_UP = ("INITIALIZATION", "INITIAL PROMPT", "CLEANUP", "GPU CLEANUP", "")
 _CONTEXT_TAGS = ("USER", "INITIAL PROMPT", "FEEDBACK TO MODEL", "MEMORY OPTIMIZATION")
-_DATE = re.compile(r"\*\*Date:\*\*\s*(?:(\d{4})-(\d\d)-(\d\d)|([A-Za-z]+) (\d{1,2}), (\d{4}))", re.ASCII)
-_CLOCK = r"(\d\d:\d\d:\d\d)[.,](\d{3})"
-_CLOCK_PAIR = re.compile(rf"{_CLOCK}\s*(?:→|->|-|–|—|to)\s*{_CLOCK}", re.ASCII)
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_SHOWN = 60
 
 
 def read_text(path: Path) -> History:
-    """Read a text log, or the lines of one quoted in a document.
+    """Read a text log, or the lines of one quoted in a document; packed or in any Unicode encoding too.
 
     Raises RecordError where the file cannot be read, is too large or holds no record.
     """
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise RecordError(f"'{path}' is larger than {MAX_TEXT_BYTES} bytes; give one run's log")
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        read = text_lines(path)
     except OSError as error:
         raise unreadable(path, error) from error
-    history = parse_text(text)
+    history = _parsed(read.lines)
     if not history.records:
+        why = f"; it is packed and broken ({one_line(read.broken)})" if read.broken else ""
         raise RecordError(
-            f"'{path}' holds no record of a log; give a run directory, an events.jsonl or a text log"
+            f"'{path}' holds no record of a log{why}; give a run directory, an events.jsonl or a text log"
         )
-    return history
+    return replace(history, findings=[*history.findings, *_defects(read)])
 
 
 def parse_text(text: str) -> History:
     """The history in the text of a log, or of a document that quotes one; no records where there are none."""
-    blocks = quoted_part(numbered(text))
-    lines = [line for block in blocks for line in block]
+    # Only a newline ends a line: other separators can stand in model text.
+    return _parsed(text.removesuffix("\n").split("\n"))
+
+
+def _parsed(raw: Sequence[str]) -> History:
+    lines = without_labels(numbered(raw))
     if has_prefix_lines(lines):
-        entries = _with_sessions(log_entries(lines))
-        return _history(entries)
+        return _history_of_log(lines)
+    blocks = quoted_part(lines)
     entries = [entry for block in blocks for entry in quoted_entries(block)]
-    return _history(_with_quoted_times(_with_sessions(entries), text))
+    quoted = {line.number for block in blocks for line in block[first_quoted(block) :]}
+    # The prose around a quotation is no part of the log: it is counted, and nothing to be told of.
+    history = _history(with_stated_times(_with_sessions(entries), "\n".join(raw)))
+    return replace(history, unread=_unread({line.number for line in lines} - quoted))
+
+
+def _history_of_log(lines: Sequence[Line]) -> History:
+    entries: list[Entry] = []
+    unread: set[int] = set()
+    doubted: list[int] = []
+    for stream in streams_of(lines).values():
+        records = log_records(stream)
+        before = entries[-1].session if entries else 0
+        entries += [
+            replace(entry, session=entry.session + before) for entry in _with_sessions(records.entries)
+        ]
+        unread.update(records.unread)
+        doubted += records.doubted
+    history = _history(entries)
+    return replace(
+        history,
+        unread=_unread(unread),
+        findings=[
+            *history.findings,
+            *_told(lines, sorted(unread), min(entry.line for entry in entries), doubted),
+        ],
+    )
+
+
+def _unread(numbers: Set[int]) -> Unread:
+    return Unread(len(numbers), min(numbers, default=None))
+
+
+def _told(
+    lines: Sequence[Line], unread: Sequence[int], first: int, doubted: Sequence[int]
+) -> Iterator[Finding]:
+    """What a person should know of lines that are in no record, or that are not taken for one."""
+    texts = {line.number: line.text for line in lines if line.text.strip()}
+    said = [number for number in unread if number in texts]
+    if said:
+        before = "before the first record " if said[-1] < first else ""
+        shown = one_line(texts[said[0]][:_SHOWN])
+        message = f"{_lines(said)} {before}not read: {shown}"
+        yield Finding("lines-unread", "note", said[0], message)
+    if doubted:
+        message = f"{_lines(doubted)} like the beginning of a record, taken for text of the one before"
+        yield Finding("prefix-doubted", "note", min(doubted), message)
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    return f"{len(numbers)} line{'s' if len(numbers) > 1 else ''}"
+
+
+def _defects(read: TextLines) -> Iterator[Finding]:
+    """What is wrong with the file itself."""
+    if read.broken:
+        message = f"the packed file breaks off here, what came before is read: {one_line(read.broken)}"
+        yield Finding("source-broken", "note", len(read.lines), message)
+    if read.cut:
+        message = f"{_lines(read.cut)} longer than {MAX_LINE_BYTES} bytes, read up to there"
+        yield Finding("lines-cut", "note", read.cut[0], message)
 
 
 def _with_sessions(entries: Iterable[Entry]) -> list[Entry]:
@@ -150,33 +212,3 @@ def _history(entries: Sequence[Entry]) -> History:
         contexts=assembly.contexts,
         findings=assembly.findings,
     )
-
-
-def _with_quoted_times(entries: list[Entry], document: str) -> list[Entry]:
-    """Give quoted lines the two times that the document's prose states for the onset of a fault.
-
-    The first is that of the last reply before the first prune, the second that of the first reply after it.
-    A line between has the last time known before it: it cannot be earlier.
-    """
-    onset = _onset(document)
-    prune = next((place for place, entry in enumerate(entries) if entry.tag == PRUNING), None)
-    if onset is None or prune is None:
-        return entries
-    replies = [place for place, entry in enumerate(entries) if entry.tag == "GENERATION"]
-    before = max((place for place in replies if place < prune), default=prune)
-    after = min((place for place in replies if place > prune), default=len(entries))
-    times = ["" if place < before else onset[place >= after] for place in range(len(entries))]
-    return [replace(entry, time=time) for entry, time in zip(entries, times, strict=True)]
-
-
-def _onset(document: str) -> tuple[str, str] | None:
-    stated, clocks = _DATE.search(document), _CLOCK_PAIR.search(document)
-    if stated is None or clocks is None:
-        return None
-    year, month, day, name, day_of_name, year_of_name = stated.groups()
-    try:
-        number = int(month) if month else _MONTHS.index(name[:3].lower()) + 1
-        when = date(int(year or year_of_name), number, int(day or day_of_name)).isoformat()
-    except ValueError:
-        return None
-    return f"{when}T{clocks[1]}.{clocks[2]}", f"{when}T{clocks[3]}.{clocks[4]}"

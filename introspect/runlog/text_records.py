@@ -1,4 +1,4 @@
-"""Splits a text log, or the lines of one that a document quotes, into records.
+"""Splits a text log into records; no line of it goes uncounted.
 
 A record of a log is a prefix line and what follows, up to the next prefix line. Model text can hold lines
 that look like a prefix. Inside such text a prefix line is believed only where its logger is one that also
@@ -9,32 +9,31 @@ it and the one after it; or where it begins a session and the clock goes on from
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from introspect.runlog.history import Entry
+from introspect.runlog.text_labels import Line
+from introspect.runlog.text_prefix import Prefix, begins_session, prefix_of
 from introspect.runlog.textlog import LOGGER, unshielded
 
-_PREFIX = re.compile(
-    r"^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d),(\d{3}) - (\S{1,100}) - "
-    r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) - ?(.*)$",
-    re.ASCII | re.DOTALL,
-)
-_QUOTED = re.compile(r"^(\s*Line (\d{1,9}): ?)(.*)$", re.ASCII | re.DOTALL)
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
-_FENCE = re.compile(r"^\s*```")
+PRUNING = "MEMORY MANAGEMENT"
 _AFTER_COUNT = ("MODEL", "TOKENS", "GPU MONITOR", "GPU CLEANUP", "CACHE")
 _FOREIGN_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
-_LONGEST_REMARK = 300
-_REMARK = re.compile(r"(?:\s*<--.*|\s+\([A-Z][A-Z !?]*\)|\s*\.{3})+\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line with its number in the source, counted from 1."""
+class Records:
+    """Records with what became of the lines around them.
 
-    number: int
-    text: str
+    `unread` are the numbers of lines that are in no record, `doubted` those of lines that look like the
+    start of one but stand in the text of another.
+    """
+
+    entries: list[Entry]
+    unread: list[int]
+    doubted: list[int]
 
 
 @dataclass(frozen=True)
@@ -42,108 +41,78 @@ class _Start:
     """A line that looks like the start of a record; `index` is its place among the lines."""
 
     index: int
-    time: str
-    logger: str
-    level: str
-    message: str
+    prefix: Prefix
+    label: str
+
+    @property
+    def time(self) -> str:
+        return self.prefix.time
+
+    @property
+    def source(self) -> tuple[str, str, str]:
+        """What writes records like this one."""
+        return self.label, self.prefix.shape, self.prefix.logger
 
 
-def numbered(text: str) -> list[Line]:
-    """The lines of a file. Only a newline ends one: other separators can stand in model text."""
-    lines = text.removesuffix("\n").split("\n")
-    return [Line(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1)]
-
-
-def quoted_part(lines: Sequence[Line]) -> list[list[Line]]:
-    """The blocks to read: the whole file if it opens with a record, else its fenced blocks that hold any."""
-    first = next((line for line in lines if line.text.strip()), None)
-    if first is None or _is_record(first):
-        return [list(lines)]
-    blocks: list[list[Line]] = []
-    inside = False
-    for line in lines:
-        if _FENCE.match(line.text):
-            inside = not inside
-            blocks += [[]] if inside else []
-        elif inside:
-            blocks[-1].append(line)
-    with_records = [block for block in blocks if any(map(_is_record, block))]
-    return with_records or [list(lines)]
-
-
-def log_entries(lines: Sequence[Line]) -> Iterator[Entry]:
-    """The records of a log with prefix lines, all in session 1. Text before the first is passed over."""
-    starts = _believed(list(_starts(lines)), lines)
-    ends = [start.index for start in starts[1:]] + [len(lines)]
-    for start, end in zip(starts, ends, strict=True):
-        body = [Line(lines[start.index].number, start.message), *lines[start.index + 1 : end]]
+def log_records(lines: Sequence[Line]) -> Records:
+    """The records of a log with prefix lines, all in session 1, of one stream."""
+    starts = list(_starts(lines))
+    believed = _believed(starts, lines)
+    kept = {start.index for start in believed}
+    first = believed[0].index if believed else len(lines)
+    ends = [*(start.index for start in believed), len(lines)][1:]
+    entries = []
+    for start, end in zip(believed, ends, strict=True):
+        body = [replace(lines[start.index], text=start.prefix.message), *lines[start.index + 1 : end]]
         while len(body) > 1 and not body[0].text.strip():
             body.pop(0)
         text = "\n".join(line.text for line in body)
-        yield _entry(
-            body[0].number, start.time, start.level, unshielded(text) if start.logger == LOGGER else text
+        own = start.prefix.logger == LOGGER
+        entries.append(
+            entry_of(body[0].number, start.time, start.prefix.level, unshielded(text) if own else text)
         )
-
-
-def quoted_entries(lines: Sequence[Line]) -> Iterator[Entry]:
-    """The records of a quotation, `Line 789: [TAG] text`, under the line numbers that it gives.
-
-    A further tag under the first one's column is the record of the next line. Remarks of the person who
-    quotes (an arrow, capitals in brackets, three dots) are left out: they are no part of the log.
-    """
-    number, width, text = 0, 0, ""
-    for line in lines:
-        match = _QUOTED.match(line.text)
-        content = line.text.lstrip() if line.text[:width].strip() else line.text[width:]
-        if match or (number and _TAG.match(content)):
-            if text.strip():
-                yield _entry(number, "", "", text.rstrip())
-            number = int(match[2]) if match else number + text.rstrip().count("\n") + 1
-            width = len(match[1]) if match else width
-            text = _without_remark(match[3] if match else content)
-        elif number:
-            text += "\n" + _without_remark(content)
-    if text.strip():
-        yield _entry(number, "", "", text.rstrip())
+    begun = lines[first].number if believed else None
+    unread = sorted({line.number for line in lines[:first]} - {begun})
+    doubted = [lines[start.index].number for start in starts if start.index not in kept]
+    return Records(entries, unread, doubted)
 
 
 def has_prefix_lines(lines: Sequence[Line]) -> bool:
     """Whether any line is the prefix line of a log."""
-    return any(_PREFIX.match(line.text) for line in lines)
+    return any(prefix_of(line.text) for line in lines)
 
 
-def _without_remark(line: str) -> str:
-    return line[:-_LONGEST_REMARK] + _REMARK.sub("", line[-_LONGEST_REMARK:])
-
-
-def _entry(line: int, time: str, level: str, text: str) -> Entry:
+def entry_of(line: int, time: str, level: str, text: str) -> Entry:
+    """The record with this text, in session 1; its tag is taken off."""
     tag = _TAG.match(text)
-    return Entry(line, time, 1, level, _tag(text), text[tag.end() :] if tag else text)
-
-
-def _is_record(line: Line) -> bool:
-    return bool(_PREFIX.match(line.text) or _QUOTED.match(line.text))
+    return Entry(line, time, 1, level, tag_of(text), text[tag.end() :] if tag else text)
 
 
 def _starts(lines: Sequence[Line]) -> Iterator[_Start]:
     for index, line in enumerate(lines):
-        if match := _PREFIX.match(line.text):
-            day, clock, milliseconds, logger, level, message = match.groups()
-            yield _Start(index, f"{day}T{clock}.{milliseconds}", logger, level, message)
+        if prefix := prefix_of(line.text):
+            yield _Start(index, prefix, line.label)
 
 
 def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
-    tags = [_tag(_first_line(start, lines)) for start in starts]
+    firsts = [_first_line(start, lines) for start in starts]
+    tags = [tag_of(first) for first in firsts]
     foreign = [tag in _FOREIGN_TAGS for tag in tags]
-    known = {start.logger for start, inside in zip(starts, [False, *foreign], strict=False) if not inside}
+    results = [first.startswith("TOOL_RESULTS:") for first in firsts]
+
+    def inside(place: int, start: _Start) -> bool:
+        """Whether a start may be text: of a model; or of a tool's result, if it is no prefix of this log."""
+        return foreign[place] or (results[place] and start.source[:2] != starts[0].source[:2])
+
+    known = _known(starts, inside)
     bounds = _times_that_follow(starts, known)
     kept: list[int] = []
     for position, start in enumerate(starts):
-        if kept and foreign[kept[-1]]:
+        if kept and inside(kept[-1], start):
             now, following = starts[kept[-1]].time, bounds[position]
             in_order = now <= start.time and (start.time <= following or following < now)
-            clock_went_back = start.time <= following < now and _begins_session(_first_line(start, lines))
-            if start.logger not in known or not (in_order or clock_went_back):
+            clock_went_back = start.time <= following < now and begins_session(firsts[position])
+            if start.source not in known or not (in_order or clock_went_back):
                 continue
             if not _can_follow(tags[kept[-1]], *tags[position : position + 2]):
                 continue
@@ -151,12 +120,28 @@ def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
     return [starts[position] for position in kept]
 
 
-def _times_that_follow(starts: list[_Start], known: set[str]) -> list[str]:
+def _known(starts: list[_Start], inside: Callable[[int, _Start], bool]) -> set[tuple[str, str, str]]:
+    """What writes records outside of texts. A start that is not known leaves the text before it open.
+
+    A logger with the prefix of this log is also known by a record after one that is no text itself.
+    """
+    known: set[tuple[str, str, str]] = set()
+    last: int | None = None
+    for place, start in enumerate(starts):
+        usual = start.source[:2] == starts[0].source[:2] and not inside(place - 1, start)
+        if last is None or usual or not inside(last, start):
+            known.add(start.source)
+        if start.source in known:
+            last = place
+    return known
+
+
+def _times_that_follow(starts: list[_Start], known: set[tuple[str, str, str]]) -> list[str]:
     """For each start the time of the next one whose logger is known; later than any where there is none."""
     bounds, bound = [], "~"
     for start in reversed(starts):
         bounds.append(bound)
-        if start.logger in known:
+        if start.source in known:
             bound = start.time
     return bounds[::-1]
 
@@ -166,16 +151,13 @@ def _can_follow(before: str, tag: str, after: str = "") -> bool:
     return after in _AFTER_COUNT if tag == "GENERATION" else not before == tag == "MODEL"
 
 
-def _tag(message: str) -> str:
+def tag_of(message: str) -> str:
+    """The tag with which a message begins, without brackets; empty where it has none."""
     tag = _TAG.match(message)
     return tag[1] if tag else ""
 
 
 def _first_line(start: _Start, lines: Sequence[Line]) -> str:
-    if not start.message.strip() and start.index + 1 < len(lines):
+    if not start.prefix.message.strip() and start.index + 1 < len(lines):
         return lines[start.index + 1].text
-    return start.message
-
-
-def _begins_session(message: str) -> bool:
-    return message.startswith(("=====", "PHASE ", "[INITIALIZATION]"))
+    return start.prefix.message

@@ -1,0 +1,236 @@
+"""Whether a reply runs lines of its prompt together, and whether a name that it was given comes back mangled.
+
+A seam is a place where two stretches of `FRAGMENT` characters or more meet, each of them as it stands in an
+earlier text, though nothing earlier has them side by side. Sound models put earlier phrases side by side too,
+but at a space and in whole words: only seams in mid-word count, within a compound name, or where one
+line ends and another one begins with nothing between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from introspect.evidence import Evidence
+
+FRAGMENT = 14
+"""Characters: the longest word that two texts share by chance is shorter, with the space around it."""
+_LONG_FRAGMENT = 24
+_MAX_OVERLAP = 3
+_MANY_SEAMS = 3
+_PATCHWORK = 0.9
+_MAX_REPLY = 16_384
+_MAX_EARLIER = 262_144
+"""Characters of earlier texts, the newest, and the first one: what a context of some 60,000 tokens holds."""
+_SHORTEST_LINE = 30
+_SHORTEST_TAIL = 3
+_WORDS = re.compile(r"[^\W\d_]{3,}")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_COMPOUND = re.compile(r"[^\W_]+(?:[-_.][^\W_]+)+")
+# What stands in a name for bytes that are no text, raw or as a log spells them.
+_BROKEN = r"(?:[\ufffd\x00-\x09\x0b-\x1f\x7f-\x9f]|\\x[0-9a-f]{2}|\\u(?:fffd|00[01][0-9a-f])|\\t)"
+_BROKEN_NAME = re.compile(rf"([\w.-]{{4,80}}){_BROKEN}{{1,8}}([\w.-]{{2,80}})")
+_DOUBLED = re.compile(r"((?:[\w-]{1,80}\.){1,12}([A-Za-z_]{4,80}))\.\2(?![\w])")
+_CORRECTED = re.compile(r"'([^'\n]{3,80})'; did you mean '([^'\n]{3,80})'\?")
+
+
+_Grams = tuple[dict[str, set[str]], dict[str, set[str]]]
+"""For each stretch of a reply that is in earlier texts: two characters before it there, and two after."""
+
+
+@dataclass(frozen=True)
+class _Seam:
+    """Two stretches of earlier text meet; the second begins at `start`, the first ends at `end`."""
+
+    start: int
+    end: int
+    weight: int
+
+
+def run_together(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
+    """Seams between stretches of earlier texts. One counts 1; two, a long one, or one in a patchwork 2."""
+    # Lines without their indentation: a line is the same at another depth.
+    text = _flush(text[:_MAX_REPLY])
+    flush = [_flush(other) for other in _bounded(earlier)]
+    grams = _neighbours(text, flush)
+    seams = _seams(text, flush, grams)
+    counted = [seam for seam in seams if seam.weight]
+    if counted:
+        shown = " ".join(
+            f"{text[max(0, seam.end - FRAGMENT) : seam.end]}|{text[seam.end : seam.end + FRAGMENT]}"
+            for seam in counted[:2]
+        )
+        total = sum(seam.weight for seam in counted) + (
+            len(seams) >= _MANY_SEAMS and _is_patchwork(text, grams)
+        )
+        yield Evidence("run-together", min(2, total), shown)
+
+
+def shuffled_lines(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
+    """Three whole lines of earlier texts or more, in another order than there, or one of them again."""
+    orders = []
+    for other in _bounded(earlier):
+        place = {line.strip(): number for number, line in enumerate(other.split("\n"))}
+        lines = [line.strip() for line in text[:_MAX_REPLY].split("\n")]
+        orders.append([place[line] for line in lines if len(line) >= _SHORTEST_LINE and line in place])
+    order = max(orders, key=len, default=[])
+    if len(order) >= 3 and any(after <= before for before, after in pairwise(order)):
+        yield Evidence("shuffled-lines", 1, f"{len(order)} lines of an earlier text")
+
+
+def mangled_names(text: str, earlier: Iterable[str]) -> list[tuple[str, str]]:
+    """Names in a reply with characters that are no text, or with their end twice; each with what it was."""
+    text = text[:_MAX_REPLY]
+    doubled = [(match[0], match[1]) for match in _DOUBLED.finditer(text)]
+    broken = [(match[0], match[1], match[2]) for match in _BROKEN_NAME.finditer(text)]
+    if not broken and not doubled:
+        return []
+    known = {name for other in _bounded(list(earlier)) for name in _COMPOUND.findall(other)}
+    found = [(whole, name) for whole, name in doubled if name in known and whole not in known]
+    for whole, head, tail in broken:
+        # Of the letters around, those that are part of the name: a log's own escapes may touch it.
+        names = [name for name in known if name.startswith(head) and name.endswith(tail)]
+        if names and len(min(names, key=len)) > len(head) + len(tail) - 1:
+            found.append((whole, min(names)))
+    return found
+
+
+def near_misses(result: str) -> list[tuple[str, str]]:
+    """Names that a tool refused although they are one stretch away from what it offers, with that name."""
+    found = []
+    for given, offered in _CORRECTED.findall(result[:_MAX_REPLY]):
+        same = _common(given, offered)
+        same += _common(given[same:][::-1], offered[same:][::-1])
+        if given.casefold() != offered.casefold() and 2 * same >= max(len(given), len(offered)):
+            found.append((given, offered))
+    return found
+
+
+def _flush(text: str) -> str:
+    return "\n".join(line.strip() for line in text.split("\n"))
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _bounded(earlier: Sequence[str]) -> Iterator[str]:
+    """The first text and the newest ones, as many characters as are compared."""
+    left = _MAX_EARLIER
+    for other in [*earlier[:1], *reversed(earlier[1:])]:
+        if left <= 0:
+            return
+        yield other[:left]
+        left -= len(other)
+
+
+def _seams(text: str, earlier: Sequence[str], grams: _Grams) -> list[_Seam]:
+    before, after = grams
+    ends = [
+        end
+        for end in range(FRAGMENT, len(text))
+        if (gram := text[end - FRAGMENT : end]) in after
+        and not any(next_.startswith(text[end]) for next_ in after[gram])
+    ]
+    words: set[str] | None = None
+    seams = []
+    for end in ends:
+        start = next((s for s in range(end, end - _MAX_OVERLAP - 1, -1) if _opens(text, s, before)), None)
+        if start is None:
+            continue
+        if words is None:
+            words = {word.lower() for other in earlier for word in _LETTERS.findall(other)}
+        seams.append(_Seam(start, end, _weight(text, start, end, grams, words)))
+    return seams
+
+
+def _is_patchwork(text: str, grams: _Grams) -> bool:
+    """Whether next to nothing of a reply is its own."""
+    covered, until = 0, 0
+    for place in range(len(text) - FRAGMENT + 1):
+        if text[place : place + FRAGMENT] in grams[0]:
+            covered += place + FRAGMENT - max(place, until)
+            until = place + FRAGMENT
+    return covered >= _PATCHWORK * len(text)
+
+
+def _opens(text: str, start: int, before: dict[str, set[str]]) -> bool:
+    """Whether a stretch of earlier text begins at a place, after what it never follows there."""
+    gram = text[start : start + FRAGMENT]
+    return start > 0 and gram in before and not any(last.endswith(text[start - 1]) for last in before[gram])
+
+
+def _neighbours(text: str, earlier: Sequence[str]) -> _Grams:
+    """For each stretch of the reply that is in earlier texts: what stands before and after it there."""
+    wanted = {text[place : place + FRAGMENT] for place in range(len(text) - FRAGMENT + 1)}
+    before: dict[str, set[str]] = {}
+    after: dict[str, set[str]] = {}
+    for other in earlier:
+        padded = f"\n\n{other}\n\n"
+        for place in range(2, len(padded) - FRAGMENT - 1):
+            gram = padded[place : place + FRAGMENT]
+            if gram in wanted:
+                before.setdefault(gram, set()).add(padded[place - 2 : place])
+                after.setdefault(gram, set()).add(padded[place + FRAGMENT : place + FRAGMENT + 2])
+    return before, after
+
+
+def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> int:
+    """What a seam counts: 0 where a sound model might have joined the two."""
+    before, after = grams
+    follow, precede = after[text[end - FRAGMENT : end]], before[text[start : start + FRAGMENT]]
+    around = text[max(0, start - _LONG_FRAGMENT) : end], text[start : end + _LONG_FRAGMENT]
+    if any(len(_WORDS.findall(side)) < 2 for side in around):
+        return 0
+    # Two letters are missing at least: a word without its ending is a word, often.
+    cut_left = text[end - 1].isalpha() and all(map(str.isalpha, follow))
+    cut_right = text[start].isalpha() and all(map(str.isalpha, precede))
+    left, right = text[start - 1], text[end]
+    head, tail = _word_before(text, end), _word_from(text, start)
+    if left.isalpha() and text[start : end + 1].isalpha():
+        # An upper letter after a lower one begins a word: names are put together so.
+        put_together = text[end - 1].islower() and right.isupper()
+        joined = (_word_before(text, start) + tail).lower()
+        if joined in words or put_together or not (cut_left or cut_right) or len(tail) < _SHORTEST_TAIL:
+            return 0
+        return 2 if cut_left and cut_right and _are_long(text, start, end, grams) else 1
+    if (cut_left and not right.isalpha()) or (cut_right and not left.isalpha()):
+        part = head if cut_left and not right.isalpha() else tail
+        if len(part) >= _SHORTEST_TAIL and part.lower() not in words:
+            return 1
+    joins = all(last[-1] in "-_" for last in precede)
+    lines_meet = (
+        all(next_[0] == "\n" for next_ in follow)
+        and all(last[-1] == "\n" for last in precede)
+        and not any(map(str.isspace, text[start - 1 : end + 1]))
+    )
+    in_name = left in "-_" and right.isalpha() and any(next_[0].isalpha() for next_ in follow) and joins
+    return int(lines_meet or in_name)
+
+
+def _are_long(text: str, start: int, end: int, grams: _Grams) -> bool:
+    """Whether both stretches of a seam go on for `_LONG_FRAGMENT` characters."""
+    before, after = grams
+    far = _LONG_FRAGMENT - FRAGMENT
+    return (
+        text[end - _LONG_FRAGMENT : end - far] in after
+        and text[start + far : start + _LONG_FRAGMENT] in before
+    )
+
+
+def _word_before(text: str, end: int) -> str:
+    start = end
+    while start and text[start - 1].isalpha():
+        start -= 1
+    return text[start:end]
+
+
+def _word_from(text: str, start: int) -> str:
+    end = start
+    while end < len(text) and text[end].isalpha():
+        end += 1
+    return text[start:end]
