@@ -14,6 +14,7 @@ from introspect.events import JSON, Warning
 from introspect.model.device_memory import free_memory
 from introspect.model.template_row import empty_row, template_row
 from introspect.model.template_source import Unreadable, template_of_directory, template_of_file
+from introspect.paths import expanded
 
 QUOTED = 200
 """Characters of a template that a warning quotes."""
@@ -22,7 +23,7 @@ QUOTED = 200
 def check_template(path: str) -> JSON:
     """The row of a template's file. Raises ModelError where no such file is."""
     try:
-        return template_row(path, template_of_file(Path(path)))
+        return template_row(path, template_of_file(expanded(path, "--template ")))
     except Unreadable as why:
         return empty_row(path, str(why))
 
