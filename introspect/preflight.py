@@ -9,7 +9,7 @@ from typing import Any
 
 from introspect.config import PhaseConfig
 from introspect.display import one_line
-from introspect.errors import IntrospectError, UnsupportedCache
+from introspect.errors import IntrospectError, ProcessError, UnsupportedCache
 from introspect.events import JSON, Warning
 from introspect.model.device_memory import free_memory
 from introspect.model.template_row import empty_row, template_row
@@ -88,7 +88,10 @@ def check_model(phase: PhaseConfig) -> JSON:
 
 def template_warnings(path: Path) -> list[Warning]:
     """What a run does otherwise than the template of its model's directory would, as events."""
-    row, _ = _directory_row(path.name, path, calls=False)
+    try:
+        row, _ = _directory_row(path.name, path, calls=False)
+    except ProcessError as why:
+        return [Warning(0, 0, "template-unchecked", str(why))]
     found = []
     if row["injects_system_prompt"]:
         text = row["injected_text"]
