@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from introspect.cli_exit import exit_code
+from introspect.cli_start import refuse_stripped_docstrings
 from introspect.paths import DEFAULT_OUTPUT, look
 
 
@@ -99,6 +100,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run the experiments of a phase."""
+    refuse_stripped_docstrings()
     from introspect import cli_run
 
     given = {
@@ -146,6 +148,7 @@ def audit(
     json: Json = False,
 ) -> None:
     """Recompute what a record claims, from the record alone."""
+    refuse_stripped_docstrings()
     from introspect.cli_audit import audit_command
 
     raise typer.Exit(audit_command(run, level, output, json))
@@ -166,6 +169,7 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Plant each known fault in a real conversation, and show what it does and whether it is caught."""
+    refuse_stripped_docstrings()
     from introspect.cli_diagnose import diagnose_command
 
     settings = {"model.id": model, "model.device": device, "model.dtype": dtype}
@@ -202,6 +206,8 @@ def check(
     """Look for what would go wrong with a model or a chat template; loads no weights."""
     from introspect.cli_check import check_command
 
+    if models:
+        refuse_stripped_docstrings()
     given = {"model.revision": revision, "model.device": device, "model.dtype": dtype}
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     raise typer.Exit(check_command(models or (), template or (), phase, settings, json))
