@@ -9,9 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from introspect.cli_exit import exit_code
-from introspect.paths import DEFAULT_OUTPUT
+from introspect.cli_start import refuse_stripped_docstrings
+from introspect.paths import DEFAULT_OUTPUT, look
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Parent of run directories.")]
+
+def _output(given: Any) -> Path:
+    return look(str(given), "--output ")[0]
+
+
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Parent of run directories.", parser=_output, metavar="DIR")
+]
 Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -52,7 +60,9 @@ def _options(
 
 @app.command()
 def run(
-    phase: Annotated[str, typer.Argument(help="A phase name, or the path of a YAML file.")],
+    phase: Annotated[
+        str, typer.Argument(help="A phase name, the path of a YAML file, or '-' for standard input.")
+    ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.", show_default=False)
     ] = None,
@@ -90,9 +100,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Run the experiments of a phase."""
+    refuse_stripped_docstrings()
     from introspect import cli_run
 
-    overrides: dict[str, Any] = {"model.revision": None} if model is not None else {}
     given = {
         "model.id": model,
         "model.revision": revision,
@@ -101,7 +111,7 @@ def run(
         "generation.seed": seed,
         "limits.max_turns": max_turns,
     }
-    overrides |= {key: value for key, value in given.items() if value is not None}
+    overrides = {key: value for key, value in given.items() if value is not None}
     config = cli_run.read_phase(phase, overrides, settings or ())
     if dry_run:
         raise typer.Exit(cli_run.dry_run(config, output, json))
@@ -138,6 +148,7 @@ def audit(
     json: Json = False,
 ) -> None:
     """Recompute what a record claims, from the record alone."""
+    refuse_stripped_docstrings()
     from introspect.cli_audit import audit_command
 
     raise typer.Exit(audit_command(run, level, output, json))
@@ -146,6 +157,7 @@ def audit(
 @app.command()
 def diagnose(
     model: Annotated[str, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.")] = "tiny",
+    revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     fault: Annotated[
@@ -157,9 +169,12 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Plant each known fault in a real conversation, and show what it does and whether it is caught."""
+    refuse_stripped_docstrings()
     from introspect.cli_diagnose import diagnose_command
 
-    settings = {"model.id": model, "model.revision": None, "model.device": device, "model.dtype": dtype}
+    settings = {"model.id": model, "model.device": device, "model.dtype": dtype}
+    if revision is not None:
+        settings["model.revision"] = revision
     raise typer.Exit(diagnose_command(settings, fault or (), json))
 
 
@@ -191,10 +206,10 @@ def check(
     """Look for what would go wrong with a model or a chat template; loads no weights."""
     from introspect.cli_check import check_command
 
-    settings: dict[str, Any] = {"model.revision": revision}
-    settings |= {
-        key: value for key, value in (("model.device", device), ("model.dtype", dtype)) if value is not None
-    }
+    if models:
+        refuse_stripped_docstrings()
+    given = {"model.revision": revision, "model.device": device, "model.dtype": dtype}
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     raise typer.Exit(check_command(models or (), template or (), phase, settings, json))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +15,8 @@ from introspect.cli_status import busy
 from introspect.display import one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
-from introspect.phases import load_phase
+from introspect.paths import look, shown
+from introspect.phases import load_phase, open_phase
 from introspect.preflight import check_model, check_template
 
 COLUMNS = (
@@ -42,13 +42,14 @@ def check_command(
     if not models and not templates:
         raise ConfigError("check: give a MODEL or --template FILE")
     for template in templates:
-        if not Path(template).exists():
-            raise ModelError(f"--template {template}: no such file")
+        if not look(template, "--template ")[1]:
+            raise ModelError(f"--template {shown(template)}: no such file")
     rows = []
+    source = open_phase(phase) if models else phase
     with busy(Console(stderr=True, highlight=False), "checking") as now:
         for model in models:
             now(f"checking {model}")
-            rows.append(check_model(load_phase(phase, {**settings, "model.id": model})))
+            rows.append(check_model(load_phase(source, {**settings, "model.id": model})))
         for template in templates:
             now(f"checking {template}")
             rows.append(check_template(template))

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import typer
 
+from introspect.cli_start import leave_unwritable_streams, open_streams
 from introspect.errors import IntrospectError
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """typer's own base of everything that is wrong with a command line."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (errno.EFBIG, errno.EIO, errno.ENXIO, errno.EAGAIN)
+"""What writing to a stream meets: a limit on files, a terminal that is gone, a pipe that is full."""
 
 
 def exit_code(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code. An error that nobody expected is raised."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
@@ -33,7 +37,7 @@ def exit_code(command: Callable[[], Any]) -> int:
             _say(message)
         return int(getattr(error, "exit_code", 2))
     except BrokenPipeError:
-        _leave_stdout()
+        leave_unwritable_streams()
         return 0
     except SystemExit as end:
         # rich ends a program with 1 where the reader of its output has gone; nothing else here does.
@@ -41,10 +45,11 @@ def exit_code(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        # Opening a file names it; writing to a stream does not.
+        if error.errno not in _NO_ROOM and (error.filename is not None or error.errno not in _UNWRITABLE):
             raise
-        _leave_stdout()
-        _say(f"cannot write any more: {error.strerror}; free space")
+        leave_unwritable_streams()
+        _say(f"cannot write any more: {error.strerror}; free space, or let the output go to a file")
         return 1
     return code if isinstance(code, int) else 0
 
@@ -52,9 +57,6 @@ def exit_code(command: Callable[[], Any]) -> int:
 def _say(message: str) -> None:
     from introspect.display import one_line
 
-    sys.stderr.write(f"introspect: {one_line(message)}\n")
-
-
-def _leave_stdout() -> None:
-    """What is left in the buffer must not raise again when the interpreter exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        sys.stderr.write(f"introspect: {one_line(message)}\n")
+    leave_unwritable_streams()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+"""Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -20,18 +21,31 @@ class ModelConfig(_Section):
     """Which model, and how it is loaded."""
 
     id: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-3B-Instruct"
-    revision: str | None = None
+    revision: Annotated[str, Field(min_length=1)] | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     attention: Literal["sdpa", "eager"] = "sdpa"
+
+    @field_validator("revision")
+    @classmethod
+    def _names_a_commit(cls, revision: str | None) -> str | None:
+        # What git refuses in a name is no revision of any repository, and the hub's cache makes it a path.
+        if revision is not None and (
+            not revision.isprintable()
+            or set(revision) & set(" ~^:?*[\\")
+            or ".." in revision
+            or revision.startswith(("/", "-", "."))
+        ):
+            raise ValueError("a commit, branch or tag of the hub is needed")
+        return revision
 
 
 class GenerationConfig(_Section):
     """How a reply is sampled. `max_new_tokens` in tokens; temperature 0 is greedy."""
 
     max_new_tokens: Count = 400
-    temperature: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
@@ -53,7 +67,7 @@ class LimitsConfig(_Section):
     max_calls: Count = 50
     max_turns: Count = 60
     max_tokens: Count | None = None
-    max_seconds: Annotated[float, Field(gt=0, strict=False)] | None = None
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_result_tokens: Annotated[int, Field(ge=16)] | None = None
 
 

@@ -4,6 +4,7 @@
     |-- ConfigError            a phase file, a --set or an option
     |-- ModelError             a model that is missing, unreadable or not supported
     |-- RecordError            a run, log or event file that cannot be read
+    |-- ProcessError           a process of the program's own that this system does not let start
     |-- RequirementError       a phase that must not start yet; exit 4
     |-- UnsupportedCache       a model family or cache class that a check cannot judge
     ToolError                  the model's: becomes a tool result that the model reads
@@ -33,6 +34,10 @@ class ModelError(IntrospectError):
 
 class RecordError(IntrospectError):
     """A record of a run cannot be read."""
+
+
+class ProcessError(IntrospectError):
+    """A process that the program needs does not start here; nothing is said of what it was to look at."""
 
 
 class RequirementError(IntrospectError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import Literal
 
+from introspect.display import one_line
 from introspect.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -33,10 +36,57 @@ def tiny_model() -> Path:
     return _shipped("models/tiny", "data/models/tiny")
 
 
+Kind = Literal["", "file", "directory", "stream"]
+"""What a path leads to: nothing, or one of three; pipes and devices are streams."""
+_NAME_BYTES = 255
+"""The longest name of a file or directory that common file systems take (NAME_MAX of Linux and macOS)."""
+_SHOWN = 100
+"""Characters of a path that a message shows."""
+
+
+def expanded(text: str, what: str = "") -> Path:
+    """The path that a user wrote, `~` and `~user` resolved. `what`, such as `--output `, names it.
+
+    Raises ConfigError for an empty one, and where there is no such user.
+    """
+    if not text:
+        raise ConfigError(f"{what}'': an empty path; write one, such as .")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{what}{shown(text)}: that home directory is not known; write it out") from None
+
+
+def look(text: str, what: str = "") -> tuple[Path, Kind]:
+    """The path that a user wrote and what it leads to. Raises ConfigError where that cannot be told."""
+    path = expanded(text, what)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return path, ""
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ConfigError(f"{what}{shown(text)}: {why}; write another path") from None
+    if stat.S_ISDIR(mode):
+        return path, "directory"
+    return path, "file" if stat.S_ISREG(mode) else "stream"
+
+
+def shown(text: str) -> str:
+    """A name or path as a message shows it: one line, not longer than a reader reads."""
+    text = one_line(text)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
 def refuse_unwritable(output: Path) -> None:
     """Raise ConfigError where runs cannot be written, before a model is loaded for minutes."""
+    what = f"--output {shown(str(output))}"
+    if any(len(os.fsencode(part)) > _NAME_BYTES for part in output.parts):
+        raise ConfigError(
+            f"{what}: a name in it is longer than {_NAME_BYTES} bytes; choose another directory"
+        )
     place = output
-    while not place.exists() and place != place.parent:
+    while look(str(place), "--output ")[1] == "" and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output {output}: {place} cannot be written to; choose another directory")
+        raise ConfigError(f"{what}: {shown(str(place))} cannot be written to; choose another directory")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,14 @@ from pydantic import BaseModel, ValidationError
 
 from introspect.config import PhaseConfig
 from introspect.errors import ConfigError, did_you_mean
-from introspect.paths import shipped_configs
-from introspect.yaml_source import YamlSource, parse_scalar, read_yaml
+from introspect.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
+from introspect.paths import look, shipped_configs, shown
+from introspect.phase_values import leaves, parsed_set, said, typed
+from introspect.yaml_source import Bare, YamlSource, read_yaml
 
 LOCAL_CONFIGS = Path("configs")
+_DEEPEST = 8
+"""Dots in a key of `--set`: more than any setting has, and far from the depth that Python can walk."""
 
 
 def phase_files() -> dict[str, Path]:
@@ -28,69 +35,100 @@ def phase_files() -> dict[str, Path]:
 
 
 def load_phase(
-    phase: str,
+    phase: str | YamlSource,
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
     known: Mapping[str, Collection[str]] | None = None,
 ) -> PhaseConfig:
     """Read a phase by name or path; `overrides` (dotted keys) and `--set key=value` beat the file.
 
+    A revision pins the model id that it stands beside: where another id is given, it is left out.
     `known` has the names that `tools` and `documents` may take; any are taken where it is not given.
     Raises ConfigError with file, line and what to do.
     """
-    source = _with_parents(read_yaml(find_phase(phase)), [])
-    given = {**_parse_sets(sets), **dict(overrides or {})}
+    source = phase if isinstance(phase, YamlSource) else open_phase(phase)
+    written, options = leaves(_parse_sets(sets)), leaves(overrides or {})
+    refuse_contradictions(written, options)
+    given = written | options
+    data = deepcopy(source.data)
+    if "model.id" in given and "model.revision" not in given:
+        data = without_foreign_pin(data, given["model.id"])
     for dotted, value in given.items():
-        _assign(source.data, dotted, value, source)
-    config = _validated(source, given)
+        _assign(data, dotted, value, source)
+    config = _validated(typed(data), source, given)
+    refuse_pin_of_files(config, source, given)
     _refuse_unknown_names(config, source, known or {})
     return config
 
 
+def open_phase(phase: str) -> YamlSource:
+    """The source of a phase by name or path, with what it extends; for `load_phase`, as often as needed.
+
+    A pipe gives its text only once, so a phase is read here and nowhere else. Raises ConfigError.
+    """
+    return _with_parents(read_yaml(find_phase(phase)), [])
+
+
 def find_phase(phase: str) -> Path:
-    """The file of a phase. Raises ConfigError, with the nearest name, where there is none."""
+    """The file of a phase; `-` is standard input. Raises ConfigError with the nearest name."""
+    if phase == "-":
+        return Path(phase)
     path = Path(phase)
-    if path.suffix in {".yaml", ".yml"} or path.parent != Path("."):
-        if not path.is_file():
-            raise ConfigError(f"{phase}: no such phase file; 'introspect run phase1a' runs one by name")
+    if path.suffix in {".yaml", ".yml"} or path.parent != Path(".") or phase.startswith("~"):
+        path, kind = look(phase)
+        if kind == "directory":
+            raise ConfigError(f"{shown(phase)}: is a directory; give a phase file in it")
+        if not kind:
+            raise ConfigError(
+                f"{shown(phase)}: no such phase file; 'introspect run phase1a' runs one by name"
+            )
         return path
     files = phase_files()
     if phase not in files:
-        raise ConfigError(f"no phase is called '{phase}'; {did_you_mean(phase, files)}")
+        raise ConfigError(f"no phase is called '{shown(phase)}'; {did_you_mean(phase, files)}")
     return files[phase]
 
 
 def parent_of(path: Path) -> str | None:
     """The name of the phase that a file `extends`. Raises ConfigError where the file cannot be read."""
     data = read_yaml(path).data
-    return data.get("extends") if isinstance(data, dict) else None
+    return _parent_name(data.get("extends")) if isinstance(data, dict) else None
 
 
 def _with_parents(source: YamlSource, seen: list[str]) -> YamlSource:
     """The source with what it `extends` underneath: its own keys beat the parent's, section by section."""
     if not isinstance(source.data, dict):
         raise ConfigError(f"{source.path}: a phase file is a mapping of keys to values")
-    parent = source.data.pop("extends", None)
+    parent = _parent_name(source.data.pop("extends", None))
     if parent is None:
         return source
-    if not isinstance(parent, str) or Path(parent).name != parent:
+    if not isinstance(parent, str) or Path(parent).name != parent or not parent.isprintable():
         raise ConfigError(
             f"{source.where('extends')}: extends: give the name of a phase beside this file or a shipped one"
         )
-    path = Path(source.path).parent / f"{parent}.yaml"
-    if not path.is_file():
+    path = source.folder / f"{parent}.yaml"
+    if not os.path.isfile(path):
         path = shipped_configs() / path.name
-    if not path.is_file():
-        folders = (Path(source.path).parent, shipped_configs())
+    if not os.path.isfile(path):
+        folders = (source.folder, shipped_configs())
         known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
         raise ConfigError(
-            f"{source.where('extends')}: extends: no '{parent}' beside this file or among the shipped phases;"
+            f"{source.where('extends')}: extends: no '{shown(parent)}' beside this file or shipped;"
             f" {did_you_mean(parent, known)}"
         )
     if str(path) in seen:
         raise ConfigError(f"{source.where('extends')}: extends: '{parent}' extends itself")
     base = _with_parents(read_yaml(path), [*seen, str(path)])
-    return YamlSource(source.path, _merged(base.data, source.data), source.lines)
+    own_model = source.data.get("model")
+    below = base.data
+    if isinstance(own_model, dict) and "id" in own_model:
+        below = without_foreign_pin(below, own_model["id"])
+    return replace(source, data=_merged(below, source.data), parent=base)
+
+
+def _parent_name(extends: Any) -> Any:
+    """What `extends` says; a name is text, whatever YAML makes of its spelling."""
+    return said("name", extends) if isinstance(extends, Bare) else extends
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +145,12 @@ def _parse_sets(sets: Sequence[str]) -> dict[str, Any]:
         dotted, sign, text = item.partition("=")
         if not sign or not dotted.strip():
             raise ConfigError(f"--set {item}: write key=value, such as --set generation.temperature=0.5")
-        values[dotted.strip()] = parse_scalar(text, f"--set {dotted.strip()}")
+        key = dotted.strip()
+        if key.count(".") > _DEEPEST:
+            raise ConfigError(f"--set {shown(key)}: no setting lies so deep")
+        if key == "extends":
+            raise ConfigError("--set extends: only a phase file extends another; write one")
+        values[key] = parsed_set(key, text)
     return values
 
 
@@ -121,9 +164,9 @@ def _assign(data: dict[str, Any], dotted: str, value: Any, source: YamlSource) -
     place[last] = value
 
 
-def _validated(source: YamlSource, given: Mapping[str, Any]) -> PhaseConfig:
+def _validated(data: Any, source: YamlSource, given: Mapping[str, Any]) -> PhaseConfig:
     try:
-        return PhaseConfig.model_validate(_tuples(source.data))
+        return PhaseConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -183,9 +226,3 @@ def _known_keys(section: str) -> list[str]:
         model = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
     known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
     return known + (["extends"] if not section else [])
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -9,11 +9,12 @@ from typing import Any
 
 from introspect.config import PhaseConfig
 from introspect.display import one_line
-from introspect.errors import IntrospectError, UnsupportedCache
+from introspect.errors import IntrospectError, ProcessError, UnsupportedCache
 from introspect.events import JSON, Warning
 from introspect.model.device_memory import free_memory
 from introspect.model.template_row import empty_row, template_row
 from introspect.model.template_source import Unreadable, template_of_directory, template_of_file
+from introspect.paths import expanded
 
 QUOTED = 200
 """Characters of a template that a warning quotes."""
@@ -22,7 +23,7 @@ QUOTED = 200
 def check_template(path: str) -> JSON:
     """The row of a template's file. Raises ModelError where no such file is."""
     try:
-        return template_row(path, template_of_file(Path(path)))
+        return template_row(path, template_of_file(expanded(path, "--template ")))
     except Unreadable as why:
         return empty_row(path, str(why))
 
@@ -87,7 +88,10 @@ def check_model(phase: PhaseConfig) -> JSON:
 
 def template_warnings(path: Path) -> list[Warning]:
     """What a run does otherwise than the template of its model's directory would, as events."""
-    row, _ = _directory_row(path.name, path, calls=False)
+    try:
+        row, _ = _directory_row(path.name, path, calls=False)
+    except ProcessError as why:
+        return [Warning(0, 0, "template-unchecked", str(why))]
     found = []
     if row["injects_system_prompt"]:
         text = row["injected_text"]

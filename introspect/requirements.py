@@ -25,9 +25,9 @@ from typing import Any
 
 from introspect.config import PhaseConfig
 from introspect.display import one_line
-from introspect.errors import RequirementError
+from introspect.errors import ConfigError, RequirementError
 from introspect.events import JSON, RunEnd, RunStart
-from introspect.paths import DEFAULT_OUTPUT
+from introspect.paths import DEFAULT_OUTPUT, look
 from introspect.phases import phase_files
 from introspect.runlog.reader import EVENTS, MAX_LINE_BYTES, LineReader
 from introspect.runlog.sources import runs_newest_first
@@ -159,8 +159,11 @@ def _same_place(recorded: str, given: str) -> bool:
     """Whether two names of a model are one: as they stand, or as two spellings of one directory."""
     if recorded == given:
         return True
-    here = Path(given).expanduser()
-    return here.is_dir() and Path(recorded).expanduser().resolve() == here.resolve()
+    try:
+        (here, kind), (there, _) = look(given), look(recorded)
+    except ConfigError:  # a name that no file system takes is none of a directory here
+        return False
+    return kind == "directory" and there.resolve() == here.resolve()
 
 
 def _count(value: Any) -> int:

@@ -1,8 +1,13 @@
-"""YAML read as plain data, with the line of every key: safe, no aliases, no duplicate keys."""
+"""YAML read as plain data, with the line of every key: safe, no aliases, no duplicate keys.
+
+What a bare word such as `1e3`, `on` or `07755131` means depends on the field that it stands in, which YAML
+does not know: it is kept with its spelling as a `Bare`, and `plain` is for readers that have no fields.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,47 +18,95 @@ from introspect.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-_FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+")
+_STANDARD_INPUT = "-"
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
+_TWO_MEANINGS = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 reads in base 8 or 60 and YAML 1.2 does not; here they are text."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with numbers such as `1e-5` read as numbers."""
+    """PyYAML's safe loader, with numbers such as `1e-5` read as numbers and `010` or `1:30` as text."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 for _first in "-+.0123456789":
-    _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
-        0, ("tag:yaml.org,2002:float", re.compile(rf"^{_FLOAT.pattern}$"))
-    )
+    _Loader.yaml_implicit_resolvers.setdefault(_first, [])[:0] = [
+        ("tag:yaml.org,2002:str", re.compile(rf"^{_TWO_MEANINGS.pattern}$")),
+        ("tag:yaml.org,2002:float", re.compile(rf"^{_FLOAT.pattern}$")),
+    ]
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A scalar without quotes that YAML takes for something else than text: its value, and its spelling."""
+
+    value: Any
+    text: str
 
 
 @dataclass
 class YamlSource:
-    """The data of one YAML text and where each dotted key stands in it (lines count from 1)."""
+    """The data of one YAML text and where each dotted key stands in it (lines count from 1).
+
+    `path` names the text in messages, `folder` is where files that it names are looked for, `parent` the
+    source whose keys were laid under its own.
+    """
 
     path: str
     data: Any
     lines: dict[str, int] = field(default_factory=dict)
+    folder: Path = Path()
+    parent: YamlSource | None = None
 
     def where(self, key: str) -> str:
         """`file:line` of a dotted key, or of its nearest parent that has a line."""
-        while key and key not in self.lines:
+        place = self._place(key)
+        while key and place is None:
             key = key.rpartition(".")[0]
-        line = self.lines.get(key)
-        return f"{self.path}:{line}" if line else self.path
+            place = self._place(key)
+        return place or self.path
+
+    def _place(self, key: str) -> str | None:
+        if key in self.lines:
+            return f"{self.path}:{self.lines[key]}"
+        # A list replaces that of the parent whole: what stands in it is found in this file alone.
+        whole = re.split(r"\.\d+(?:\.|$)", key, maxsplit=1)[0]
+        return self.parent._place(key) if self.parent is not None and whole not in self.lines else None
 
 
-def read_yaml(path: Path) -> YamlSource:
-    """Read a YAML file. Raises ConfigError with file and line for anything that cannot be read."""
+def read_yaml(path: Path | str) -> YamlSource:
+    """Read a YAML file, a pipe, or standard input for `-`; once, for a pipe gives its text only once.
+
+    Raises ConfigError with file and line for anything that cannot be read.
+    """
+    name = "standard input" if str(path) == _STANDARD_INPUT else str(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; a phase file is a few kilobytes")
-        text = path.read_text(encoding="utf-8")
+        raw = _bytes_of(path)
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    return parse_yaml(text, str(path))
+        raise ConfigError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"{name}: larger than {MAX_BYTES} bytes; a phase file is a few kilobytes")
+    source = parse_yaml(text, name)
+    source.folder = _folder_of(Path(path))
+    return source
+
+
+def _bytes_of(path: Path | str) -> bytes:
+    if str(path) != _STANDARD_INPUT:
+        with Path(path).open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    if sys.stdin is None:
+        raise ConfigError("standard input: is closed; give a phase name or a file")
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
+
+
+def _folder_of(path: Path) -> Path:
+    """Where a file's neighbours are: beside it, and for a pipe or a device where the program was started."""
+    beside = path.is_file() and not str(path).startswith(("/dev/", "/proc/"))
+    return path.parent if beside else Path()
 
 
 def parse_yaml(text: str, path: str) -> YamlSource:
@@ -81,6 +134,15 @@ def parse_scalar(text: str, place: str) -> Any:
     return parse_yaml(text, place).data
 
 
+def plain(data: Any) -> Any:
+    """Data with every bare scalar as YAML takes it, where no field says what it is."""
+    if isinstance(data, dict):
+        return {key: plain(item) for key, item in data.items()}
+    if isinstance(data, list):
+        return [plain(item) for item in data]
+    return data.value if isinstance(data, Bare) else data
+
+
 def _refuse_aliases(text: str, path: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
@@ -96,7 +158,7 @@ def _build(node: yaml.Node, key: str, source: YamlSource, loader: _Loader) -> An
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for name_node, value_node in node.value:
-            name = str(loader.construct_object(name_node)) if isinstance(name_node, yaml.ScalarNode) else None
+            name = str(name_node.value) if isinstance(name_node, yaml.ScalarNode) else None
             line = name_node.start_mark.line + 1
             if name is None:
                 raise ConfigError(f"{source.path}:{line}: a key must be plain text")
@@ -108,4 +170,21 @@ def _build(node: yaml.Node, key: str, source: YamlSource, loader: _Loader) -> An
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, f"{key}.{i}", source, loader) for i, item in enumerate(node.value)]
-    return loader.construct_object(node)
+    assert isinstance(node, yaml.ScalarNode)
+    return _scalar(node, loader)
+
+
+def _scalar(node: yaml.ScalarNode, loader: _Loader) -> Any:
+    """A text, or a `Bare`. What YAML would read and cannot, such as the date `2024-99-99`, is text."""
+    bare = node.style is None and _implicit_tag(loader, node.value) == node.tag
+    if not bare:
+        return loader.construct_object(node)
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, yaml.constructor.ConstructorError):
+        return str(node.value)
+    return value if isinstance(value, str) else Bare(value, str(node.value))
+
+
+def _implicit_tag(loader: _Loader, text: str) -> Any:
+    return loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "introspect"
 # A module or folder at the top of the package, and its layer. It may import its own layer and lower ones.
 LAYERS = {
     **dict.fromkeys(["errors", "yaml_source", "phases", "config", "transcript", "events"], 0),
-    **dict.fromkeys(["pruning", "protocols", "display", "paths"], 0),
+    **dict.fromkeys(["pruning", "protocols", "display", "paths", "phase_values", "model_pins"], 0),
     "model": 1,
     "tools": 2,
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),

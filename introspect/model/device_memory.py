@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from introspect.model.memory_limits import left_by_limits
+
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: str) -> int | None:
@@ -18,7 +19,7 @@ def free_memory(device: str) -> int | None:
         import torch
 
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    known = [size for size in (_available(), _left_in_group()) if size is not None]
+    known = [size for size in (_available(), left_by_limits()) if size is not None]
     return min(known) if known else None
 
 
@@ -28,15 +29,4 @@ def _available() -> int | None:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
-        return None
-
-
-def _left_in_group() -> int | None:
-    """What a container's limit leaves; file pages that could be given back count as left."""
-    try:
-        most = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
-        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
-        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text("ascii").splitlines())
-        return most - used + int(counts.get("inactive_file", 0))
-    except (OSError, ValueError):
         return None

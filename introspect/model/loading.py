@@ -14,7 +14,7 @@ from introspect.model.config_sizes import refuse_sizes
 from introspect.model.forecast import tensor_shapes
 from introspect.model.prompt import PromptFormat
 from introspect.model.prompt_format import prompt_format_for
-from introspect.paths import tiny_model
+from introspect.paths import look, shown, tiny_model
 
 TINY = "tiny"
 
@@ -48,15 +48,11 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
                 f"{tiny_model()}: the tiny model is not there; train it with scripts/train_tiny.py"
             )
         return ModelSource(TINY, tiny_model(), None)
-    path = Path(config.id).expanduser()
-    if path.is_dir():
+    path, kind = look(config.id, "model ")
+    if kind == "directory":
         return ModelSource(config.id, path.resolve(), None)
-    if (
-        path.exists()
-        or config.id.startswith((".", "/", "~"))
-        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.id)
-    ):
-        raise ModelError(f"{config.id}: no such model directory; give a directory, a hub id or 'tiny'")
+    if kind or config.id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.id):
+        raise ModelError(f"{shown(config.id)}: no such model directory; give a directory, a hub id or 'tiny'")
     return _from_hub(config, weights)
 
 
@@ -233,8 +229,10 @@ def _from_hub(config: ModelConfig, weights: bool) -> ModelSource:
         path = Path(snapshot_download(config.id, revision=config.revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many kinds; each is the user's to put right
         raise ModelError(
-            f"{config.id}: not a directory here and not to be had from the hub ({_one_line(error)});"
-            " check the name, the network or HF_HUB_OFFLINE, or use --model tiny"
+            f"{config.id}: not a directory here and not to be had from the hub at"
+            f" {f'revision {config.revision}' if config.revision else 'its main revision'}"
+            f" ({_one_line(error)}); check the name, the revision, the network or HF_HUB_OFFLINE,"
+            " or use --model tiny"
         ) from None
     if weights and not list(path.glob("*.safetensors")):
         raise ModelError(f"{config.id}: has no safetensors weights; other formats are not loaded")

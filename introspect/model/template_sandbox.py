@@ -1,7 +1,8 @@
 """A process of its own in which chat templates are rendered: they are programs that strangers wrote.
 
 `python -m introspect.model.template_sandbox` reads one JSON object, `template` and `jobs`, from standard
-input and writes one a line for each job: `text`, or `error`. It needs jinja2 alone, no tensor library.
+input and writes READY, then one a line for each job: `text`, or `error`. It needs jinja2 alone, no tensor
+library.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MEMORY_BYTES = 1 << 29
 """Address space of the process."""
 MOST_STOPPED = 2
 """Renderings that may run out of time before the rest is not tried."""
+READY = {"ready": True}
+"""The first line: the process has come as far as its work, and what fails from here on is the template's."""
 TEXT_CHARACTERS = 1 << 20
 """Characters of one rendering, and of one error message a thousandth of that."""
 
@@ -183,6 +186,8 @@ def _confine() -> None:
 
 def main() -> None:
     """Render every job of standard input, in order; a line is written as soon as it is known."""
+    sys.stdout.write(json.dumps(READY) + "\n")
+    sys.stdout.flush()
     work = json.load(sys.stdin)
     _confine()
     renderer = Renderer(work["template"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-from introspect.display import one_line
 from introspect.errors import RecordError, did_you_mean
+from introspect.paths import look, shown
 from introspect.runlog.reader import EVENTS, unreadable
 from introspect.runlog.text_bytes import first_bytes
 
@@ -20,22 +21,23 @@ def find_source(source: str, output: Path) -> Path:
 
     `output` is the parent of run directories. Raises RecordError where there is none.
     """
-    shown = one_line(source)
     if source in NEWEST:
         return newest_run(output) / EVENTS
-    path = Path(source)
-    try:
-        if path.is_dir():
-            return _record_of(path)
-        if path.exists():
-            return path
-    except (OSError, ValueError) as error:
-        raise RecordError(f"cannot read '{shown}': {error}; give a run, a log or a phase name") from error
+    path, kind = look(source)
+    if kind == "directory":
+        return _record_of(path)
+    if kind == "stream":
+        raise RecordError(
+            f"'{shown(source)}' is a pipe or a device, and a record is read more than once;"
+            " save it to a file first"
+        )
+    if kind:
+        return path
     phases = sorted({match["phase"] for _, match in _runs(output)})
     if source in phases:
         return newest_run(output, source) / EVENTS
     hint = did_you_mean(source, phases) if phases else f"'{output}' has no runs yet"
-    raise RecordError(f"no file and no phase with a run in '{output}' is called '{shown}'; {hint}")
+    raise RecordError(f"no file and no phase with a run in '{output}' is called '{shown(source)}'; {hint}")
 
 
 def newest_run(output: Path, phase: str | None = None) -> Path:
@@ -70,10 +72,10 @@ def _runs(output: Path) -> list[tuple[Path, re.Match[str]]]:
         found = [(path, _RUN_NAME.match(path.name)) for path in output.iterdir() if path.is_dir()]
     except OSError:
         return []
-    return [(path, match) for path, match in found if match and (path / EVENTS).is_file()]
+    return [(path, match) for path, match in found if match and os.path.isfile(path / EVENTS)]
 
 
 def _record_of(directory: Path) -> Path:
-    if not (directory / EVENTS).is_file():
+    if not os.path.isfile(directory / EVENTS):
         raise RecordError(f"'{directory}' has no {EVENTS}; give the directory of one run")
     return directory / EVENTS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect.errors import ConfigError, did_you_mean
-from introspect.yaml_source import read_yaml
+from introspect.yaml_source import plain, read_yaml
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ def load_documents(folder: Path, ids: tuple[str, ...]) -> dict[str, Document]:
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
-    return {entry["id"]: entry for entry in read_yaml(folder / "manifest.yaml").data}
+    return {entry["id"]: entry for entry in plain(read_yaml(folder / "manifest.yaml").data)}
