@@ -12,7 +12,7 @@ from introspect.errors import ModelError
 from introspect.events import Warning
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
 from introspect.model.decoding_settings import FILE, ends_without_row, read_settings
-from introspect.model.meta_model import model_on_meta, probe_cache
+from introspect.model.meta_model import is_causal, model_on_meta, probe_cache
 from introspect.model.prompt import PromptFormat
 from introspect.model.reading import (
     ModelSource,
@@ -33,8 +33,7 @@ class Judgement:
 
     `device` and `dtype` are what `auto` comes to. `context_length` in tokens, capped where the cache would be
     exact no further. `kv_elements` are those of K and V of a token in all layers; None where only weights can
-    tell. `settings` is what generation_config.json holds. `fitted` says that the weights were compared with
-    what the model's class needs.
+    tell. `settings` is what generation_config.json holds.
     """
 
     source: ModelSource
@@ -47,7 +46,6 @@ class Judgement:
     kv_elements: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights: WeightFiles | None = None
-    fitted: bool = False
     refusals: list[str] = field(default_factory=list)
     warnings: list[Warning] = field(default_factory=list)
 
@@ -94,6 +92,7 @@ def _judge_config(judged: Judgement, model: ModelConfig) -> None:
     judged.attempt(lambda: refuse_uncovered_layers(config, name))
     judged.attempt(lambda: refuse_overflow(config, judged.dtype, model.attention, name))
     judged.attempt(lambda: _refuse_quantized(config))
+    judged.attempt(lambda: _refuse_named_file(config))
     judged.settings = judged.attempt(lambda: read_settings(judged.source.path)) or {}
     judged.context_length = usable_context(config)
     if judged.context_length is None:
@@ -112,14 +111,37 @@ def _judge_config(judged: Judgement, model: ModelConfig) -> None:
 
 def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None:
     """The class of the model against its files: attention, cache, rows for tokens, and tensors."""
-    hollow = judged.attempt(lambda: model_on_meta(judged.config, model.attention))
+    hollow, no_attention = _hollow(judged, model.attention)
     files = judged.attempt(lambda: weight_files(judged.source.path))
     judged.weights = files
-    if hollow is None:
-        if files is not None and weights:
-            judged.attempt(lambda: _refuse_absent(files))
-        return
+    if hollow is not None:
+        _judge_class(judged, hollow)
+    if files is not None and (weights or (files.files and not files.absent)):
+        judged.attempt(lambda: _refuse_absent(files))
+        if hollow is not None and files.files and not files.absent:
+            _judge_fit(judged, hollow, files)
+    elif files is not None:
+        judged.warn("weights-not-here", "its weights are not here and were not compared with its config.json")
+    # Last, for another attention cures this alone.
+    judged.refusals += [no_attention] if no_attention else []
+
+
+def _hollow(judged: Judgement, attention: str) -> tuple[Any, str | None]:
+    """The model without weights, and why it cannot have the attention that is asked for."""
+    try:
+        return model_on_meta(judged.config, attention), None
+    except ModelError as error:
+        try:
+            return model_on_meta(judged.config, "eager"), str(error)
+        except ModelError:
+            return None, str(error)
+
+
+def _judge_class(judged: Judgement, hollow: Any) -> None:
+    """What the model's class does with a cache, and whether it knows every id of the tokenizer."""
     covered = not judged.refusals
+    if covered and not is_causal(hollow):
+        judged.refusals.append("its tokens attend to later ones; only causal models are supported")
     probe = probe_cache(hollow)
     judged.kv_elements = probe.elements
     if probe.refusal and covered:
@@ -129,14 +151,6 @@ def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None
     ends = ends_without_row(judged.settings, rows)
     if ends:
         judged.warn("generation-settings", f"{FILE}: eos_token_id {ends[0]} is no token of the model")
-    if files is None:
-        return
-    if not weights and (files.absent or not files.files):
-        judged.warn("weights-not-here", "its weights are not here and were not compared with its config.json")
-        return
-    judged.attempt(lambda: _refuse_absent(files))
-    if files.files and not files.absent:
-        _judge_fit(judged, hollow, files)
 
 
 def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
@@ -147,7 +161,6 @@ def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
     fit = fit_weights(hollow, files.tensors)
     if fit is None:
         return
-    judged.fitted = True
     why = misfit(hollow, fit, files.unread_tensors)
     if why is not None:
         judged.refusals.append(why)
@@ -182,18 +195,30 @@ def _refuse_adapter(source: ModelSource) -> None:
         )
 
 
+def _refuse_named_file(config: Any) -> None:
+    """Raise ModelError where a configuration names the file of its weights, which the library then reads."""
+    file = getattr(config, "transformers_weights", None)
+    if file is not None:
+        shown = one_line(str(file))[:60]
+        raise ModelError(
+            f"its config.json takes the weights from '{shown}' (transformers_weights), which is not known;"
+            " name the file model.safetensors"
+        )
+
+
 def _refuse_quantized(config: Any) -> None:
-    """Quantized weights are refused by the name of their method."""
+    """Raise ModelError, with the method's name, for weights that are quantized."""
     for owner in (config, config.get_text_config()):
         for key in ("quantization_config", "compression_config", "quantization"):
             found = getattr(owner, key, None)
             if found is None:
                 continue
             found = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
-            method = found.get("quant_method") or found.get("format") or key
+            in_bits = any(str(name).startswith("load_in_") for name in found)
+            method = found.get("quant_method") or ("bitsandbytes" if in_bits else found.get("format", key))
             shown = one_line(str(getattr(method, "value", method)))[:40]
             raise ModelError(
-                f"its weights are quantized ({shown}), which is not supported; use those of the original model"
+                f"its weights are quantized ({shown}), which is not supported; use the original model's"
             )
 
 
@@ -212,7 +237,7 @@ def _refuse_ids_without_rows(judged: Judgement, rows: int) -> None:
     if added:
         judged.warn(
             "tokens-without-rows",
-            f"added tokens of its tokenizer, from id {added[0]} on, have no row in the model: they are not used",
+            f"added tokens of its tokenizer, from id {added[0]} on, have no row in the model: never written",
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from introspect.display import one_line
 from introspect.errors import ModelError
 from introspect.model.kv_cache import KVCache
+from introspect.model.structure import block_list
 
 _PROBE = (2, 1)
 """Tokens of the two passes of a probe: a prefill and a step, the least that shows a cache at work."""
@@ -40,7 +41,7 @@ def model_on_meta(model_config: Any, attention: str) -> Any:
     choices = {"attn_implementation": attention, "experts_implementation": "batched_mm"}
     try:
         with torch.device("meta"):
-            return build(config, trust_remote_code=False, **choices).eval()
+            model = build(config, trust_remote_code=False, **choices).eval()
     except Exception as error:  # a configuration may ask for anything
         if attention != "eager" and "scaled_dot_product_attention" in str(error):
             raise ModelError(
@@ -48,6 +49,16 @@ def model_on_meta(model_config: Any, attention: str) -> Any:
                 " use --set model.attention=eager"
             ) from None
         raise ModelError(f"no model can be built from its config.json: {short(error)}") from None
+    model.config.pad_token_id = None  # a class that has one looks for it among the ids, which hold no data
+    return model
+
+
+def is_causal(model: Any) -> bool:
+    """Whether tokens of a model attend to none after them, as far as its layers and configuration tell."""
+    blocks = block_list(model)
+    said = [m.is_causal for m in blocks.modules() if hasattr(m, "is_causal")] if blocks is not None else []
+    # Encoders that can be decoders say which they are; so do some decoders, which then have it wrong.
+    return all(said) if said else getattr(model.config, "is_decoder", None) is not False
 
 
 def probe_cache(model: Any) -> CacheProbe:

@@ -13,6 +13,9 @@ from introspect.model.meta_model import short
 from introspect.model.prompt import PromptFormat
 from introspect.model.prompt_format import prompt_format_for
 
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json")
+"""Files that the library makes a tokenizer from; without any of them it makes one that knows nothing."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -29,6 +32,8 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
 
     if (source.path / "config.json").is_file():
         refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
+    if not any((source.path / file).is_file() for file in VOCABULARIES):
+        raise ModelError(f"{source.name}: holds no tokenizer (tokenizer.json); download the model again")
     mute_library()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
@@ -104,7 +109,7 @@ def refuse_uncovered_layers(model_config: Any, name: str) -> None:
     text = model_config.get_text_config()
     if getattr(model_config, "is_encoder_decoder", False):
         raise ModelError(f"{name}: an encoder-decoder model; only decoder-only models are supported")
-    if getattr(text, "is_decoder", None) is False or getattr(text, "use_bidirectional_attention", False):
+    if getattr(text, "use_bidirectional_attention", False):
         raise ModelError(f"{name}: its tokens attend to later ones; only causal models are supported")
     layer_types = getattr(text, "layer_types", None)
     kinds = sorted(set(layer_types or ()) - {"full_attention"})

@@ -126,7 +126,12 @@ def named(names: Iterable[str]) -> str:
 def _why_missing(model: Any, fit: WeightFit, unread: frozenset[str]) -> str:
     """A hint at what would mend it, where that can be told; empty elsewhere."""
     first = fit.missing[0]
-    prefixes = {name.removesuffix(first) for name in fit.left_over if name.endswith(first)}
+    prefixes = {
+        name.removesuffix(missing)
+        for missing in fit.missing[: NAMED + 1]
+        for name in fit.left_over
+        if name.endswith("." + missing)
+    }
     if len(prefixes) == 1:
         prefix = one_line(prefixes.pop())
         return f"; they stand in the files under the prefix '{prefix}': save the model without it"
