@@ -139,29 +139,20 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
 
     A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
     """
-    from introspect.model.loading import (
-        find_model,
-        load_config,
-        load_tokenizer,
-        refuse_overflow,
-        resolve_device,
-        resolve_dtype,
-    )
-    from introspect.preflight import memory_report, template_warnings
+    from introspect.model.judgement import judge
+    from introspect.model.loading import find_model
+    from introspect.preflight import memory_report, run_warnings
 
     source = find_model(phase.model)
-    config = load_config(source)
-    _, chat_format = load_tokenizer(source)
-    device = resolve_device(phase.model.device)
-    dtype = str(resolve_dtype(phase.model.dtype, device, config)).removeprefix("torch.")
-    refuse_overflow(config, dtype, phase.model.attention, source.name)
+    judged = judge(phase.model, source)
+    judged.refuse()
     return {
-        **memory_report(phase, source.path, config, chat_format, dtype, device),
+        **(memory_report(phase, judged) or {}),
         "model": source.name,
-        "device": device,
-        "dtype": dtype,
+        "device": judged.device,
+        "dtype": judged.dtype,
         "requirement": _requirement(phase, output, source),
-        "warnings": [warning.message for warning in template_warnings(source.path)],
+        "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
         "settings": phase.model_dump(mode="json"),
     }
 

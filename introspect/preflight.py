@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from introspect.config import PhaseConfig
 from introspect.display import one_line
-from introspect.errors import IntrospectError, ProcessError, UnsupportedCache
+from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON, Warning
 from introspect.model.device_memory import free_memory
 from introspect.model.template_row import empty_row, template_row
 from introspect.model.template_source import Unreadable, template_of_directory, template_of_file
 from introspect.paths import expanded
+
+if TYPE_CHECKING:
+    from introspect.model.judgement import Judgement
 
 QUOTED = 200
 """Characters of a template that a warning quotes."""
@@ -29,53 +32,37 @@ def check_template(path: str) -> JSON:
 
 
 def check_model(phase: PhaseConfig) -> JSON:
-    """The row of a phase's model: its template, and under `model` what its configuration says.
+    """The row of a phase's model: its template, and under `model` what its files say.
 
     Loads no weights. Raises ModelError where the model or the device is not there.
     """
-    from introspect.model.loading import (
-        find_model,
-        load_tokenizer,
-        read_config,
-        refuse_overflow,
-        refuse_uncovered_layers,
-        resolve_device,
-        resolve_dtype,
-    )
+    from introspect.model.judgement import judge
+    from introspect.model.loading import find_model
 
-    name = phase.model.id
     source = find_model(phase.model, weights=False)
-    device = resolve_device(phase.model.device)
-    row, has_template = _directory_row(name, source.path)
-    refusals: list[str] = []
-
-    def attempt(step: Callable[[], Any]) -> Any:
+    judged = judge(phase.model, source, weights=source.revision is None)
+    row, has_template = _directory_row(phase.model.id, source.path)
+    refusals = list(judged.refusals)
+    if judged.config is not None:
+        warnings = [*judged.warnings, *decoding_warnings(phase, source.path)]
+        hazards = [warning.message for warning in warnings]
+        hazards += dtype_hazards(judged.config, judged.dtype, judged.device) + _unjudged(judged.config)
+        memory = None
         try:
-            return step()
+            memory = memory_report(phase, judged)
         except IntrospectError as error:
-            refusals.append(str(error).removeprefix(f"{name}: "))
-            return None
-
-    config = attempt(lambda: read_config(source))
-    opened = attempt(lambda: load_tokenizer(source))
-    if config is not None:
-        dtype = str(resolve_dtype(phase.model.dtype, device, config)).removeprefix("torch.")
-        attempt(lambda: refuse_uncovered_layers(config, name))
-        attempt(lambda: refuse_overflow(config, dtype, phase.model.attention, name))
-        hazards = dtype_hazards(config, dtype, device) + _unjudged(config)
-        if source.revision is None and not list(source.path.glob("*.safetensors")):
-            hazards.append("holds no safetensors weights, which a run needs; they are forecast")
-        memory = attempt(
-            lambda: memory_report(phase, source.path, config, opened and opened[1], dtype, device)
-        )
+            why = str(error).removeprefix(f"{phase.model.id}: ")
+            refusals += [] if why in refusals else [why]
         if memory and memory["room_bytes"] is not None and memory["room_bytes"] < 0:
-            hazards.append(f"needs {-memory['room_bytes'] / 2**20:.0f} MiB more than {device} has left")
+            short = -memory["room_bytes"] / 2**20
+            hazards.append(f"needs {short:.0f} MiB more than {judged.device} has left")
         row["model"] = {
-            "family": config.model_type,
+            "family": judged.config.model_type,
             "revision": source.revision,
-            "device": device,
-            "dtype": dtype,
+            "device": judged.device,
+            "dtype": judged.dtype,
             "attention": phase.model.attention,
+            "codes": [warning.code for warning in warnings],
             "hazards": hazards,
             "refusals": refusals,
             "forecast": memory,
@@ -84,6 +71,22 @@ def check_model(phase: PhaseConfig) -> JSON:
     row["reasons"] = refusals + row["reasons"]
     row["supported"] = not refusals and (row["supported"] or not has_template)
     return row
+
+
+def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[Warning]) -> list[Warning]:
+    """Everything that a run says of its model before it begins, as events; `judged` is what its files say."""
+    return [*judged, *template_warnings(path), *decoding_warnings(phase, path)]
+
+
+def decoding_warnings(phase: PhaseConfig, path: Path) -> list[Warning]:
+    """What a model's generation_config.json asks of sampling that a run of a phase does not do, as events."""
+    from introspect.model.decoding_settings import read_settings, unapplied
+
+    try:
+        asked = unapplied(read_settings(path), phase.generation)
+    except ModelError:  # a refusal, told where the model is judged
+        asked = None
+    return [] if asked is None else [Warning(0, 0, "generation-settings", asked)]
 
 
 def template_warnings(path: Path) -> list[Warning]:
@@ -139,26 +142,29 @@ def _cpu_has_bf16() -> bool:
         return True
 
 
-def memory_report(
-    phase: PhaseConfig, path: Path, config: Any, chat_format: Any, dtype: str, device: str
-) -> JSON:
+def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
 
-    Without a prompt format the system prompt is not counted. Raises IntrospectError where it does not fit.
+    Without a prompt format the system prompt is not counted. None of a model whose context nobody knows.
+    Raises IntrospectError where it does not fit.
     """
     from introspect.model.engine import PREFILL_CHUNK
     from introspect.model.forecast import forecast_memory
     from introspect.system_prompt import fitting_system_prompt
     from introspect.tools.registry import tools_named
 
-    context = int(config.get_text_config().max_position_embeddings)
+    context = judged.context_length
+    if context is None:
+        return None
     system = 0
-    if chat_format is not None:
-        length = chat_format.system_length
+    if judged.prompt_format is not None:
+        length = judged.prompt_format.system_length
         system = length(fitting_system_prompt(phase, tools_named(phase.tools), length, context))
     longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
-    memory = forecast_memory(config, path, dtype, longest, PREFILL_CHUNK)
-    free = free_memory(device)
+    memory = forecast_memory(
+        judged.config, judged.source.path, judged.dtype, longest, PREFILL_CHUNK, judged.kv_elements
+    )
+    free = free_memory(judged.device)
     return {
         "phase": phase.name,
         "context_length": context,

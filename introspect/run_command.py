@@ -25,7 +25,7 @@ from introspect.model.cache_view import refuse_model
 from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, find_model, load_model
 from introspect.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
-from introspect.preflight import template_warnings
+from introspect.preflight import run_warnings
 from introspect.requirements import SameModel, checked_requirement
 from introspect.run_header import manifest_of, run_start, tokenizer_hash
 from introspect.run_notes import RunNotes
@@ -245,4 +245,5 @@ def open_run(
         planter = RunPlanter(FAULTS[options.fault], loaded.model, session.system_tokens)
     driver = EngineDriver(engine, loaded.prompt_format, interrupted, planter)
     run_notes = RunNotes(writer.directory.name, before, shared)
-    return Run(session, driver, writer, start, run_notes, template_warnings(loaded.source.path))
+    warnings = run_warnings(phase, loaded.source.path, loaded.warnings)
+    return Run(session, driver, writer, start, run_notes, warnings)

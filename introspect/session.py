@@ -166,17 +166,19 @@ class Session:
             if forced is None:
                 return None
         generation = self.phase.generation
+        prompt = self.prompt()
+        asked = len(forced) if forced is not None else generation.max_new_tokens
         seed = reply_seed(self.seed, self.experiment, self.turn)
         return GenerationRequest(
             self.experiment,
             self.turn,
-            self.prompt(),
+            prompt,
             self.cache,
             ForcedSampler(forced)
             if forced is not None
             else sampler_for(generation.temperature, generation.top_p, seed),
             self.stop_ids,
-            len(forced) if forced is not None else generation.max_new_tokens,
+            min(asked, self.context_length - len(prompt.token_ids)),
             forced is not None,
         )
 

@@ -128,7 +128,7 @@ def test_fp16_with_eager_attention_on_qwen2(tmp_path: Path) -> None:
     assert row["supported"] is False
     assert "overflows on qwen2" in row["reasons"][0]
     row = checked(folder, dtype="float16")
-    assert row["supported"] is True
+    assert not any("overflows on" in reason for reason in row["reasons"])
     assert any("whose range float16 lacks" in hazard for hazard in row["model"]["hazards"])
     assert any("slow on a CPU" in hazard for hazard in row["model"]["hazards"])
 

@@ -19,7 +19,8 @@ from introspect.events import Audit, Generation, Prune, RunStart
 from introspect.model.cache_audit import check_cache
 from introspect.model.engine import Engine
 from introspect.model.kv_cache import KVCache
-from introspect.model.loading import find_model, load_config
+from introspect.model.loading import find_model
+from introspect.model.reading import read_config, refuse_uncovered_layers
 from introspect.run_command import Run, RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 
@@ -203,5 +204,5 @@ def test_families_that_cannot_be_covered_are_refused_by_what_they_have(
 ) -> None:
     AutoConfig.for_model(kind, **settings).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=said) as raised:
-        load_config(find_model(ModelConfig(id=str(tmp_path))))
+        refuse_uncovered_layers(read_config(find_model(ModelConfig(id=str(tmp_path)))), str(tmp_path))
     assert "\n" not in str(raised.value)

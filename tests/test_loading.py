@@ -13,13 +13,12 @@ from transformers import GemmaConfig, MistralConfig, Qwen2Config, Qwen3Config, T
 from introspect.config import ModelConfig
 from introspect.errors import ModelError
 from introspect.model.forecast import forecast_memory
-from introspect.model.loading import (
-    find_model,
+from introspect.model.loading import find_model, weight_hash
+from introspect.model.reading import (
     refuse_overflow,
     refuse_uncovered_layers,
     resolve_device,
     resolve_dtype,
-    weight_hash,
 )
 
 SMALL: dict[str, Any] = {

@@ -11,7 +11,8 @@ from evaluate_tiny import evaluate_run, summarised
 from safetensors import safe_open
 
 from introspect.config import ModelConfig
-from introspect.model.loading import find_model, load_tokenizer
+from introspect.model.loading import find_model
+from introspect.model.reading import load_tokenizer
 from introspect.paths import tiny_model
 from introspect.phases import load_phase
 from introspect.run_command import RunOptions, open_run, prepare

@@ -77,8 +77,8 @@ def _flat(token_ids: Sequence[int]) -> list[int]:
 def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:
     """What is wrong with the structure of a cache that is meant to hold `token_ids`; empty where nothing is.
 
-    Every layer is as long as the ids, K and V agree in shape, dtype and device across layers, no two layers
-    write into one buffer, and the newest slots are finite.
+    Every layer is as long as the ids, K agrees in shape, dtype and device across layers and so does V, no two
+    layers write into one buffer, and the newest slots are finite.
     """
     lengths = cache.lengths()
     if len(set(lengths)) > 1:
@@ -105,10 +105,10 @@ def _check_tensors(cache: KVCache) -> Findings:
     layers = [layer for layer in cache.layers if layer.is_initialized]
     if not layers:
         return []
-    first = layers[0].keys
+    firsts = (layers[0].keys, layers[0].values)
     seen: dict[int, int] = {}
     for i, layer in enumerate(layers):
-        for tensor in (layer.keys, layer.values):
+        for tensor, first in zip((layer.keys, layer.values), firsts, strict=True):
             if tensor.shape != first.shape or tensor.dtype != first.dtype or tensor.device != first.device:
                 return [("foreign-cache", f"layer {i} is {tuple(tensor.shape)} {tensor.dtype}")]
             start = tensor.untyped_storage().data_ptr()
@@ -116,7 +116,7 @@ def _check_tensors(cache: KVCache) -> Findings:
                 return [("prefix-aliased", f"layers {seen[start]} and {i} share one buffer")]
             seen[start] = i
         # Formats of eight bits have no test of their own.
-        newest = torch.stack((layer.keys[:, :, -1], layer.values[:, :, -1])).double()
+        newest = torch.cat((layer.keys[:, :, -1].flatten(), layer.values[:, :, -1].flatten())).double()
         if not bool(torch.isfinite(newest).all()):
-            return [("non-finite", f"layer {i} holds NaN or Inf at slot {first.shape[-2] - 1}")]
+            return [("non-finite", f"layer {i} holds NaN or Inf at slot {firsts[0].shape[-2] - 1}")]
     return []

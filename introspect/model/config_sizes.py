@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from introspect.errors import ModelError
+from introspect.model.context_length import CONTEXT_KEYS
 
 MOST: dict[str, int] = {
     **dict.fromkeys(("num_hidden_layers", "n_layer"), 10_000),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head"), 100_000),
     **dict.fromkeys(("hidden_size", "intermediate_size", "n_embd", "n_inner", "head_dim"), 1 << 24),
     "vocab_size": 1 << 28,
-    **dict.fromkeys(("max_position_embeddings", "n_positions"), 1 << 40),
+    **dict.fromkeys(CONTEXT_KEYS, 1 << 40),
 }
 """The largest value of each key that is believed; all are at least 1."""
 MAX_BYTES = 1 << 24

@@ -44,6 +44,10 @@ class ContentEncoder:
         """The ids of a text by itself."""
         return tuple(self._backend.encode(scrubbed(text)).ids)
 
+    def largest_id(self) -> int:
+        """The largest id that a text can be encoded to."""
+        return int(max(self._backend.get_vocab(with_added_tokens=True).values()))
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, control tokens spelt out, a space at its beginning kept."""
         text = self._tokenizer.decode(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from introspect.errors import ModelError
+from introspect.model.weight_files import weight_files
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-_MAX_HEADER = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -34,21 +31,21 @@ class MemoryForecast:
         return self.weights + self.kv + self.prefill + self.logits
 
 
-def forecast_memory(model_config: Any, path: Path, dtype: str, kv_tokens: int, chunk: int) -> MemoryForecast:
+def forecast_memory(
+    model_config: Any, path: Path, dtype: str, kv_tokens: int, chunk: int, kv_elements: int | None = None
+) -> MemoryForecast:
     """The memory that a run needs at its peak. `kv_tokens` is the longest prompt with its reply.
 
-    Where `path` holds no weights their number is taken from the configuration. Raises ModelError where a
-    weight file cannot be read.
+    `kv_elements` are those of K and V of a token in all layers, where they were measured. Where `path` holds
+    no weights their number is taken from the configuration. Raises ModelError where a weight file cannot be
+    read.
     """
     text = model_config.get_text_config()
     size = _BYTES[dtype]
-    heads = text.num_attention_heads
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     hidden, mlp = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     return MemoryForecast(
         weights=(parameter_count(path) or parameters_of_config(model_config)) * size,
-        kv_per_token=2 * text.num_hidden_layers * kv_heads * head_dim * size,
+        kv_per_token=(kv_elements or kv_elements_of_config(text)) * size,
         kv_tokens=kv_tokens,
         prefill=chunk * (4 * hidden + 3 * mlp) * max(size, 4),
         logits=4 * text.vocab_size * 4,
@@ -56,16 +53,22 @@ def forecast_memory(model_config: Any, path: Path, dtype: str, kv_tokens: int, c
 
 
 def parameter_count(path: Path) -> int:
-    """Elements of all tensors in a model's safetensors files, from their headers."""
-    return sum(prod(shape) for shape in tensor_shapes(path).values())
+    """Elements of all tensors in the files that a model's weights are loaded from, from their headers.
+
+    0 where not all of them are there.
+    """
+    files = weight_files(path)
+    return 0 if files.absent else sum(prod(tensor.shape) for tensor in files.tensors.values())
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor in a directory's safetensors files, from their headers. Raises ModelError."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(path.glob("*.safetensors")):
-        shapes |= _shapes(file)
-    return shapes
+def kv_elements_of_config(text_config: Any) -> int:
+    """Elements of K and V of one token in all layers, as families with plain attention have them."""
+    heads = getattr(text_config, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return 0
+    kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
+    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    return 2 * int(text_config.num_hidden_layers) * int(kv_heads) * int(head_dim)
 
 
 def parameters_of_config(model_config: Any) -> int:
@@ -79,17 +82,3 @@ def parameters_of_config(model_config: Any) -> int:
     except Exception:  # a configuration may ask for anything; without a model there is nothing to count
         return 0
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > _MAX_HEADER:
-                raise ValueError("its header is too large")
-            header = json.loads(stream.read(length))
-        return {
-            name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"
-        }
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file}: not a safetensors file ({error}); download the model again") from None

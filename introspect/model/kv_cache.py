@@ -1,7 +1,8 @@
 """The KV cache: a memo of a list of token ids. It is only ever truncated or extended.
 
-K and V of a layer are `[1, kv_head, slot, head_dim]`. A layer writes into a buffer with room to spare and
-shows the written part as `keys` and `values`, so that its length is read from a tensor, never remembered.
+K and V of a layer are `[1, kv_head, slot, head_dim]`; V may have a width of its own. A layer writes into a
+buffer with room to spare and shows the written part as `keys` and `values`, so that its length is read from a
+tensor, never remembered.
 Truncation shortens the view; a fork shares buffers, and a layer copies before it would write where another
 fork may read.
 """
@@ -22,11 +23,11 @@ MIN_CAPACITY = 256
 class _Buffer:
     """K and V of one layer. A view may show any slot below `written`; `shared` once it was forked."""
 
-    def __init__(self, like: torch.Tensor, capacity: int) -> None:
-        batch, heads, _, head_dim = like.shape
-        shape = (batch, heads, capacity, head_dim)
-        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.empty(shape, dtype=like.dtype, device=like.device)
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, capacity: int) -> None:
+        self.keys, self.values = (
+            torch.empty((*like.shape[:2], capacity, like.shape[3]), dtype=like.dtype, device=like.device)
+            for like in (keys, values)
+        )
         self.capacity = capacity
         self.written = 0
         self.shared = False
@@ -50,7 +51,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        self._buffer = _Buffer(key_states, MIN_CAPACITY)
+        self._buffer = _Buffer(key_states, value_states, MIN_CAPACITY)
         self._show(0)
         self.is_initialized = True
 
@@ -114,7 +115,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         if end <= buffer.capacity and buffer.is_free_from(start):
             return buffer
         needed = max(end, start + start // 2, MIN_CAPACITY)
-        grown = _Buffer(self.keys, -(-needed // MIN_CAPACITY) * MIN_CAPACITY)
+        grown = _Buffer(self.keys, self.values, -(-needed // MIN_CAPACITY) * MIN_CAPACITY)
         grown.keys[:, :, :start] = self.keys
         grown.values[:, :, :start] = self.values
         self._buffer = grown

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from introspect.model.context_length import context_length_of
+
 FUSED_QKV = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack")
 OUTPUT_PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
 
@@ -91,7 +93,7 @@ def read_structure(model: Any) -> Structure:
         tensors=len(tensors),
         tied_embeddings=head is not None and head.weight is embedding.weight,
         modules=_module_counts(model),
-        context_length=getattr(config, "max_position_embeddings", None),
+        context_length=context_length_of(config),
         gated_mlp=gated,
         activation=_activation(config, blocks),
         attention_parameters=_parameters_of(lambda block: [attention_of(block)], blocks),

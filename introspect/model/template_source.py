@@ -47,9 +47,9 @@ def template_of_file(path: Path) -> ChatTemplate:
 
 
 def template_of_directory(path: Path) -> ChatTemplate:
-    """The template of a model's directory, from the files that transformers reads it from.
+    """The template of a model's directory, from the files that transformers' tokenizers read it from.
 
-    Raises Unreadable where there is none.
+    `chat_template.json` is none of them: processors alone read it. Raises Unreadable where there is none.
     """
     config = _json_of(path / "tokenizer_config.json") if (path / "tokenizer_config.json").is_file() else {}
     config = config if isinstance(config, dict) else {}
@@ -60,8 +60,6 @@ def template_of_directory(path: Path) -> ChatTemplate:
         named[file.stem] = _text_of(file)
     if not named and config.get("chat_template"):
         named = _named(config["chat_template"])
-    if not named and (path / "chat_template.json").is_file():
-        return template_of_file(path / "chat_template.json")
     if not named:
         raise Unreadable("has no chat template")
     return _chosen(named, _special_tokens(config))

@@ -1,0 +1,250 @@
+"""Whether a model can be run, from its files alone: made once, and read by `check`, a dry run and a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from introspect.config import ModelConfig
+from introspect.display import one_line
+from introspect.errors import ModelError
+from introspect.events import Warning
+from introspect.model.context_length import context_length_of, rotary_switch, usable_context
+from introspect.model.decoding_settings import FILE, ends_without_row, read_settings
+from introspect.model.meta_model import is_causal, model_on_meta, probe_cache
+from introspect.model.prompt import PromptFormat
+from introspect.model.reading import (
+    ModelSource,
+    load_tokenizer,
+    read_config,
+    refuse_overflow,
+    refuse_uncovered_layers,
+    resolve_device,
+    resolve_dtype,
+)
+from introspect.model.weight_files import WeightFiles, weight_files
+from introspect.model.weight_fit import fit_weights, misfit, named, odd_dtypes
+
+
+@dataclass
+class Judgement:
+    """What a model's files say of it. `refusals` are why it cannot be run, without its name, the first first.
+
+    `device` and `dtype` are what `auto` comes to. `context_length` in tokens, capped where the cache would be
+    exact no further. `kv_elements` are those of K and V of a token in all layers; None where only weights can
+    tell. `settings` is what generation_config.json holds.
+    """
+
+    source: ModelSource
+    device: str
+    dtype: str = "float32"
+    config: Any = None
+    tokenizer: Any = None
+    prompt_format: PromptFormat | None = None
+    context_length: int | None = None
+    kv_elements: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: WeightFiles | None = None
+    refusals: list[str] = field(default_factory=list)
+    warnings: list[Warning] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Raise ModelError, with the model's name, where it cannot be run."""
+        if self.refusals:
+            raise ModelError(f"{self.source.name}: {self.refusals[0]}")
+
+    def warn(self, code: str, message: str) -> None:
+        self.warnings.append(Warning(0, 0, code, message))
+
+    def attempt(self, step: Callable[[], Any]) -> Any:
+        """What a step gives; None where it raises ModelError, which becomes a refusal."""
+        try:
+            return step()
+        except ModelError as error:
+            why = str(error).removeprefix(f"{self.source.name}: ")
+            if why not in self.refusals:
+                self.refusals.append(why)
+            return None
+
+
+def judge(model: ModelConfig, source: ModelSource, weights: bool = True) -> Judgement:
+    """Judge a model from its files; nothing is loaded. `weights`: its weight files should be there.
+
+    Raises ModelError for a device that is not there.
+    """
+    judged = Judgement(source, resolve_device(model.device))
+    judged.attempt(lambda: _refuse_adapter(source))
+    judged.config = judged.attempt(lambda: read_config(source))
+    opened = judged.attempt(lambda: load_tokenizer(source))
+    if opened:
+        judged.tokenizer, judged.prompt_format = opened
+        _judge_template_file(judged)
+    if judged.config is not None:
+        _judge_config(judged, model)
+        _judge_weights(judged, model, weights)
+    return judged
+
+
+def _judge_config(judged: Judgement, model: ModelConfig) -> None:
+    config, name = judged.config, judged.source.name
+    judged.dtype = str(resolve_dtype(model.dtype, judged.device, config)).removeprefix("torch.")
+    judged.attempt(lambda: refuse_uncovered_layers(config, name))
+    judged.attempt(lambda: refuse_overflow(config, judged.dtype, model.attention, name))
+    judged.attempt(lambda: _refuse_quantized(config))
+    judged.attempt(lambda: _refuse_named_file(config))
+    judged.settings = judged.attempt(lambda: read_settings(judged.source.path)) or {}
+    judged.context_length = usable_context(config)
+    if judged.context_length is None:
+        judged.refusals.append(
+            "its config.json does not say how many tokens it can take; add max_position_embeddings to it"
+        )
+    switch, made_for = rotary_switch(config), context_length_of(config)
+    if switch is not None:
+        judged.warn(
+            "changing-rotary",
+            f"its rotary factors change once a text is longer than {switch[1]} tokens ({switch[0]}), and what"
+            f" a cache holds from before would be wrong: the context ends at {judged.context_length} of"
+            f" {made_for} tokens",
+        )
+
+
+def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None:
+    """The class of the model against its files: attention, cache, rows for tokens, and tensors."""
+    hollow, no_attention = _hollow(judged, model.attention)
+    files = judged.attempt(lambda: weight_files(judged.source.path))
+    judged.weights = files
+    if hollow is not None:
+        _judge_class(judged, hollow)
+    if files is not None and (weights or (files.files and not files.absent)):
+        judged.attempt(lambda: _refuse_absent(files))
+        if hollow is not None and files.files and not files.absent:
+            _judge_fit(judged, hollow, files)
+    elif files is not None:
+        judged.warn("weights-not-here", "its weights are not here and were not compared with its config.json")
+    # Last, for another attention cures this alone.
+    judged.refusals += [no_attention] if no_attention else []
+
+
+def _hollow(judged: Judgement, attention: str) -> tuple[Any, str | None]:
+    """The model without weights, and why it cannot have the attention that is asked for."""
+    try:
+        return model_on_meta(judged.config, attention), None
+    except ModelError as error:
+        try:
+            return model_on_meta(judged.config, "eager"), str(error)
+        except ModelError:
+            return None, str(error)
+
+
+def _judge_class(judged: Judgement, hollow: Any) -> None:
+    """What the model's class does with a cache, and whether it knows every id of the tokenizer."""
+    covered = not judged.refusals
+    if covered and not is_causal(hollow):
+        judged.refusals.append("its tokens attend to later ones; only causal models are supported")
+    probe = probe_cache(hollow)
+    judged.kv_elements = probe.elements
+    if probe.refusal and covered:
+        judged.refusals.append(probe.refusal)
+    rows = int(hollow.get_input_embeddings().weight.shape[0])
+    judged.attempt(lambda: _refuse_ids_without_rows(judged, rows))
+    ends = ends_without_row(judged.settings, rows)
+    if ends:
+        judged.warn("generation-settings", f"{FILE}: eos_token_id {ends[0]} is no token of the model")
+
+
+def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
+    odd = odd_dtypes(files.tensors)
+    if odd is not None:
+        judged.refusals.append(odd)
+        return
+    fit = fit_weights(hollow, files.tensors)
+    if fit is None:
+        return
+    why = misfit(hollow, fit, files.unread_tensors)
+    if why is not None:
+        judged.refusals.append(why)
+    elif fit.left_over:
+        judged.warn(
+            "left-over-weights",
+            f"the model has no place for tensors of its files, and leaves them out: {named(fit.left_over)}",
+        )
+    if files.unread:
+        unread = named(file.name for file in files.unread)
+        judged.warn("unread-weights", f"files beside the weights that are not read: {unread}")
+
+
+def _refuse_absent(files: WeightFiles) -> None:
+    if files.absent:
+        raise ModelError(
+            f"its index names weight files that are not there: {named(files.absent)};"
+            " download the model again (missing-weights)"
+        )
+    if not files.files:
+        raise ModelError(
+            "holds no safetensors weights (model.safetensors, or shards with an index); other formats are not"
+            " loaded (missing-weights)"
+        )
+
+
+def _refuse_adapter(source: ModelSource) -> None:
+    if (source.path / "adapter_config.json").is_file():
+        raise ModelError(
+            "an adapter lies there (adapter_config.json), and adapters are not applied; merge it into the"
+            " weights of its base model, or take its files away to run the model without it"
+        )
+
+
+def _refuse_named_file(config: Any) -> None:
+    """Raise ModelError where a configuration names the file of its weights, which the library then reads."""
+    file = getattr(config, "transformers_weights", None)
+    if file is not None:
+        shown = one_line(str(file))[:60]
+        raise ModelError(
+            f"its config.json takes the weights from '{shown}' (transformers_weights), which is not known;"
+            " name the file model.safetensors"
+        )
+
+
+def _refuse_quantized(config: Any) -> None:
+    """Raise ModelError, with the method's name, for weights that are quantized."""
+    for owner in (config, config.get_text_config()):
+        for key in ("quantization_config", "compression_config", "quantization"):
+            found = getattr(owner, key, None)
+            if found is None:
+                continue
+            found = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+            in_bits = any(str(name).startswith("load_in_") for name in found)
+            method = found.get("quant_method") or ("bitsandbytes" if in_bits else found.get("format", key))
+            shown = one_line(str(getattr(method, "value", method)))[:40]
+            raise ModelError(
+                f"its weights are quantized ({shown}), which is not supported; use the original model's"
+            )
+
+
+def _refuse_ids_without_rows(judged: Judgement, rows: int) -> None:
+    """Raise ModelError where a prompt can hold ids that the embedding has no row for."""
+    chat_format = judged.prompt_format
+    if chat_format is None:
+        return
+    largest = max(chat_format.encoder.largest_id(), *chat_format.control_ids())
+    if largest >= rows:
+        raise ModelError(
+            f"its tokenizer writes ids up to {largest}, and the model has rows for {rows} tokens: they do not"
+            " belong together; use the tokenizer that the model was trained with"
+        )
+    added = sorted(number for number in judged.tokenizer.added_tokens_decoder if number >= rows)
+    if added:
+        judged.warn(
+            "tokens-without-rows",
+            f"added tokens of its tokenizer, from id {added[0]} on, have no row in the model: never written",
+        )
+
+
+def _judge_template_file(judged: Judgement) -> None:
+    if judged.tokenizer.chat_template is None and (judged.source.path / "chat_template.json").is_file():
+        judged.warn(
+            "template-unread",
+            "chat_template.json is read by processors alone and its tokenizer has no chat template, so that"
+            " roles are spelt in text; to use it, write its text to chat_template.jinja",
+        )

@@ -1,0 +1,132 @@
+"""A model's configuration and tokenizer from its files, and the device and dtype that it is meant for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from introspect.errors import ModelError
+from introspect.model.config_sizes import refuse_sizes
+from introspect.model.context_length import usable_context
+from introspect.model.meta_model import short
+from introspect.model.prompt import PromptFormat
+from introspect.model.prompt_format import prompt_format_for
+
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json")
+"""Files that the library makes a tokenizer from; without any of them it makes one that knows nothing."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files lie: `path` on disk; `revision` is the commit for one from the hub."""
+
+    name: str
+    path: Path
+    revision: str | None
+
+
+def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
+    """The tokenizer and its prompt format. Raises ModelError for a format that is not supported."""
+    from transformers import AutoTokenizer
+
+    if (source.path / "config.json").is_file():
+        refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
+    if not any((source.path / file).is_file() for file in VOCABULARIES):
+        raise ModelError(f"{source.name}: holds no tokenizer (tokenizer.json); download the model again")
+    mute_library()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
+    except Exception as error:  # whatever a broken tokenizer makes the library raise
+        raise ModelError(f"{source.name}: its tokenizer cannot be read: {short(error)}") from None
+    return tokenizer, prompt_format_for(tokenizer, source.name)
+
+
+def read_config(source: ModelSource) -> Any:
+    """The model's configuration, covered or not. Raises ModelError where it cannot be read."""
+    from transformers import AutoConfig
+
+    if not (source.path / "config.json").is_file():
+        raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
+    refuse_sizes(source.path, source.name)
+    mute_library()
+    try:
+        return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
+    except Exception as error:
+        if "custom code" in str(error):
+            raise ModelError(
+                f"{source.name}: is a model by code of its own (auto_map), and no code from a model's"
+                " repository is ever run; use a model of a family that transformers has"
+            ) from None
+        raise ModelError(f"{source.name}: its config.json cannot be read: {short(error)}") from None
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is the first of cuda, mps and cpu that is there. Raises ModelError for one that is not."""
+    import torch
+
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {name}: no CUDA device is available; use --device cpu")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise ModelError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if name == "mps" and not mps:
+        raise ModelError("device mps: not available here; use --device cpu")
+    return name
+
+
+def resolve_dtype(name: str, device: str, model_config: Any) -> Any:
+    """`auto`: bf16 where the device has it, else fp16; a model stored in fp32 stays fp32 on the CPU."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    stored = getattr(model_config.get_text_config(), "dtype", None)
+    if device == "cpu":
+        return torch.float32 if stored in (None, torch.float32, "float32") else torch.bfloat16
+    if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def refuse_overflow(model_config: Any, dtype: str, attention: str, name: str) -> None:
+    """Eager attention in fp16 overflows on Qwen2 and Qwen2.5. Raises ModelError."""
+    if "float16" in dtype and "bfloat16" not in dtype and attention == "eager":
+        kind = model_config.model_type
+        if kind.startswith("qwen2"):
+            raise ModelError(
+                f"{name}: fp16 with eager attention overflows on {kind}; use attention sdpa or bf16"
+            )
+
+
+def refuse_uncovered_layers(model_config: Any, name: str) -> None:
+    """Raise ModelError for layer kinds that a cache of K and V for every token does not describe.
+
+    A window that is no shorter than the context hides nothing and is full attention.
+    """
+    text = model_config.get_text_config()
+    if getattr(model_config, "is_encoder_decoder", False):
+        raise ModelError(f"{name}: an encoder-decoder model; only decoder-only models are supported")
+    if getattr(text, "use_bidirectional_attention", False):
+        raise ModelError(f"{name}: its tokens attend to later ones; only causal models are supported")
+    layer_types = getattr(text, "layer_types", None)
+    kinds = sorted(set(layer_types or ()) - {"full_attention"})
+    window = getattr(text, "sliding_window", None)
+    if layer_types is None and window:
+        kinds.append("sliding_attention")
+    if window and window >= (usable_context(model_config) or window + 1):
+        kinds = [kind for kind in kinds if kind != "sliding_attention"]
+    if getattr(text, "num_kv_shared_layers", 0):
+        kinds.append("KV shared between layers")
+    if kinds:
+        raise ModelError(f"{name}: has layers that the exact cache does not cover: {', '.join(kinds)}")
+
+
+def mute_library() -> None:
+    """Keep the library's own lines from the terminal: they quote a stranger's files as they stand."""
+    from transformers.utils import logging
+
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
