@@ -19,13 +19,13 @@ PACKAGE = Path(__file__).parent.parent / "introspect"
 # A module or folder at the top of the package, and its layer. It may import its own layer and lower ones.
 LAYERS = {
     **dict.fromkeys(["errors", "yaml_source", "phases", "config", "transcript", "events"], 0),
-    **dict.fromkeys(["pruning", "protocols", "display", "paths"], 0),
+    **dict.fromkeys(["pruning", "protocols", "display", "paths", "interrupts"], 0),
     "model": 1,
     "tools": 2,
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
     **dict.fromkeys(["forced", "garble", "onset", "replay", "replay_view", "report", "audit", "diagnose"], 5),
-    **dict.fromkeys(["preflight"], 5),
+    **dict.fromkeys(["preflight", "audit_gaps"], 5),
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
