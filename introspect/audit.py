@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from introspect.audit_gaps import (
+    TopLogits,
+    largest_gap,
+    mean_gap,
+    recorded_logits,
+    same_logits,
+    same_logprobs,
+    told,
+    was_not_finite,
+)
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
-from introspect.model.auditor import ALARMS
 from introspect.model.engine import DecodingSequence, Engine
+from introspect.model.finite import CODE, NON_FINITE, examine_logits, is_sound
 from introspect.model.kv_cache import KVCache
+from introspect.model.one_pass import NOISE_FACTOR, alarm_of_rounding
 from introspect.model.prompt import PromptFormat
+from introspect.model.rounding_noise import rounded_otherwise
 from introspect.model.sampling import ForcedSampler
-
-CALIBRATION_CHUNKS = (7, 64, 256)
-"""Chunk lengths of the other schedules under which the same ids are scored, to measure rounding."""
-
 
 FAILED_IN_RUN = "the run's own audit failed here"
 
@@ -42,15 +49,23 @@ class Verdict:
     failures: list[dict[str, Any]] = field(default_factory=list)
     noise: dict[str, Any] = field(default_factory=dict)
 
-    def fail(self, turn: RecordedTurn, why: str, max_abs_logit: float | None, gap: float | None) -> None:
+    def fail(
+        self,
+        turn: RecordedTurn,
+        why: str,
+        max_abs_logit: float | None = None,
+        gap: float | None = None,
+        codes: tuple[str, ...] = (),
+    ) -> None:
+        """Note a failure; `codes` name it beside those of the run's own audits."""
         self.failures.append(
             {
                 "experiment": turn.generation.experiment,
                 "turn": turn.generation.turn,
-                "codes": list(turn.codes) or ["unknown"],
+                "codes": list(dict.fromkeys((*turn.codes, *codes))) or ["unknown"],
                 "why": why,
-                "max_abs_logit": max_abs_logit,
-                "logprob_gap_mean": gap,
+                "max_abs_logit": told(max_abs_logit),
+                "logprob_gap_mean": told(gap),
             }
         )
 
@@ -89,13 +104,16 @@ def audit_structure(turns: list[RecordedTurn], vocabulary: int | None) -> Verdic
         if why is None and turn.codes:
             why = FAILED_IN_RUN
         if why is not None:
-            verdict.fail(turn, why, None, None)
+            verdict.fail(turn, why)
         held = turn.generation.prompt_tokens + max(0, len(turn.generation.token_ids) - 1)
     return verdict
 
 
 def audit_replay(turns: list[RecordedTurn], engine: Engine) -> Verdict:
-    """E1: the recorded passes again; logits, log-probabilities and K and V must come out bit-equal."""
+    """E1: the recorded passes again; logits, log-probabilities and K and V must come out bit-equal.
+
+    Logits that are not finite fail, whether the record has them too or not.
+    """
     verdict = Verdict("e1")
     cache = engine.new_cache()
     for turn in turns:
@@ -103,47 +121,67 @@ def audit_replay(turns: list[RecordedTurn], engine: Engine) -> Verdict:
         sequence = _executed(turn, cache, engine)
         generation = turn.generation
         wrong = []
-        if sequence.logits_digest != generation.logits_digest or sequence.top_logits != _top(generation):
+        recorded = recorded_logits(generation)
+        same = same_logits(sequence.top_logits, recorded)
+        if sequence.logits_digest != generation.logits_digest or not same:
             wrong.append("logits")
         state = cache.state_digest()
         if state != generation.state_digest:
             pairs = itertools.zip_longest(state, generation.state_digest)
             layer = next(i for i, (mine, recorded) in enumerate(pairs) if mine != recorded)
             wrong.append(f"K and V from layer {layer} on")
-        if tuple(sequence.logprobs) != generation.logprobs:
+        if not same_logprobs(sequence.logprobs, generation.logprobs):
             wrong.append("log-probabilities")
-        if wrong:
-            why = f"{', '.join(wrong)} are not those of the record"
-            verdict.fail(
-                turn, why, _logit_gap(sequence.top_logits, generation), _gap(sequence.logprobs, generation)
-            )
+        if (sequence.fault is not None) != was_not_finite(generation):
+            wrong.append("which logits are finite")
+        reasons = [f"{', '.join(wrong)} are not those of the record"] if wrong else []
+        codes: tuple[str, ...] = ()
+        if sequence.fault is not None:
+            reasons.append(sequence.fault.detail + ("" if wrong else "; so it was in the run"))
+            codes = sequence.fault.codes
+        if reasons:
+            size = largest_gap(sequence.top_logits, recorded)
+            gap = mean_gap(sequence.logprobs, generation.logprobs)
+            verdict.fail(turn, "; ".join(reasons), size, gap, codes)
     return verdict
 
 
 def audit_recompute(turns: list[RecordedTurn], engine: Engine, device: str, dtype: str) -> Verdict:
-    """E2: every reply scored in one pass over its whole prompt; alarms above what rounding can do."""
+    """E2: every reply scored in one pass over its whole prompt; alarms above what rounding can do.
+
+    Rounding is measured on the first reply whose logits are finite. Logits that are not finite fail, in the
+    record or in the pass.
+    """
     verdict = Verdict("e2")
-    alarm = ALARMS.get((device, dtype), 1.0)
-    worst = 0.0
+    noise: float | None = None
     held: tuple[int, ...] = ()
     for turn in turns:
         verdict.checked += 1
         prompt = (*held[: turn.prefill.start], *turn.prefill.token_ids)
         reply = turn.generation.token_ids
         held = (*prompt, *reply[:-1])
-        logprobs, top = _scored(engine.model, prompt, reply, len(held))
-        if not worst:
-            others = [_scored(engine.model, prompt, reply, chunk)[1] for chunk in CALIBRATION_CHUNKS]
-            worst = max(_top_gap(top, other) for other in others)
-        size, gap = _logit_gap(top, turn.generation), _gap(logprobs, turn.generation)
-        if size > max(alarm, 2 * worst):
+        ended = turn.generation.finish_reason != NON_FINITE
+        rows = _rows(engine.model, prompt, reply, ended)
+        bad = [place for place, row in enumerate(rows) if not is_sound(row)]
+        if bad or was_not_finite(turn.generation):
+            seen = f"are not finite after token {bad[0]} of the reply" if bad else "are finite in one pass"
+            recorded = "not finite" if was_not_finite(turn.generation) else "finite"
+            verdict.fail(turn, f"logits {seen}; in the record they are {recorded}", codes=(CODE,))
+            continue
+        logprobs, top = _figures(rows, reply)
+        if noise is None:
+            with rounded_otherwise(engine.model):
+                noise = largest_gap(top, _figures(_rows(engine.model, prompt, reply, ended), reply)[1])
+        size = largest_gap(top, recorded_logits(turn.generation))
+        gap = mean_gap(logprobs, turn.generation.logprobs)
+        if not size <= alarm_of_rounding(device, dtype, noise):
             verdict.fail(turn, f"logits differ by {size:.3g}", size, gap)
         elif turn.codes:
             verdict.fail(turn, f"{FAILED_IN_RUN}; one pass does not show it", size, gap)
     verdict.noise = {
-        "max_abs_logit": worst,
-        "schedules": list(CALIBRATION_CHUNKS),
-        "alarm": max(alarm, 2 * worst),
+        "max_abs_logit": told(noise),
+        "factor": NOISE_FACTOR,
+        "alarm": alarm_of_rounding(device, dtype, noise or 0.0),
     }
     return verdict
 
@@ -154,7 +192,7 @@ def audit_texts(turns: list[RecordedTurn], prompt_format: PromptFormat, verdict:
         generation = turn.generation
         ids = prompt_format.content_ids(generation.token_ids, generation.finish_reason)
         if prompt_format.decode(ids) != generation.text:
-            verdict.fail(turn, "the text is not what its ids decode to", None, None)
+            verdict.fail(turn, "the text is not what its ids decode to")
 
 
 def _impossible(turn: RecordedTurn, held: int, vocabulary: int | None) -> str | None:
@@ -184,53 +222,41 @@ def _executed(turn: RecordedTurn, cache: KVCache, engine: Engine) -> DecodingSeq
         place += length
     assert logits is not None
     ids = turn.generation.token_ids
-    sequence = DecodingSequence(cache, ForcedSampler(ids), logits, frozenset(), len(ids))
-    for _ in engine.decode([sequence]):
+    sequence = DecodingSequence(cache, ForcedSampler(ids), logits, frozenset(), len(ids), through_faults=True)
+    for _ in engine.decode([sequence] if ids else []):
         pass
+    if turn.generation.finish_reason == NON_FINITE:
+        # The row that ended the reply comes after its last id, which is not in the cache.
+        if ids:
+            logits = engine.forward(cache, ids[-1:])
+        sequence.fault = sequence.fault or examine_logits(logits, cache)
+        if ids:
+            cache.truncate(len(cache.token_ids) - 1)
     return sequence
 
 
 @torch.no_grad()
-def _scored(
-    model: Any, prompt: tuple[int, ...], reply: tuple[int, ...], chunk: int
-) -> tuple[list[float], dict[str, list[tuple[int, float]]]]:
-    """Log-probabilities of a reply, and every logit at its first and last position, in passes of `chunk`."""
-    rows = torch.cat(list(_logits(model, (*prompt, *reply[:-1]), len(reply), chunk)))[-len(reply) :]
+def _rows(model: Any, prompt: tuple[int, ...], reply: tuple[int, ...], ended: bool) -> torch.Tensor:
+    """The logits before each id of a reply, `[token, vocabulary]`, in one pass.
+
+    One row more, that after its last id, where the reply did not end there by itself.
+    """
+    ids = (*prompt, *(reply[:-1] if ended else reply))
+    device = next(model.parameters()).device
+    wanted = len(reply) + (not ended)
+    output = model(
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=torch.arange(len(ids), device=device).unsqueeze(0),
+        past_key_values=KVCache(model.config.get_text_config().num_hidden_layers),
+        use_cache=True,
+        logits_to_keep=wanted,
+    )
+    rows: torch.Tensor = output.logits[0, -wanted:]
+    return rows.cpu() if rows.dtype == torch.float64 else rows.float().cpu()
+
+
+def _figures(rows: torch.Tensor, reply: tuple[int, ...]) -> tuple[list[float], TopLogits]:
+    """The log-probability of each id, and every logit at the first and the last position."""
     chances = torch.log_softmax(rows.double(), dim=-1)
     logprobs = [float(chances[i, token_id]) for i, token_id in enumerate(reply)]
     return logprobs, {"first": list(enumerate(rows[0].tolist())), "last": list(enumerate(rows[-1].tolist()))}
-
-
-def _logits(model: Any, ids: tuple[int, ...], wanted: int, chunk: int) -> Iterator[torch.Tensor]:
-    cache = KVCache(model.config.get_text_config().num_hidden_layers)
-    device = next(model.parameters()).device
-    for begin in range(0, len(ids), chunk):
-        part = torch.tensor([ids[begin : begin + chunk]], device=device)
-        keep = min(part.shape[1], max(1, wanted - (len(ids) - begin - part.shape[1])))
-        positions = torch.arange(begin, begin + part.shape[1], device=device).unsqueeze(0)
-        output = model(
-            input_ids=part, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=keep
-        )
-        yield output.logits[0].float().cpu()
-
-
-def _logit_gap(top: dict[str, list[tuple[int, float]]], generation: Generation) -> float:
-    return _top_gap(top, _top(generation))
-
-
-def _top(generation: Generation) -> dict[str, list[tuple[int, float]]]:
-    return {name: [(int(i), float(v)) for i, v in pairs] for name, pairs in generation.top_logits.items()}
-
-
-def _top_gap(one: dict[str, list[tuple[int, float]]], other: dict[str, list[tuple[int, float]]]) -> float:
-    """The largest difference of a logit that both know."""
-    gap = 0.0
-    for name, pairs in other.items():
-        known = dict(one.get(name, []))
-        gap = max([gap, *(abs(known[i] - value) for i, value in pairs if i in known)])
-    return gap
-
-
-def _gap(logprobs: list[float], generation: Generation) -> float:
-    pairs = list(zip(logprobs, generation.logprobs, strict=False))
-    return sum(abs(a - b) for a, b in pairs) / max(1, len(pairs))

@@ -36,7 +36,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
         raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
     report = {"run": source, **_audited(log, start, path, level)}
     if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=True) + "\n")
+        sys.stdout.write(json.dumps(report, ensure_ascii=True, allow_nan=False) + "\n")
     else:
         _show(report)
     return 3 if report["failed"] else 0

@@ -69,7 +69,8 @@ def _show(report: dict[str, Any]) -> None:
     console.print(
         f"{one_line(report['model'])}: {conditions}; {report['prompt_tokens']} tokens after a prune"
     )
-    console.print(f"noise floor: KL {noise['kl_mean']:.1e} per token, logits {noise['max_abs_logit']:.1e}")
+    floor = ("-" if noise[key] is None else f"{noise[key]:.1e}" for key in ("kl_mean", "max_abs_logit"))
+    console.print("noise floor: KL {} per token, logits {}".format(*floor))
     told = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
     for text, row in told:
         console.print(f"  {text}: KL {_figure(row['kl_mean'])}, top-1 {_figure(row['top1'])}")

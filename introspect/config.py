@@ -71,18 +71,20 @@ class LimitsConfig(_Section):
     max_result_tokens: Annotated[int, Field(ge=16)] | None = None
 
 
-When = Literal["every_turn", "every_prune", "end", "never"]
+When = Literal["every_turn", "every_prune", "end", "once", "never"]
 
 
 class AuditConfig(_Section):
     """When cached state is checked: E0 structure, E1 bit-equal replay, E2 recomputation in one pass.
 
-    `every_turn` includes `every_prune`, and that the end of each experiment.
+    `every_turn` includes `every_prune`, and that the end of each experiment. `once` is once a run, at its
+    first prune, and at its end. E1 repeats the passes of the run, and with them what they do wrong; E2 alone
+    has another way to the same logits, so it is made `once` by default.
     """
 
     e0: When = "every_turn"
     e1: When = "every_prune"
-    e2: When = "never"
+    e2: When = "once"
 
 
 class SystemPromptConfig(_Section):

@@ -6,15 +6,18 @@ from the clean one (KL divergence in nats), and what the model writes when it go
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from introspect.errors import ModelError
 from introspect.fault_scene import Damaged, Scene
 from introspect.faults import FAULTS, Fault
 from introspect.model.cache_audit import examine_cache
+from introspect.model.finite import examine_logits, largest_difference
 from introspect.model.kv_cache import KVCache
 from introspect.real_conversation import RealConversation
 
@@ -53,7 +56,10 @@ class Row:
 
 
 def diagnose(conversation: RealConversation, names: Sequence[str]) -> Iterator[Row]:
-    """One row for the clean state, then one for each fault, as they are measured."""
+    """One row for the clean state, then one for each fault, as they are measured.
+
+    Raises ModelError where the logits of the clean state are not finite.
+    """
     model, talk = conversation.engine.model, conversation.talk
     clean = Damaged(conversation.clean_cache(), talk.ids, len(talk.ids))
     reply = _clean_reply(conversation, clean)
@@ -96,10 +102,13 @@ def _effect(
     except RuntimeError as error:
         return (None, None, None, None), f"(cannot go on: {' '.join(str(error).split())[:80]})"
     clean, other = torch.log_softmax(expected, dim=-1), torch.log_softmax(logits, dim=-1)
-    divergence = (clean.exp() * (clean - other)).sum(dim=-1)
-    equal = (expected.argmax(dim=-1) == logits.argmax(dim=-1)).double().mean()
-    figures = [divergence.mean(), divergence.max(), equal, (expected - logits).abs().max()]
-    values = [float(figure) if bool(torch.isfinite(figure)) else None for figure in figures]
+    # An id that is never chosen (a logit of minus infinity) adds nothing: 0 times whatever it is.
+    terms = torch.where(clean.isneginf(), 0.0, clean.exp() * (clean - other))
+    divergence = terms.sum(dim=-1)
+    equal = float((expected.argmax(dim=-1) == logits.argmax(dim=-1)).double().mean())
+    means, largest = float(divergence.mean()), float(divergence.max())
+    figures = [means, largest, equal, largest_difference(expected, logits)]
+    values = [figure if math.isfinite(figure) else None for figure in figures]
     return (values[0], values[1], values[2], values[3]), text
 
 
@@ -119,7 +128,11 @@ def _planted(conversation: RealConversation, fault: Fault) -> Damaged:
 
 
 def _clean_reply(conversation: RealConversation, clean: Damaged) -> list[int]:
-    first = int(conversation.engine.prefill(clean.cache.fork(), clean.intended).logits.argmax())
+    cache = clean.cache.fork()
+    logits = conversation.engine.prefill(cache, clean.intended).logits
+    if (fault := examine_logits(logits, cache)) is not None:
+        raise ModelError(f"nothing can be diagnosed: {fault.detail}")
+    first = int(logits.argmax())
     return _go_on(conversation.engine.model, clean, first, conversation.stop_ids)
 
 

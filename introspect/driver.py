@@ -36,7 +36,7 @@ class EngineDriver:
         self.fault_planter = fault_planter
 
     def serve(self, request: GenerationRequest) -> Generator[Token, None, Reply]:
-        """Decode one reply. Raises KeyboardInterrupt between tokens, with the cache whole."""
+        """Decode one reply. Raises KeyboardInterrupt between tokens, and wherever the engine does."""
         started = time.perf_counter()
         prompt_ids = request.prompt.token_ids
         if self.fault_planter is not None:
@@ -82,6 +82,7 @@ class EngineDriver:
             request.cache.state_digest(),
             DECODE_PATH,
             time.perf_counter() - started,
+            sequence.fault,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from dataclasses import replace
 
 from introspect import events
 from introspect.config import ExperimentConfig
@@ -22,6 +23,7 @@ Steps = Generator[Step, Reply | None, str]
 Ending = tuple[str, str]
 """Status and reason."""
 CORRUPT: Ending = ("corrupt", "the cached state is not what it must be")
+NON_FINITE: Ending = ("corrupt", "the model's logits are not finite")
 
 WORST_LAST = ("complete", "limited", "failed", "corrupt")
 
@@ -31,15 +33,19 @@ def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> St
     session.started = session.clock()
     status = "complete"
     for index, experiment in enumerate(experiments):
-        ended = yield from run_experiment(session, index, experiment)
+        last = index == len(experiments) - 1
+        ended = yield from run_experiment(session, index, experiment, last)
         status = max(status, ended, key=WORST_LAST.index)
         if ended == "corrupt":
             break
     return status
 
 
-def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -> Steps:
-    """Run one experiment until it is complete, failed, corrupt or at a limit; returns which."""
+def run_experiment(session: Session, index: int, experiment: ExperimentConfig, last: bool = False) -> Steps:
+    """Run one experiment until it is complete, failed, corrupt or at a limit; returns which.
+
+    `last` says that the run ends with it.
+    """
     prompt_before = session.system_prompt
     session.begin_experiment(index, experiment)
     task = session.transcript.messages[0].text
@@ -52,7 +58,7 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig) -
         ended = _limit_reached(session)
         if ended is None:
             misses, ended = yield from run_turn(session, misses)
-    if ended[0] != "corrupt" and (yield from audit_experiment(session)):
+    if ended[0] != "corrupt" and (yield from audit_experiment(session, last)):
         ended = CORRUPT
     status, reason = ended
     yield events.ExperimentEnd(index, experiment.name, status, reason, session.turn, session.calls)
@@ -73,6 +79,10 @@ def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tup
         session.turn -= 1
         return misses, ("limited", "the forced record has no further reply")
     text, reply = yield from generate(session, request)
+    if reply.fault is not None:
+        found = events.Audit(session.experiment, session.turn, "e0", reply.fault.codes, reply.fault.detail)
+        yield from _count_verdicts(session, [found])
+        return misses, NON_FINITE
     if (yield from audit_turn(session, request, pruned)):
         return misses, CORRUPT
     action = parse_reply(text, reply.finish_reason == "length", session.phase.generation.max_new_tokens)
@@ -177,11 +187,12 @@ def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Ge
     return (yield from _count_verdicts(session, verdicts))
 
 
-def audit_experiment(session: Session) -> Generator[Event, None, bool]:
+def audit_experiment(session: Session, last: bool) -> Generator[Event, None, bool]:
     """Have the auditor check the cache at the end of an experiment, decoded slots included."""
     if session.auditor is None or session.last_turn is None:
         return False
-    return (yield from _count_verdicts(session, session.auditor.after_experiment(session.last_turn)))
+    state = replace(session.last_turn, final=last)
+    return (yield from _count_verdicts(session, session.auditor.after_experiment(state)))
 
 
 def _count_verdicts(session: Session, verdicts: list[events.Audit]) -> Generator[Event, None, bool]:

@@ -16,7 +16,7 @@ class CachedTurn:
 
     `token_ids` is the prompt of `prompt_tokens` ids and what was sampled after it, without the last id.
     `messages` are the role and text of each message of the prompt, the system message first. `pruned` says
-    that the window changed before this turn.
+    that the window changed before this turn, `final` that the run ends with it.
     """
 
     experiment: int
@@ -26,6 +26,7 @@ class CachedTurn:
     prompt_tokens: int
     messages: Sequence[tuple[str, str]]
     pruned: bool
+    final: bool = False
 
 
 class Auditor(Protocol):

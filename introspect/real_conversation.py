@@ -7,6 +7,7 @@ from typing import Any
 
 from introspect.config import PhaseConfig
 from introspect.driver import EngineDriver
+from introspect.errors import ModelError
 from introspect.events import Prune
 from introspect.fault_scene import Conversation
 from introspect.loop import run_phase
@@ -45,7 +46,8 @@ class RealConversation:
 def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversation:
     """Hold a conversation with real tools through three given turns, up to its first prune.
 
-    Raises ConfigError where the system prompt and a reply do not fit the model's context.
+    Raises ConfigError where the system prompt and a reply do not fit the model's context, ModelError where
+    the model's logits are not finite.
     """
     engine = Engine(loaded.model)
     chat_format = loaded.prompt_format
@@ -99,6 +101,8 @@ def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRe
                 while True:
                     next(answer)
             except StopIteration as end:
+                if end.value.fault is not None:
+                    raise ModelError(f"nothing can be diagnosed: {end.value.fault.detail}") from None
                 if session.turn == len(_TURNS):
                     session.forced_replies = None
                 step = steps.send(end.value)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from introspect.config import ExperimentConfig, PhaseConfig
+from introspect.model.finite import NonFinite
 from introspect.model.kv_cache import KVCache
 from introspect.model.prompt import Prompt, PromptFormat
 from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
@@ -36,7 +37,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a driver gives back. Fields are those of the `prefill` and `generation` events."""
+    """What a driver gives back. Fields are those of the `prefill` and `generation` events.
+
+    `fault` tells why the reply could not go on: logits that are not finite.
+    """
 
     start: int
     prefilled: tuple[int, ...]
@@ -50,6 +54,7 @@ class Reply:
     state_digest: tuple[str, ...]
     decode_path: str
     seconds: float
+    fault: NonFinite | None = None
 
 
 @dataclass

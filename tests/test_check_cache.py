@@ -164,8 +164,8 @@ def swap_heads(cache: Any, generator: torch.Generator) -> None:
     cache.layers[0].keys = cache.layers[0].keys.flip(1)
 
 
-def two_sequences(cache: Any, generator: torch.Generator) -> None:
-    cache.batch_repeat_interleave(2)
+def one_layer_of_two_sequences(cache: Any, generator: torch.Generator) -> None:
+    cache.layers[1].batch_repeat_interleave(2)
 
 
 def one_layer_less(cache: Any, generator: torch.Generator) -> None:
@@ -188,7 +188,7 @@ def negate_late_values(cache: Any, generator: torch.Generator) -> None:
         shuffle_slots,
         scale_layer,
         swap_heads,
-        two_sequences,
+        one_layer_of_two_sequences,
         one_layer_less,
         wider,
         negate_late_values,
@@ -267,6 +267,52 @@ def test_caches_that_cannot_be_judged_are_refused_with_the_reason(qwen: Any) -> 
     window = tiny(MistralConfig, MistralForCausalLM, sliding_window=8)
     with pytest.raises(UnsupportedCache, match="window"):
         check_cache(qwen, DynamicCache(config=window.config), IDS)
+
+
+def expanded(cache: Any) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = (t.expand(3, -1, -1, -1) for t in (layer.keys, layer.values))
+
+
+@pytest.mark.parametrize(
+    "several", [lambda cache: cache.batch_repeat_interleave(3), expanded], ids=["beams", "expanded"]
+)
+@pytest.mark.parametrize(
+    "ids", [IDS, IDS[:-3], [*IDS, 5], [7, *IDS[1:]]], ids=["as", "less", "more", "other"]
+)
+def test_a_batch_is_refused_by_name_and_its_rows_are_judged(several: Any, ids: list[int], qwen: Any) -> None:
+    """Whatever the rows hold: a list of ids is the memo of one of them."""
+    cache = dynamic(qwen)
+    several(cache)
+    with pytest.raises(UnsupportedCache, match="batch of 3 rows.*batch 1 is judged"):
+        check_cache(qwen, cache, ids)
+    cache.batch_select_indices(torch.tensor([1]))
+    assert check_cache(qwen, cache, ids) == check_cache(qwen, dynamic(qwen), ids)
+
+
+def test_a_batch_that_was_padded_on_the_left_is_refused_too(qwen: Any) -> None:
+    cache = DynamicCache(config=qwen.config)
+    mask = torch.tensor([[0] * 5 + [1] * 35, [1] * 40])
+    with torch.no_grad():
+        qwen(torch.tensor([IDS[:40], IDS[:40]]), attention_mask=mask, past_key_values=cache)
+    with pytest.raises(UnsupportedCache, match="batch of 2 rows"):
+        check_cache(qwen, cache, IDS[:40])
+
+
+@pytest.mark.parametrize("level", ["all", "layer0"])
+@pytest.mark.parametrize(
+    "wrong", [{20: 77}, {0: 5}, {39: 5}, {10: 1, 11: 2, 12: 3}, {5: 9, 25: 9}, {3: 1, 4: 2, 30: 3}], ids=str
+)
+def test_a_wrong_id_is_not_called_another_spelling_of_the_text(
+    wrong: dict[int, int], level: Any, qwen: Any
+) -> None:
+    """Ids that were fed in place of others, one for one. No tokenizer says that their text is the same."""
+    fed = [wrong.get(slot, token_id) for slot, token_id in enumerate(IDS)]
+    assert sum(a != b for a, b in zip(fed, IDS, strict=True)) == len(wrong)
+    codes = check_cache(qwen, dynamic(qwen, fed), IDS, level=level)
+    assert len(codes) == 1 and codes[0] in ("stale-tokens", "slot-overwritten", "prefix-mutated")
+    if level == "all":
+        assert codes == ["stale-tokens"]
 
 
 def test_wrong_questions_are_refused(qwen: Any) -> None:

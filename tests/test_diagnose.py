@@ -9,7 +9,9 @@ import pytest
 import torch
 from test_run import model_dir  # noqa: F401
 
+from introspect.config import ModelConfig
 from introspect.diagnose import HYPOTHESES, Row, diagnose
+from introspect.errors import ModelError
 from introspect.faults import FAULTS
 from introspect.model.loading import load_model
 from introspect.phases import load_phase
@@ -81,3 +83,17 @@ def test_a_state_that_cannot_be_used_says_so(rows: dict[str, Row]) -> None:
 
 def test_the_hypotheses_are_faults_that_exist() -> None:
     assert [name for _, name in HYPOTHESES if name not in FAULTS] == []
+
+
+def test_a_model_whose_numbers_overflow_is_refused_with_the_reason(
+    model_dir: Path,  # noqa: F811
+) -> None:
+    loaded = load_model(ModelConfig(id=str(model_dir)))
+    with torch.no_grad():
+        loaded.model.model.norm.weight[0] = float("nan")
+    settings: dict[str, Any] = {
+        "model.id": str(model_dir), "model.revision": None, "memory.max_conversation_tokens": 7000,
+        "limits.max_result_tokens": 1500, "system_prompt.detail": "brief",
+    }  # fmt: skip
+    with pytest.raises(ModelError, match="nothing can be diagnosed: the logits after slot"):
+        open_conversation(loaded, load_phase("phase1a", settings))

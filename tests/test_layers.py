@@ -19,27 +19,14 @@ PACKAGE = Path(__file__).parent.parent / "introspect"
 # A module or folder at the top of the package, and its layer. It may import its own layer and lower ones.
 LAYERS = {
     **dict.fromkeys(["errors", "yaml_source", "phases", "config", "transcript", "events"], 0),
-    **dict.fromkeys(["pruning", "protocols", "display", "paths", "phase_values", "model_pins"], 0),
+    **dict.fromkeys(["pruning", "protocols", "display", "paths", "interrupts"], 0),
+    **dict.fromkeys(["phase_values", "model_pins"], 0),
     "model": 1,
     "tools": 2,
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
-    **dict.fromkeys(
-        [
-            "forced",
-            "evidence",
-            "splices",
-            "garble",
-            "onset",
-            "replay",
-            "replay_view",
-            "report",
-            "audit",
-            "diagnose",
-        ],
-        5,
-    ),
-    **dict.fromkeys(["preflight"], 5),
+    **dict.fromkeys(["forced", "evidence", "splices", "garble", "onset", "replay", "replay_view"], 5),
+    **dict.fromkeys(["report", "audit", "audit_gaps", "diagnose", "preflight"], 5),
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),

@@ -44,7 +44,7 @@ def test_a_phase_runs_to_its_end(finished: tuple[Session, list[Any], str]) -> No
     assert session.totals.calls == session.totals.calls_ok == 8
     assert [e.dropped_turns for e in kinds(stream, events.Prune)] == [1, 3]
     assert kinds(stream, events.ExperimentEnd)[0].status == "complete"
-    assert session.totals.audits == {"e0": 9, "e1": 3, "e2": 0, "failed": 0}
+    assert session.totals.audits == {"e0": 9, "e1": 3, "e2": 2, "failed": 0}
 
 
 def test_nothing_is_fed_twice(finished: tuple[Session, list[Any], str]) -> None:
@@ -243,8 +243,9 @@ def test_e1_finds_one_bit_of_the_prefix(model: Any, byte_format: ChatML) -> None
 @pytest.mark.parametrize(
     ("when", "counts"),
     [
-        ({}, (9, 3, 0)),
-        ({"e0": "never", "e1": "never"}, (0, 0, 0)),
+        ({}, (9, 3, 2)),
+        ({"e0": "never", "e1": "never", "e2": "never"}, (0, 0, 0)),
+        ({"e0": "once", "e1": "once"}, (2, 2, 2)),
         ({"e0": "end", "e1": "end", "e2": "end"}, (1, 1, 1)),
         ({"e1": "every_turn", "e2": "every_turn"}, (9, 10, 9)),
         ({"e0": "every_prune", "e2": "every_prune"}, (3, 3, 2)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import mpmath
 import numpy as np
 import torch
 from hypothesis import given
@@ -85,3 +88,66 @@ def test_temperature_zero_is_greedy() -> None:
     assert isinstance(sampler_for(0.0, 0.5, 1), GreedySampler)
     assert isinstance(sampler_for(0.7, 0.5, 1), NucleusSampler)
     assert GreedySampler().choose(LOGITS) == 0
+
+
+def by_hand(logits: list[float], temperature: float, top_p: float, draw: float) -> int:
+    """The id that a draw means, in 60 digits. Exponents may be as large as they like there."""
+    with mpmath.workdps(60):
+        largest = max(logits)
+        weights = [
+            mpmath.exp((mpmath.mpf(v) - mpmath.mpf(largest)) / mpmath.mpf(temperature))
+            if v != -math.inf
+            else mpmath.mpf(0)
+            for v in logits
+        ]
+        total = mpmath.fsum(weights)
+        order = list(range(len(logits)))
+        if top_p < 1:
+            order.sort(key=lambda i: (-weights[i], i))
+            kept: list[int] = []
+            while not kept or mpmath.fsum(weights[i] for i in kept) < mpmath.mpf(top_p) * total:
+                kept.append(order[len(kept)])
+            order = kept
+        threshold, reached = mpmath.mpf(draw) * mpmath.fsum(weights[i] for i in order), mpmath.mpf(0)
+        for i in order:
+            reached += weights[i]
+            if reached > threshold:
+                return i
+        return order[-1]
+
+
+@given(
+    steps=st.lists(st.integers(-9, 9), min_size=2, max_size=8, unique=True),
+    scale=st.sampled_from([2.0**-40, 0.125, 1.0, 2.0**60, 2.0**119]),
+    masked=st.booleans(),
+    temperature=st.sampled_from([5e-324, 1e-310, 2.2e-308, 1e-300, 1e-38, 1e-3, 0.7, 10.0]),
+    top_p=st.sampled_from([5e-324, 1e-300, 0.37, 0.9, 1 - 2**-53, 1.0]),
+    seed=st.integers(0, 2**40),
+)
+def test_any_temperature_gives_what_sixty_digits_give(
+    steps: list[int], scale: float, masked: bool, temperature: float, top_p: float, seed: int
+) -> None:
+    values = [*(step * scale for step in steps), *([-math.inf] if masked else [])]
+    draw = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
+    chosen = NucleusSampler(temperature, top_p, seed).choose(torch.tensor(values))
+    assert chosen == by_hand(values, temperature, top_p, draw)
+
+
+@given(temperature=st.sampled_from([5e-324, 1e-310, 1e-300]), seed=st.integers(0, 2**40))
+def test_the_limit_of_cold_shares_between_equals(temperature: float, seed: int) -> None:
+    logits = torch.tensor([-7.0, 3.0, 2.0, 3.0])
+    draw = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).item()
+    assert NucleusSampler(temperature, 1.0, seed).choose(logits) == (1 if draw < 0.5 else 3)
+
+
+@given(temperature=st.floats(0.05, 10), seed=st.integers(0, 2**40), data=st.data())
+def test_ordinary_temperatures_choose_what_records_have(
+    temperature: float, seed: int, data: st.DataObject
+) -> None:
+    """Softmax of the quotients, as in every record so far: not a bit may move."""
+    values = data.draw(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=20))
+    logits = torch.tensor(values, dtype=torch.float32)
+    draw = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    cumulative = torch.cumsum(torch.softmax(logits.double() / temperature, dim=-1), dim=-1)
+    expected = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
+    assert NucleusSampler(temperature, 1.0, seed).choose(logits) == min(expected, len(values) - 1)

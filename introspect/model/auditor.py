@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,12 @@ from introspect.model.engine import Engine
 from introspect.model.families import Framing
 from introspect.model.intent_audit import check_intent, told_apart
 from introspect.model.kv_cache import ForwardPass, KVCache
+from introspect.model.one_pass import (
+    FORWARD_FAULT,
+    against_one_pass,
+    refused_one_pass,
+    seconds_of_one_pass,
+)
 from introspect.model.template_framing import measure_framing
 from introspect.protocols import CachedTurn
 
@@ -27,18 +33,10 @@ SMALL_MODEL = 50_000_000
 LARGEST_SHARE = 0.1
 """Of the run's time, for the costly audits of a model that is not small."""
 
-ALARMS = {
-    ("cpu", "float64"): 1e-9,
-    ("cpu", "float32"): 1e-3,
-    ("cpu", "bfloat16"): 0.5,
-    ("cpu", "float16"): 0.1,
-    ("cuda", "float32"): 1e-2,
-    ("cuda", "bfloat16"): 1.0,
-    ("cuda", "float16"): 0.15,
-}
-"""E2: logit differences from which rounding is no explanation any more, by device and dtype."""
+LEVELS = ("e0", "e1", "e2")
+"""Cheapest first; each has been passed where the next one is made."""
 
-_RANK: dict[When, int] = {"never": 0, "end": 1, "every_prune": 2, "every_turn": 3}
+_RANK: dict[When, int] = {"never": 0, "once": 0, "end": 1, "every_prune": 2, "every_turn": 3}
 
 
 @dataclass
@@ -60,33 +58,51 @@ class RunAuditor:
         self._framing = measure_framing(self.tokenizer) if self.tokenizer is not None else Framing(None)
         parameters = list(self.engine.model.parameters())
         self._small = sum(p.numel() for p in parameters) < SMALL_MODEL
-        self._dtype = str(parameters[0].dtype).removeprefix("torch.")
+        self._dtype = self.engine.dtype
         self._device = torch.device(self.engine.device).type
         self._repeats: bool | None = True if self._device == "cpu" else None
+        self._made_at_prune: set[str] = set()
 
     def after_turn(self, state: CachedTurn) -> list[Audit]:
         """E0 when due; E1 of the prompt's slots and E2 at a prune, and at every turn where that is asked."""
-        moment = 2 if state.pruned else 3
-        verdicts = []
-        if _RANK[self.config.e0] >= moment:
-            verdicts.append(self._e0(state))
-        if any(verdict.codes for verdict in verdicts):
-            return verdicts
-        if _RANK[self.config.e1] >= moment:
-            verdicts.append(self._e1(state, state.prompt_tokens))
-        if _RANK[self.config.e2] >= moment:
-            verdicts.append(self._e2(state))
-        return verdicts
+        due = [level for level in LEVELS if self._due(level, state.pruned)]
+        made = self._made(due, state, state.prompt_tokens)
+        if state.pruned:
+            # One that was skipped stays due at the next prune.
+            self._made_at_prune |= {verdict.level for verdict in made if verdict.skipped is None}
+        return made
 
     def after_experiment(self, state: CachedTurn) -> list[Audit]:
         """E1 of every slot, decoded ones included; E0 and E2 where they are asked for at the end alone."""
-        verdicts = []
-        if self.config.e0 in ("end", "every_prune"):
-            verdicts.append(self._e0(state))
-        if self.config.e1 != "never":
-            verdicts.append(self._e1(state, len(state.token_ids)))
-        if self.config.e2 == "end":
-            verdicts.append(self._e2(state))
+        due = []
+        if self.config.e0 in ("end", "every_prune") or (self.config.e0 == "once" and state.final):
+            due.append("e0")
+        if self.config.e1 != "never" and (self.config.e1 != "once" or state.final):
+            due.append("e1")
+        if self.config.e2 == "end" or (self.config.e2 == "once" and state.final):
+            due.append("e2")
+        return self._made(due, state, len(state.token_ids))
+
+    def _due(self, level: str, pruned: bool) -> bool:
+        """Whether an audit is due after a turn, before which the window changed or not."""
+        when: When = getattr(self.config, level)
+        if when == "once":
+            return pruned and level not in self._made_at_prune
+        return _RANK[when] >= (2 if pruned else 3)
+
+    def _made(self, due: Sequence[str], state: CachedTurn, length: int) -> list[Audit]:
+        """The audits that are due, up to the first that fails: what comes after it would only repeat it."""
+        verdicts: list[Audit] = []
+        with self.engine.interrupts.breakable:
+            for level in due:
+                if any(verdict.codes or verdict.level == level for verdict in verdicts):
+                    break
+                if level == "e0":
+                    verdicts.append(self._e0(state))
+                elif level == "e1":
+                    verdicts.append(self._e1(state, length))
+                else:
+                    verdicts.append(self._e2(state))
         return verdicts
 
     def _e0(self, state: CachedTurn) -> Audit:
@@ -169,22 +185,24 @@ class RunAuditor:
         ids = list(cache.token_ids)
         place = (state.experiment, state.turn, "e2")
         figures = self._conditions() | {"tokens": len(ids)}
-        if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in cache.passes)):
+        estimate = seconds_of_one_pass(cache)
+        if skipped := refused_one_pass(self.engine.model, len(ids)) or self._too_costly(estimate):
             return Audit(*place, (), skipped, figures, 0.0, skipped)
         began = time.perf_counter()
-        twin = cache.fork()
-        twin.truncate(len(ids) - 1)
-        held = self.engine.forward(twin, ids[-1:])
-        once = Engine(self.engine.model, prefill_chunk=len(ids))
-        recomputed = once.prefill(once.new_cache(), ids).logits
-        size = float((held.double() - recomputed.double()).abs().max())
+        try:
+            found = against_one_pass(self.engine, cache)
+        except torch.OutOfMemoryError:
+            skipped = f"skipped: one pass over {len(ids)} tokens takes more memory than there is"
+            return Audit(*place, (), skipped, figures, time.perf_counter() - began, skipped)
         seconds = time.perf_counter() - began
         self.spent += seconds
-        alarm = ALARMS.get((self._device, self._dtype), 1.0)
-        codes = () if size <= alarm else ("unknown",)
-        figures |= {"max_abs_logit": size, "alarm": alarm}
-        detail = f"logits of one pass differ by {size:.2g}, alarm at {alarm:g}"
-        return Audit(*place, codes, detail, figures, seconds)
+        figures |= {"max_abs_logit": found.size, "alarm": found.alarm}
+        if found.noise is not None:
+            figures["noise"] = found.noise
+        detail = f"logits of one pass differ by {found.size:.2g}, alarm at {found.alarm:.2g}"
+        if not found.alarmed:
+            return Audit(*place, (), detail, figures, seconds)
+        return Audit(*place, ("unknown",), f"{detail}: {FORWARD_FAULT}", figures, seconds)
 
     def _too_costly(self, estimate: float) -> str | None:
         if self._small:

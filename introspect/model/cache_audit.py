@@ -35,7 +35,8 @@ def check_cache(
         level: `all` looks at every layer; `layer0`, the cheap look, at tokens and positions alone.
 
     Raises:
-        UnsupportedCache: The model's family or the cache's class is not among those that can be judged.
+        UnsupportedCache: The model's family or the cache's class is not among those that can be judged, or
+            the cache holds a batch of several rows.
         ValueError: Ids that are no flat list of integers, an id that is not in the model's vocabulary, or an
             unknown level.
     """

@@ -100,6 +100,11 @@ def _moved_up(signs: ContentSigns) -> bool:
     return first > 0 and shifts[first] > 0 and len(set(shifts[first:])) == 1
 
 
+def _recounted(signs: ContentSigns) -> bool:
+    """Some run of ids stands where a run of another length is meant: one id for one is just a wrong id."""
+    return any(edit.held and edit.meant and len(edit.held) != len(edit.meant) for edit in signs.edits)
+
+
 CONTENT: tuple[ContentRow, ...] = (
     ContentRow(("foreign-cache",), lambda s: 2 * (s.unread + s.split) > s.length),
     ContentRow(("prefix-aliased",), lambda s: s.length > len(s.meant) and s.tail_where_meant),
@@ -131,7 +136,7 @@ CONTENT: tuple[ContentRow, ...] = (
     ContentRow(("tail-missing",), lambda s: _deletions(s) and len(s.edits) == 1 and s.edits[0].at_end),
     ContentRow(("missing-newline",), lambda s: _deletions(s) and all(len(e.meant) == 1 for e in s.edits)),
     ContentRow(("control-token-in-content",), lambda s: _unmoved(s) and _is_control_token(s)),
-    ContentRow(("retokenised",), lambda s: _unmoved(s) and s.faithful is not False and bool(s.edits)
+    ContentRow(("retokenised",), lambda s: _unmoved(s) and s.faithful is not False and _recounted(s)
                and sum(len(e.meant) for e in s.edits) <= len(s.meant) / 2),
     ContentRow(("stale-tokens",), lambda s: _unmoved(s) and s.length >= len(s.meant) and bool(s.edits)),
 )  # fmt: skip
@@ -175,7 +180,7 @@ MEANINGS: dict[str, str] = {
     "history-duplicated": "tokens that are already cached were fed again",
     "mask-too-short": "the newest slots could not be seen when tokens were fed",
     "mask-hole": "slots in the middle could not be seen when tokens were fed",
-    "stale-tokens": "old tokens were left in the cache",
+    "stale-tokens": "other tokens than those meant are in the cache, such as old ones that were left there",
     "missing-newline": "single ids are missing in the middle",
     "lossy-copy": "every value is off by a little, as after a copy in a smaller format",
     "element-corrupted": "isolated elements are wrong",
@@ -186,7 +191,7 @@ MEANINGS: dict[str, str] = {
     "tail-missing": "the newest ids are missing",
     "positions-kept": "kept turns stand at their positions from before a prune",
     "approximate-prune": "keys were turned to new positions, and values not computed again",
-    "retokenised": "the same text in other ids",
+    "retokenised": "a run of ids has become another number of others, as where a text is encoded anew",
     "foreign-cache": "no token of this model at any position gives this state or shape",
     "control-token-in-content": "a control token stands where text spells it out",
     "unknown": "detected, not named",

@@ -66,7 +66,7 @@ def refuse_model(model: Any) -> None:
 
 
 def refuse_cache(cache: Any) -> None:
-    """Raise UnsupportedCache, with the reason, for what is no cache of plain K and V."""
+    """Raise UnsupportedCache, with the reason, for what is no cache of plain K and V of one row."""
     if not isinstance(cache, Cache) or isinstance(cache, EncoderDecoderCache):
         raise UnsupportedCache(f"{type(cache).__name__} is not a cache of a decoder that can be read")
     for layer in cache.layers:
@@ -76,6 +76,17 @@ def refuse_cache(cache: Any) -> None:
         plain = isinstance(layer, CacheLayerMixin) and isinstance(layer, LAYER_CLASSES)
         if not plain or any(word in name for word in ("Quantized", "Linear", "Indexed")):
             raise UnsupportedCache(f"layers of class {name} do not hold plain K and V of every token")
+    rows = {int(t.shape[0]) for layer in cache.layers if _holds(layer) for t in (layer.keys, layer.values)}
+    if len(rows) == 1 and max(rows) > 1:
+        raise UnsupportedCache(
+            f"the cache holds a batch of {max(rows)} rows, and one list of ids is the memo of one row;"
+            " batch 1 is judged: take a row with batch_select_indices on a copy of the cache"
+        )
+
+
+def _holds(layer: Any) -> bool:
+    """Whether a layer has K and V to look at."""
+    return bool(layer.is_initialized) and layer.keys is not None and layer.keys.numel() > 0
 
 
 def geometry_of(model: Any) -> Geometry:
@@ -96,7 +107,7 @@ def stored_lengths(cache: Any) -> list[tuple[int, int]]:
     """Slots that each layer shows in K and in V, `[layer]`."""
     lengths = []
     for layer in cache.layers:
-        if not layer.is_initialized or layer.keys is None or layer.keys.numel() == 0:
+        if not _holds(layer):
             lengths.append((0, 0))
         elif isinstance(layer, StaticLayer):
             lengths.append((int(layer.get_seq_length()),) * 2)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from introspect.interrupts import Interrupts
+from introspect.model.finite import NON_FINITE, NonFinite, examine_logits
 from introspect.model.kv_cache import KVCache
 from introspect.model.sampling import Sampler
 
@@ -37,6 +39,9 @@ class DecodingSequence:
     `logits` is `[vocabulary]`, fp32 on the CPU, for the next id. `logprobs` has the natural logarithm of the
     probability of each sampled id at temperature 1. `end_length` says how many of the last ids end the reply
     where no single id does; 0 where it goes on.
+
+    Logits that are not finite are no distribution: the reply ends before them with the finish reason
+    `non-finite`, and `fault` tells what was seen. With `through_faults`, for ids that are given, it goes on.
     """
 
     cache: KVCache
@@ -47,7 +52,9 @@ class DecodingSequence:
     end_length: Callable[[Sequence[int]], int] = lambda token_ids: 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    through_faults: bool = False
     finish_reason: str | None = None
+    fault: NonFinite | None = None
     top_logits: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     _digest: Any = field(default_factory=hashlib.sha256)
 
@@ -57,7 +64,12 @@ class DecodingSequence:
         return str(self._digest.hexdigest()[:16])
 
     def choose(self) -> None:
-        """Sample one id from the logits and note everything about it."""
+        """Sample one id from the logits and note everything about it; none where they are not finite."""
+        fault = examine_logits(self.logits, self.cache)
+        self.fault = self.fault or fault
+        if fault is not None and not self.through_faults:
+            self.finish_reason = NON_FINITE
+            return
         chosen = self.sampler.choose(self.logits)
         self._digest.update(self.logits.numpy().data)
         self.logprobs.append(float(torch.log_softmax(self.logits.double(), dim=-1)[chosen]))
@@ -73,12 +85,21 @@ class DecodingSequence:
 
 
 class Engine:
-    """Runs forward passes of one model. The cache given to it is truncated and extended in place."""
+    """Runs forward passes of one model. The cache given to it is truncated and extended in place.
 
-    def __init__(self, model: Any, prefill_chunk: int = PREFILL_CHUNK) -> None:
+    Before each pass, and in its midst, `interrupts` may raise KeyboardInterrupt. The cache is as good after
+    it: the next prefill truncates it to what is whole.
+    """
+
+    def __init__(
+        self, model: Any, prefill_chunk: int = PREFILL_CHUNK, interrupts: Interrupts | None = None
+    ) -> None:
         self.model = model
         self.prefill_chunk = prefill_chunk
-        self.device = next(model.parameters()).device
+        self.interrupts = interrupts or Interrupts()
+        first = next(model.parameters())
+        self.device = first.device
+        self.dtype = str(first.dtype).removeprefix("torch.")
 
     def new_cache(self) -> KVCache:
         """An empty cache for this model."""
@@ -106,14 +127,19 @@ class Engine:
     def decode(self, sequences: Sequence[DecodingSequence]) -> Iterator[list[DecodingSequence]]:
         """Sample ids until every sequence is finished; yields those that got one, after each step.
 
-        The last sampled id of a reply is not fed: it is not in the cache when the reply ends. Abandoning the
-        iterator between steps leaves every cache whole.
+        The last sampled id of a reply is not in the cache when the reply ends: it is not fed, or, where the
+        logits after it were not finite, taken out again. Abandoning the iterator between steps leaves every
+        cache whole.
         """
         active = list(sequences)
         while active:
             for sequence in active:
                 sequence.choose()
-            yield active
+                if sequence.finish_reason == NON_FINITE and sequence.token_ids:
+                    sequence.cache.truncate(len(sequence.cache.token_ids) - 1)
+            chosen = [sequence for sequence in active if sequence.finish_reason != NON_FINITE]
+            if chosen:
+                yield chosen
             active = [sequence for sequence in active if sequence.finish_reason is None]
             for sequence in active:
                 sequence.logits = self.forward(sequence.cache, sequence.token_ids[-1:])
@@ -121,6 +147,11 @@ class Engine:
     @torch.no_grad()
     def forward(self, cache: KVCache, token_ids: Sequence[int]) -> torch.Tensor:
         """One pass over `token_ids` at the cache's end; logits of the last, `[vocabulary]`, on the CPU."""
+        self.interrupts.check()
+        with self.interrupts.breakable:
+            return self._pass(cache, token_ids)
+
+    def _pass(self, cache: KVCache, token_ids: Sequence[int]) -> torch.Tensor:
         began = time.perf_counter()
         start = len(cache.token_ids)
         ids = torch.tensor([list(token_ids)], device=self.device)

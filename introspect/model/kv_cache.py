@@ -122,6 +122,34 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         return grown
 
 
+class _ReadingLayer(CacheLayerMixin):  # type: ignore[misc]
+    """Shows a pass the first slots of another layer, and what the pass adds, and keeps nothing of it."""
+
+    is_sliding = False
+
+    def __init__(self, layer: BufferLayer, length: int) -> None:
+        super().__init__()
+        self.keys, self.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None: ...
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys = torch.cat((self.keys, key_states), dim=2)
+        return keys, torch.cat((self.values, value_states), dim=2)
+
+    def get_seq_length(self) -> int:
+        return int(self.keys.shape[-2])
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
 @dataclass(frozen=True)
 class ForwardPass:
     """A pass that wrote slots from `start` on: the ids it fed, and how long it took, in seconds."""
@@ -188,6 +216,17 @@ class KVCache(Cache):  # type: ignore[misc]
         other = KVCache(0)
         other.layers = [layer.fork() for layer in self.layers]
         other.token_ids, other.passes = list(self.token_ids), list(self.passes)
+        return other
+
+    def without_last(self) -> KVCache:
+        """A cache of the slots before the last one, for a single pass to look at what comes after them.
+
+        Unlike a fork's, its buffers are neither written nor marked as shared, and what the pass adds is not
+        kept: it costs a copy of one layer at a time, and this cache nothing.
+        """
+        other = KVCache(0)
+        other.layers = [_ReadingLayer(layer, len(self.token_ids) - 1) for layer in self.layers]
+        other.token_ids = self.token_ids[:-1]
         return other
 
     def state_digest(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class NucleusSampler:
 
     def choose(self, logits: torch.Tensor) -> int:
         draw = torch.rand((), generator=self._generator, dtype=torch.float64)
-        probabilities = torch.softmax(logits.double() / self.temperature, dim=-1)
+        probabilities = torch.softmax(_scaled(logits.double(), self.temperature), dim=-1)
         if self.top_p >= 1.0:
             cumulative = torch.cumsum(probabilities, dim=-1)
             return first_above(cumulative, draw * cumulative[-1])
@@ -72,6 +72,20 @@ def reply_seed(seed: int, experiment: int, turn: int) -> int:
     """The seed of one reply: a function of the run's seed, the experiment and the turn, and nothing else."""
     digest = hashlib.sha256(f"{seed}/{experiment}/{turn}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """`logits`, `[vocabulary]`, fp64, over the temperature, up to a constant; finite where it has a maximum.
+
+    Where quotients are beyond fp64 they are taken of the distances to the largest logit: as the temperature
+    goes to 0 that is the greedy choice, with equal shares for equal logits.
+    """
+    scaled = logits / temperature
+    if bool(torch.isfinite(scaled.max())):
+        return scaled
+    apart = logits - logits.max()
+    # 0 over a temperature whose reciprocal overflows is NaN where a device multiplies in place of dividing.
+    return torch.where(apart == 0, apart, apart / temperature)
 
 
 def first_above(cumulative: torch.Tensor, threshold: torch.Tensor) -> int:
