@@ -24,7 +24,6 @@ from transformers import (
 
 from introspect.errors import IntrospectError, UnsupportedCache
 from introspect.model.cache_audit import check_cache, examine_cache
-from introspect.model.cache_rounding import rounding_step
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 IDS = torch.randint(0, 640, (40,), generator=torch.Generator().manual_seed(3)).tolist()
@@ -83,7 +82,8 @@ def test_eight_rounding_steps_are_found(made: dict[str, Any], dtype: torch.dtype
             cache = dynamic(model, IDS, schedule)
             held = getattr(cache.layers[layer], tensor)
             place = (0, number % 2, (11 * number + 5 * layer) % 40, (3 * layer + number) % 8)
-            held[place] = (held[place].double() + 8 * rounding_step(held[place], dtype)).to(dtype)
+            for _ in range(8):
+                held[place] = torch.nextafter(held[place], torch.full_like(held[place], torch.inf))
             finding = examine_cache(model, cache, IDS)[0]
             assert (finding.code, finding.layer, finding.slot) == ("element-corrupted", layer, place[2])
             assert finding.size == pytest.approx(8, abs=4)
