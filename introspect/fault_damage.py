@@ -7,7 +7,6 @@ import copy
 import torch
 
 from introspect.fault_scene import Damaged, Scene, fed, own_copy, state_of
-from introspect.model.cache_rounding import rounding_step
 from introspect.model.kv_cache import BufferLayer, KVCache
 
 STEPS = 8
@@ -71,8 +70,10 @@ def element_corrupted(scene: Scene) -> Damaged:
     tensor = getattr(cache.layers[scene.layer], _pick(scene))
     head, channel = scene.random_index(tensor.shape[1]), scene.random_index(tensor.shape[3])
     value = tensor[0, head, scene.slot, channel].clone()
-    moved = value.double() + STEPS * rounding_step(value, value.dtype)
-    tensor[0, head, scene.slot, channel] = moved.to(value.dtype)
+    # By torch's own neighbouring numbers: a planter must not share the detectors' step.
+    for _ in range(STEPS):
+        value = torch.nextafter(value, torch.full_like(value, torch.inf))
+    tensor[0, head, scene.slot, channel] = value
     return state_of(scene, cache)
 
 

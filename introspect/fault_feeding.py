@@ -5,10 +5,11 @@ A fault of ids leaves a cache that is a faithful memo of the wrong ids: it shows
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from introspect.fault_scene import Damaged, Scene, evicted, fed, feed, own_copy, state_of
-from introspect.model.cache_recompute import rotary_tables
 from introspect.model.kv_cache import KVCache
 
 SHIFT = 42
@@ -120,8 +121,9 @@ def approximate_prune(scene: Scene) -> Damaged:
     """The dropped turn was cut out of the cache and the keys behind it were turned to their new positions."""
     cache, talk = _cut(scene), scene.conversation
     back = len(talk.dropped)
-    device = cache.layers[0].keys.device
-    cos, sin = (table[back] for table in rotary_tables(scene.model, torch.arange(back + 1, device=device)))
+    # The model's own frequencies: the detectors have tables of their own, which a planter must not share.
+    angle = back * _inverse_frequencies(scene.model).double().to(cache.layers[0].keys.device)
+    cos, sin = angle.cos(), angle.sin()
     for layer in cache.layers:
         keys = layer.keys[:, :, talk.prefix :]
         half = keys.shape[-1] // 2
@@ -151,6 +153,13 @@ def stale_context(scene: Scene) -> Damaged:
         mine.keys[:, :, : talk.prefix] = clean.keys[:, :, : talk.prefix]
         mine.values[:, :, : talk.prefix] = clean.values[:, :, : talk.prefix]
     return state_of(scene, cache)
+
+
+def _inverse_frequencies(model: Any) -> torch.Tensor:
+    """Radians per position of each rotary pair, `[head_dim / 2]`; of layer 0 where layers differ."""
+    rotary, config = model.base_model.rotary_emb, model.config.get_text_config()
+    name = "inv_freq" if hasattr(rotary, "inv_freq") else f"{config.layer_types[0]}_inv_freq"
+    return rotary.get_buffer(name)  # type: ignore[no-any-return]
 
 
 def _cut(scene: Scene) -> KVCache:

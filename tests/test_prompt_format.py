@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -184,3 +185,17 @@ def test_other_templates_are_refused_with_the_difference(template: str, said: st
     with pytest.raises(ModelError, match=said) as raised:
         prompt_format_for(tokenizer, "some/model")
     assert "\n" not in str(raised.value) and "some/model" in str(raised.value)
+
+
+def test_what_was_encoded_is_not_kept_for_ever() -> None:
+    """A run encodes new messages without end; the memory of them must not grow with it."""
+    encoder, sizes = ChatML(train_tokenizer([])).encoder, []
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            encoder.stretch("user\n", f"message {number}", "")
+            if number in (499, 1999):
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] < 2 * sizes[0]

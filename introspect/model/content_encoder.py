@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -13,6 +14,9 @@ from introspect.errors import ModelError
 _BLANK = " \t\r\n\u2581"
 _UNUSUAL = "\u00df \u8a9e \U0001f600 \x01\t~\n|"
 """A text that a tokenizer without bytes to fall back on cannot spell."""
+KEPT_STRETCHES = 256
+"""Encoded stretches kept for the next rendering: a window has some ten messages, and a prune tries a few cuts
+of each. More would grow with the run, fewer would only encode a message twice."""
 _GUARD = "x"
 """Decoded before a text by a tokenizer that would take a space from its beginning."""
 
@@ -28,7 +32,7 @@ class ContentEncoder:
         added = tokenizer.added_tokens_decoder
         self.added_ids = frozenset(number for number, token in added.items() if not _is_text(token))
         self._backend = _without_added_tokens(tokenizer)
-        self._stretches: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
+        self._encoded = lru_cache(KEPT_STRETCHES)(self._encode_stretch)
         self._tokenizer = tokenizer
         self._guard: tuple[int, ...] = ()
         if self.decode(self.encode(" x")) != " x":
@@ -57,17 +61,17 @@ class ContentEncoder:
 
     def stretch(self, before: str, content: str, after: str = "") -> tuple[tuple[int, ...], ...]:
         """The ids of three texts that are encoded as one, of each text. A shared id is the content's."""
-        key = (before, content, after)
-        if key not in self._stretches:
-            content = scrubbed(content)
-            encoding = self._backend.encode(before + content + after)
-            end = len(before) + len(content)
-            first = sum(stop <= len(before) for _, stop in encoding.offsets)
-            rest = sum(start >= end for start, _ in encoding.offsets) if after else 0
-            ids = tuple(encoding.ids)
-            last = max(first, len(ids) - rest)
-            self._stretches[key] = (ids[:first], ids[first:last], ids[last:])
-        return self._stretches[key]
+        return self._encoded(before, content, after)
+
+    def _encode_stretch(self, before: str, content: str, after: str) -> tuple[tuple[int, ...], ...]:
+        content = scrubbed(content)
+        encoding = self._backend.encode(before + content + after)
+        end = len(before) + len(content)
+        first = sum(stop <= len(before) for _, stop in encoding.offsets)
+        rest = sum(start >= end for start, _ in encoding.offsets) if after else 0
+        ids = tuple(encoding.ids)
+        last = max(first, len(ids) - rest)
+        return ids[:first], ids[first:last], ids[last:]
 
 
 def control_id(tokenizer: Any, token: str) -> int:
