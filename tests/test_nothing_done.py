@@ -20,6 +20,7 @@ from introspect.run_summary import show_summary
 CALL = call_text("get_architecture_summary")
 BAD_CALL = call_text("no_such_tool")
 LOST = "I wonder."
+NO_AUDIT = {"e0": "never", "e1": "never"}
 
 
 def kinds(stream: list[Any], kind: type) -> list[Any]:
@@ -43,7 +44,7 @@ def kinds(stream: list[Any], kind: type) -> list[Any]:
 def test_the_first_claim_is_answered_once(
     model: Any, byte_format: ChatML, replies: list[str], status: str, codes: list[str], turns: int
 ) -> None:
-    session = forced_session(model, byte_format, a_phase(), [replies])
+    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [replies])
     stream, ended = run_session(session)
     assert ended == status and session.turn == turns
     assert [warning.code for warning in kinds(stream, events.Warning)] == codes
@@ -60,21 +61,23 @@ def test_the_first_claim_is_answered_once(
 def test_each_experiment_has_its_own_claim(model: Any, byte_format: ChatML) -> None:
     experiments = ({"name": "one", "task": "a"}, {"name": "two", "task": "b"}, {"name": "three", "task": "c"})
     replies = [[CALL, DONE], [DONE, CALL, DONE], [DONE, DONE]]
-    session = forced_session(model, byte_format, a_phase(experiments=experiments), replies)
+    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT, experiments=experiments), replies)
     stream, status = run_session(session)
     assert status == "complete"
     assert [w.experiment for w in kinds(stream, events.Warning)] == [1, 2]
 
 
 def test_a_claim_is_answered_before_a_limit_ends_the_experiment(model: Any, byte_format: ChatML) -> None:
-    session = forced_session(model, byte_format, a_phase(limits={"max_turns": 1}), [[DONE, DONE]])
+    session = forced_session(
+        model, byte_format, a_phase(audit=NO_AUDIT, limits={"max_turns": 1}), [[DONE, DONE]]
+    )
     stream, status = run_session(session)
     assert status == "limited" and [w.code for w in kinds(stream, events.Warning)] == ["nothing-done"]
 
 
 def test_a_record_that_ends_with_the_claim_is_forced_as_it_was(model: Any, byte_format: ChatML) -> None:
     """Records from before the claim was answered: its answer would wait for a reply that there is not."""
-    session = forced_session(model, byte_format, a_phase(), [[DONE]])
+    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [[DONE]])
     stream, status = run_session(session)
     assert status == "complete" and kinds(stream, events.Warning) == []
     assert [event.status for event in kinds(stream, events.ExperimentEnd)] == ["complete"]
