@@ -26,6 +26,7 @@ _MAX_EARLIER = 262_144
 """Characters of earlier texts, the newest, and the first one: what a context of some 60,000 tokens holds."""
 _SHORTEST_LINE = 30
 _SHORTEST_TAIL = 3
+_LONGEST_WORD = 64
 _WORDS = re.compile(r"[^\W\d_]{3,}")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _COMPOUND = re.compile(r"[^\W_]+(?:[-_.][^\W_]+)+")
@@ -192,10 +193,15 @@ def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> 
     left, right = text[start - 1], text[end]
     head, tail = _word_before(text, end), _word_from(text, start)
     if left.isalpha() and text[start : end + 1].isalpha():
-        # An upper letter after a lower one begins a word: names are put together so.
-        put_together = text[end - 1].islower() and right.isupper()
-        joined = (_word_before(text, start) + tail).lower()
-        if joined in words or put_together or not (cut_left or cut_right) or len(tail) < _SHORTEST_TAIL:
+        # An upper letter within begins a word: names are put together so.
+        joined = _word_before(text, start) + tail
+        put_together = any(map(str.isupper, joined[1:]))
+        if (
+            joined.lower() in words
+            or put_together
+            or not (cut_left or cut_right)
+            or len(tail) < _SHORTEST_TAIL
+        ):
             return 0
         return 2 if cut_left and cut_right and _are_long(text, start, end, grams) else 1
     if (cut_left and not right.isalpha()) or (cut_right and not left.isalpha()):
@@ -224,13 +230,13 @@ def _are_long(text: str, start: int, end: int, grams: _Grams) -> bool:
 
 def _word_before(text: str, end: int) -> str:
     start = end
-    while start and text[start - 1].isalpha():
+    while start > max(0, end - _LONGEST_WORD) and text[start - 1].isalpha():
         start -= 1
     return text[start:end]
 
 
 def _word_from(text: str, start: int) -> str:
     end = start
-    while end < len(text) and text[end].isalpha():
+    while end < min(len(text), start + _LONGEST_WORD) and text[end].isalpha():
         end += 1
     return text[start:end]

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import sysconfig
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from record_examples import CALL, DOCUMENT, GARBLED, PROSE
 
 from introspect.garble import GARBLED as ENOUGH
-from introspect.garble import Evidence, evidence_of, shared_fragments, weight, without_valid_json
+from introspect.garble import MAX_CHARS, Evidence, evidence_of, shared_fragments, weight, without_valid_json
 from introspect.onset import judge
 from introspect.runlog.history import Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.text_reader import parse_text
@@ -157,7 +156,7 @@ SENTENCES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(value=JSON_VALUES, indent=st.none() | st.integers(0, 4), prose=SENTENCES, drop=st.integers(0, 60))
 def test_json_and_prose_whole_or_cut_are_not_garbled(
     value: Any, indent: int | None, prose: list[str], drop: int
@@ -189,7 +188,7 @@ def test_code_and_documentation_are_not_garbled() -> None:
         assert weight(signs) < ENOUGH, (path.name, signs)
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.sampled_from(['"', "{", "}", "[", "]", ":", ",", "\n", " ", "\\", "a", "Qwen2", "12"]),
@@ -223,10 +222,9 @@ def test_whatever_a_model_writes_is_judged(pieces: list[str]) -> None:
         '"a": 1,',
     ],
 )
-def test_long_texts_take_no_long_time(unit: str) -> None:
-    begun = time.process_time()
-    evidence_of(unit * (200_000 // len(unit)), [unit * 50_000])
-    assert time.process_time() - begun < 5
+def test_long_texts_are_read_up_to_a_bound(unit: str) -> None:
+    text, earlier = unit * (200_000 // len(unit)), [unit * 50_000]
+    assert evidence_of(text, earlier) == evidence_of(text[:MAX_CHARS], earlier)
 
 
 def history(*texts: str, prunes: tuple[int, ...] = (), cut: bool = False) -> History:
