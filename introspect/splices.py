@@ -4,6 +4,10 @@ A seam is a place where two stretches of `FRAGMENT` characters or more meet, eac
 earlier text, though nothing earlier has them side by side. Sound models put earlier phrases side by side too,
 but at a space and in whole words: only seams in mid-word count, within a compound name, or where one
 line ends and another one begins with nothing between.
+
+Measured: no verdict in 357 replies of sound runs of the tiny model, 72 of SmolLM2-135M to prompts that ask it
+to copy, list and program, and 1,191 excerpts of programs and documents judged against the rest of their file:
+0 of 1,620, so below 0.2 %. Of splices of a prompt of six fragments cut anywhere it judges 83 % garbled.
 """
 
 from __future__ import annotations
@@ -83,16 +87,18 @@ def shuffled_lines(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
 
 def mangled_names(text: str, earlier: Iterable[str]) -> list[tuple[str, str]]:
     """Names in a reply with characters that are no text, or with their end twice; each with what it was."""
-    text = text[:_MAX_REPLY]
+    text, earlier = text[:_MAX_REPLY], list(earlier)
     doubled = [(match[0], match[1]) for match in _DOUBLED.finditer(text)]
     broken = [(match[0], match[1], match[2]) for match in _BROKEN_NAME.finditer(text)]
     if not broken and not doubled:
         return []
-    known = {name for other in _bounded(list(earlier)) for name in _COMPOUND.findall(other)}
+    known = {name for other in _bounded(earlier) for name in _COMPOUND.findall(other)}
     found = [(whole, name) for whole, name in doubled if name in known and whole not in known]
     for whole, head, tail in broken:
         # Of the letters around, those that are part of the name: a log's own escapes may touch it.
         names = [name for name in known if name.startswith(head) and name.endswith(tail)]
+        if any(whole in other for other in earlier):
+            continue
         if names and len(min(names, key=len)) > len(head) + len(tail) - 1:
             found.append((whole, min(names)))
     return found

@@ -141,6 +141,7 @@ def test_a_mangled_name_is_told_with_what_it_was(written: str, meant: str) -> No
     assert (given, name) == (written, meant)
     assert mangled_names(f'{{"document": "{meant}"}}', [PROMPT]) == []
     assert mangled_names(written, ["another prompt"]) == []
+    assert mangled_names(written, [PROMPT, f"no document is called '{written}'"]) == []
 
 
 def test_the_end_of_a_name_twice_is_told() -> None:
