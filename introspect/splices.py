@@ -4,6 +4,10 @@ A seam is a place where two stretches of `FRAGMENT` characters or more meet, eac
 earlier text, though nothing earlier has them side by side. Sound models put earlier phrases side by side too,
 but at a space and in whole words: only seams in mid-word count, within a compound name, or where one
 line ends and another one begins with nothing between.
+
+Measured: no verdict in 357 replies of sound runs of the tiny model, 72 of SmolLM2-135M to prompts that ask it
+to copy, list and program, and 1,191 excerpts of programs and documents judged against the rest of their file:
+0 of 1,620, so below 0.2 %. Of splices of a prompt of six fragments cut anywhere it judges 83 % garbled.
 """
 
 from __future__ import annotations
@@ -26,9 +30,11 @@ _MAX_EARLIER = 262_144
 """Characters of earlier texts, the newest, and the first one: what a context of some 60,000 tokens holds."""
 _SHORTEST_LINE = 30
 _SHORTEST_TAIL = 3
+_LONGEST_WORD = 64
 _WORDS = re.compile(r"[^\W\d_]{3,}")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_COMPOUND = re.compile(r"[^\W_]+(?:[-_.][^\W_]+)+")
+# Bounded like the others: without an end, a word of 40,000 letters took a minute.
+_COMPOUND = re.compile(r"[^\W_]{1,80}(?:[-_.][^\W_]{1,80}){1,12}")
 # What stands in a name for bytes that are no text, raw or as a log spells them.
 _BROKEN = r"(?:[\ufffd\x00-\x09\x0b-\x1f\x7f-\x9f]|\\x[0-9a-f]{2}|\\u(?:fffd|00[01][0-9a-f])|\\t)"
 _BROKEN_NAME = re.compile(rf"([\w.-]{{4,80}}){_BROKEN}{{1,8}}([\w.-]{{2,80}})")
@@ -82,16 +88,18 @@ def shuffled_lines(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
 
 def mangled_names(text: str, earlier: Iterable[str]) -> list[tuple[str, str]]:
     """Names in a reply with characters that are no text, or with their end twice; each with what it was."""
-    text = text[:_MAX_REPLY]
+    text, earlier = text[:_MAX_REPLY], list(earlier)
     doubled = [(match[0], match[1]) for match in _DOUBLED.finditer(text)]
     broken = [(match[0], match[1], match[2]) for match in _BROKEN_NAME.finditer(text)]
     if not broken and not doubled:
         return []
-    known = {name for other in _bounded(list(earlier)) for name in _COMPOUND.findall(other)}
+    known = {name for other in _bounded(earlier) for name in _COMPOUND.findall(other)}
     found = [(whole, name) for whole, name in doubled if name in known and whole not in known]
     for whole, head, tail in broken:
         # Of the letters around, those that are part of the name: a log's own escapes may touch it.
         names = [name for name in known if name.startswith(head) and name.endswith(tail)]
+        if any(whole in other for other in earlier):
+            continue
         if names and len(min(names, key=len)) > len(head) + len(tail) - 1:
             found.append((whole, min(names)))
     return found
@@ -192,10 +200,15 @@ def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> 
     left, right = text[start - 1], text[end]
     head, tail = _word_before(text, end), _word_from(text, start)
     if left.isalpha() and text[start : end + 1].isalpha():
-        # An upper letter after a lower one begins a word: names are put together so.
-        put_together = text[end - 1].islower() and right.isupper()
-        joined = (_word_before(text, start) + tail).lower()
-        if joined in words or put_together or not (cut_left or cut_right) or len(tail) < _SHORTEST_TAIL:
+        # An upper letter within begins a word: names are put together so.
+        joined = _word_before(text, start) + tail
+        put_together = any(map(str.isupper, joined[1:]))
+        if (
+            joined.lower() in words
+            or put_together
+            or not (cut_left or cut_right)
+            or len(tail) < _SHORTEST_TAIL
+        ):
             return 0
         return 2 if cut_left and cut_right and _are_long(text, start, end, grams) else 1
     if (cut_left and not right.isalpha()) or (cut_right and not left.isalpha()):
@@ -224,13 +237,13 @@ def _are_long(text: str, start: int, end: int, grams: _Grams) -> bool:
 
 def _word_before(text: str, end: int) -> str:
     start = end
-    while start and text[start - 1].isalpha():
+    while start > max(0, end - _LONGEST_WORD) and text[start - 1].isalpha():
         start -= 1
     return text[start:end]
 
 
 def _word_from(text: str, start: int) -> str:
     end = start
-    while end < len(text) and text[end].isalpha():
+    while end < min(len(text), start + _LONGEST_WORD) and text[end].isalpha():
         end += 1
     return text[start:end]

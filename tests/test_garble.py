@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_examples import CALL, DOCUMENT, GARBLED, PROSE
 
-from introspect import garble
+from introspect import evidence, garble, splices
 from introspect.garble import GARBLED as ENOUGH
 from introspect.garble import Evidence, evidence_of, shared_fragments, weight, without_valid_json
 from introspect.onset import judge
@@ -204,6 +204,8 @@ def test_whatever_a_model_writes_is_judged(pieces: list[str]) -> None:
     assert all(isinstance(sign, Evidence) for sign in evidence_of(text, [text]))
 
 
+PARTS = (garble.__name__, evidence.__name__, splices.__name__)
+
 LONG_UNITS = [
     '"',
     "{",
@@ -232,7 +234,7 @@ def lines_run(text: str, earlier: str) -> int:
     def step(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal count
         count += event == "line"
-        return step if frame.f_globals.get("__name__") == garble.__name__ else None
+        return step if frame.f_globals.get("__name__") in PARTS else None
 
     before = sys.gettrace()
     sys.settrace(step)
@@ -252,10 +254,16 @@ def test_the_work_grows_no_faster_than_the_text(unit: str) -> None:
     assert evidence_of(looked_at, [looked_at]) == evidence_of(beyond, [beyond])
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, value in vars(garble).items() if isinstance(value, re.Pattern)]
-)
-def test_no_pattern_repeats_a_repeat_without_bound(name: str) -> None:
+PATTERNS = [
+    value
+    for module in (garble, evidence, splices)
+    for value in vars(module).values()
+    if isinstance(value, re.Pattern)
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.pattern[:30])
+def test_no_pattern_repeats_a_repeat_without_bound(pattern: re.Pattern[str]) -> None:
     """The searches are not Python and cannot be counted: what makes one explode is seen in its pattern."""
 
     def repeats(part: Any, inside: bool = False) -> Iterator[bool]:
@@ -267,7 +275,7 @@ def test_no_pattern_repeats_a_repeat_without_bound(name: str) -> None:
             for piece in part:
                 yield from repeats(piece, inside)
 
-    assert not any(repeats(re._parser.parse(getattr(garble, name).pattern)))  # type: ignore[attr-defined]
+    assert not any(repeats(re._parser.parse(pattern.pattern)))  # type: ignore[attr-defined]
 
 
 def history(*texts: str, prunes: tuple[int, ...] = (), cut: bool = False) -> History:
