@@ -1,4 +1,4 @@
-"""The families most at risk, through `check` and two turns with E2: each runs clean or is refused with a reason."""
+"""The families most at risk, through `check` and two turns with E2: clean, or refused with a reason."""
 
 from __future__ import annotations
 
