@@ -174,7 +174,8 @@ def test_what_a_path_leads_to(here: Path) -> None:
 def test_names_in_files_are_as_harmless(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for key, value in (
         ("extends", LONG), ("extends", NOBODY), ("extends", '"a\\0b"'), ("extends", "loop"),
-        ("extends", "[a]"), ("extends", "2024"), ("requires", LONG), ("documents", f"[{LONG}]"), ("tools", f"[{NOBODY}]"),
+        ("extends", "[a]"), ("extends", "2024"), ("requires", LONG), ("documents", f"[{LONG}]"),
+        ("tools", f"[{NOBODY}]"),
         ("model", f"{{id: {LONG}}}"), ("model", f"{{id: {NOBODY}/x}}"), ("model", '{id: "a\\0b"}'),
         ("model", "{id: ./loop, revision: v1}"), ("model", f"{{id: {NOBODY}, revision: v1}}"),
     ):  # fmt: skip
