@@ -102,13 +102,25 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
 
 
 def _model_config(start: RunStart, path: Path) -> ModelConfig:
-    """The model of a record: by its name, or where the manifest says its files were."""
-    environment = start.environment
-    settings = {**start.settings["model"], "dtype": environment["dtype"], "device": environment["device"]}
+    """The model of a record: where the manifest says its files were, else by its name and its commit.
+
+    Raises RecordError where what is written of it cannot be read.
+    """
     manifest = path.parent / "manifest.json"
-    if manifest.is_file() and start.model != "tiny":
-        settings["id"] = json.loads(manifest.read_text(encoding="utf-8")).get("model_path", settings["id"])
-    return ModelConfig.model_validate(settings)
+    try:
+        environment = start.environment
+        settings = {**start.settings["model"], "dtype": environment["dtype"], "device": environment["device"]}
+        settings["revision"] = environment.get("model_revision")
+        if manifest.is_file() and start.model != "tiny":
+            place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
+            if place is not None:
+                settings |= {"id": place, "revision": None}
+        return ModelConfig.model_validate(settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = one_line(str(error).split("\n", 1)[0])[:200]
+        raise RecordError(
+            f"{path}: what it or its manifest.json says of the model cannot be read ({why}); audit another"
+        ) from None
 
 
 def _show(report: dict[str, object]) -> None:
