@@ -271,7 +271,7 @@ def test_a_batch_is_refused_by_name_and_its_rows_are_judged(several: Any, ids: l
     """Whatever the rows hold: a list of ids is the memo of one of them."""
     cache = dynamic(qwen)
     several(cache)
-    with pytest.raises(UnsupportedCache, match="batch of 3 rows.*batch 1 is judged"):
+    with pytest.raises(UnsupportedCache, match=r"batch of 3 rows.*batch 1 is judged"):
         check_cache(qwen, cache, ids)
     cache.batch_select_indices(torch.tensor([1]))
     assert check_cache(qwen, cache, ids) == check_cache(qwen, dynamic(qwen), ids)
