@@ -7,11 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import typer
 
 from introspect.errors import IntrospectError
+from introspect.interrupts import Terminated
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """typer's own base of everything that is wrong with a command line."""
@@ -38,6 +40,8 @@ def exit_code(command: Callable[[], Any]) -> int:
     except SystemExit as end:
         # rich ends a program with 1 where the reader of its output has gone; nothing else here does.
         return 0 if end.code == 1 else int(end.code or 0)
+    except Terminated:
+        return 143
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except OSError as error:
@@ -53,6 +57,13 @@ def _say(message: str) -> None:
     from introspect.display import one_line
 
     sys.stderr.write(f"introspect: {one_line(message)}\n")
+
+
+def leave_output() -> None:
+    """Nobody reads any more: what is left to say, on stdout or stderr, goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _leave_stdout() -> None:
