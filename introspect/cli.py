@@ -10,6 +10,7 @@ import typer
 
 from introspect.cli_exit import exit_code
 from introspect.cli_start import refuse_stripped_docstrings
+from introspect.interrupts import end_at_once, handled_by, let_go
 from introspect.paths import DEFAULT_OUTPUT, look
 
 
@@ -236,8 +237,12 @@ def compare(
 
 
 def main() -> None:
-    """Entry point: every expected error is one line on stderr."""
-    raise SystemExit(exit_code(lambda: app(prog_name="introspect", standalone_mode=False)))
+    """Entry point: an expected error is one line on stderr; a signal that ends it leaves no traceback."""
+    with handled_by(end_at_once):
+        code = exit_code(lambda: app(prog_name="introspect", standalone_mode=False))
+    # All is said and written; the interpreter has only to go.
+    let_go()
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ import typer
 
 from introspect.cli_start import leave_unwritable_streams, open_streams
 from introspect.errors import IntrospectError
+from introspect.interrupts import Terminated
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """typer's own base of everything that is wrong with a command line."""
@@ -42,6 +44,8 @@ def exit_code(command: Callable[[], Any]) -> int:
     except SystemExit as end:
         # rich ends a program with 1 where the reader of its output has gone; nothing else here does.
         return 0 if end.code == 1 else int(end.code or 0)
+    except Terminated:
+        return 143
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except OSError as error:
@@ -60,3 +64,10 @@ def _say(message: str) -> None:
     with suppress(OSError):
         sys.stderr.write(f"introspect: {one_line(message)}\n")
     leave_unwritable_streams()
+
+
+def leave_output() -> None:
+    """Nobody reads any more: what is left to say, on stdout or stderr, goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.cli_exit import leave_output
 from introspect.cli_status import busy
 from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.events import JSON
+from introspect.interrupts import Interrupts
 from introspect.paths import shipped_documents
 from introspect.phases import load_phase
 from introspect.run_summary import show_summary
@@ -29,38 +29,6 @@ from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
 
 EXIT_CODES = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
-
-
-class _Interrupts:
-    """Notes the first SIGINT or SIGTERM, so that it takes effect between tokens; the second is at once.
-
-    While `loading` there is no record to end in good order, and the first is at once too.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.loading = True
-
-    def __call__(self) -> bool:
-        return self.signal is not None
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        again, self.signal = self.signal is not None, number
-        if again or self.loading:
-            raise KeyboardInterrupt
-
-    @property
-    def exit_code(self) -> int:
-        return 143 if self.signal == signal.SIGTERM else 130
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        previous = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
@@ -81,29 +49,51 @@ def run(
     verbose: bool,
     as_json: bool,
 ) -> int:
-    """Run a phase and return the exit code of the contract. Raises IntrospectError before a run exists."""
+    """Run a phase and return the exit code of the contract.
+
+    Raises IntrospectError before a run exists, and RunFailed where one cannot be written any more.
+    """
     console = Console(stderr=as_json, highlight=False)
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
     with interrupts.listening():
         try:
-            with busy(console, f"loading {phase.model.id}", quiet):
+            # While a model is loaded there is no record to end in good order.
+            with interrupts.breakable, busy(console, f"loading {phase.model.id}", quiet):
                 from introspect.run_command import RunOptions, open_run, prepare
 
                 options = RunOptions(output, limit, forced, fault, force)
                 loaded = prepare(phase, options, partial(_tell, console) if verbose else _say_nothing)
         except KeyboardInterrupt:
-            sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
+            with suppress(OSError):
+                sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
-        interrupts.loading = False
         opened = open_run(phase, options, loaded, interrupts)
-        with RunView(console, quiet, verbose) as view:
-            view.show(opened.start)
-            opened.session.context.progress = view.progress
-            summary = opened.execute(view.show, limit)
-    show_summary(console, summary, opened.writer.log_path)
-    if as_json:
-        sys.stdout.write(json.dumps(summary, ensure_ascii=True) + "\n")
+        try:
+            with RunView(console, quiet, verbose) as view:
+                view.show(opened.start)
+                opened.session.context.progress = view.progress
+                summary = opened.execute(view.show, limit)
+        except OSError:
+            # The live line has nowhere to be taken down from; the record has ended before.
+            if opened.status != "interrupted":
+                raise
+            leave_output()
+        with interrupts.whole:
+            _show_end(console, summary, opened.writer.log_path, as_json, interrupts)
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
+
+
+def _show_end(console: Console, summary: JSON, log: Path, as_json: bool, interrupts: Interrupts) -> None:
+    """The summary for people and for programs; of a run that a terminal took with it there is no reader."""
+    try:
+        show_summary(console, summary, log)
+        if as_json:
+            sys.stdout.write(json.dumps(summary, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        if not interrupts():
+            raise
+        leave_output()
 
 
 def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:

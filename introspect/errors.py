@@ -6,6 +6,7 @@
     |-- RecordError            a run, log or event file that cannot be read
     |-- ProcessError           a process of the program's own that this system does not let start
     |-- RequirementError       a phase that must not start yet; exit 4
+    |-- RunFailed              a run that cannot go on: its record or its notes cannot be written; exit 1
     |-- UnsupportedCache       a model family or cache class that a check cannot judge
     ToolError                  the model's: becomes a tool result that the model reads
 
@@ -44,6 +45,12 @@ class RequirementError(IntrospectError):
     """A phase may not start yet: what it requires is not met."""
 
     exit_code = 4
+
+
+class RunFailed(IntrospectError):
+    """A run cannot go on where it is written: no room, no permission, or its directory has gone."""
+
+    exit_code = 1
 
 
 class UnsupportedCache(IntrospectError):

@@ -23,6 +23,11 @@ _PATIENCE = 5
 """Signals after which even what must be whole is broken off: it may wait for a reader that never reads."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. Not KeyboardInterrupt itself: the interpreter remembers having seen one pass through `exec` (as
+    many imports do), and in the end kills the program by the signal, whatever its exit code was to be."""
+
+
 class Terminated(KeyboardInterrupt):
     """The program is asked to end by a signal that is not the user's Ctrl-C."""
 
@@ -56,8 +61,7 @@ class Interrupts:
     def check(self) -> None:
         """Raise KeyboardInterrupt where the program has been asked to end."""
         if self():
-            self._raised = True
-            raise KeyboardInterrupt
+            self._break_off()
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """The handler of a signal. Raises KeyboardInterrupt where it takes effect at once."""
@@ -66,8 +70,11 @@ class Interrupts:
         if self._seen < _PATIENCE and (self._raised or self.whole.depth):
             return
         if again or self.breakable.depth:
-            self._raised = True
-            raise KeyboardInterrupt
+            self._break_off()
+
+    def _break_off(self) -> None:
+        self._raised = True
+        raise Interrupted if self.exit_code == 130 else Terminated
 
     @property
     def exit_code(self) -> int:
@@ -106,6 +113,15 @@ def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None
             signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
+def let_go() -> None:
+    """For the last moments of a program: a Ctrl-C changes nothing, other signals end it without a word."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                keyboard = number == signal.SIGINT
+                signal.signal(number, signal.SIG_IGN if keyboard else signal.SIG_DFL)
+
+
 def end_at_once(number: int, frame: FrameType | None = None) -> None:
     """A handler for what leaves nothing to put in order: raises where the program is."""
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+    raise Interrupted if number == signal.SIGINT else Terminated

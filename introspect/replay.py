@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from introspect.errors import RecordError, did_you_mean
+from introspect.interrupts import Terminated
 from introspect.onset import judge
 from introspect.replay_view import View, show_findings
 from introspect.runlog.event_history import follow_events, history_of_events
@@ -161,6 +162,8 @@ def _follow(path: Path, only: Sequence[str], console: Console) -> None:
         for entry in follow_events(path):
             if not wanted or tag_of(entry) in wanted:
                 view.show(entry)
+    except Terminated:
+        raise
     except KeyboardInterrupt:
         return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shutil
 import sqlite3
@@ -15,10 +16,11 @@ from pathlib import Path
 from introspect import events
 from introspect.config import PhaseConfig
 from introspect.driver import EngineDriver, drive
-from introspect.errors import ConfigError, RecordError, did_you_mean
+from introspect.errors import ConfigError, RunFailed, did_you_mean
 from introspect.events import JSON, Event
 from introspect.faults import FAULTS
 from introspect.forced import forced_replies
+from introspect.interrupts import Interrupts
 from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
 from introspect.model.cache_view import refuse_model
@@ -27,13 +29,14 @@ from introspect.model.loading import LoadedModel, find_model, load_model
 from introspect.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
 from introspect.preflight import run_warnings
 from introspect.requirements import SameModel, checked_requirement
+from introspect.run_failures import notes_failed, record_failed
 from introspect.run_header import manifest_of, run_start, tokenizer_hash
 from introspect.run_notes import RunNotes
 from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session import Session, open_session
 from introspect.tools.library import load_documents
-from introspect.tools.note_store import NoteStore
+from introspect.tools.note_store import NoteStore, StoreFailed
 from introspect.tools.registry import tools_named
 from introspect.tools.shared_notes import SharedNotes
 
@@ -67,11 +70,13 @@ class Run:
     failures: list[JSON] = field(default_factory=list)
     status: str = "failed"
     began: float = field(default_factory=time.monotonic)
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     def execute(self, watch: Callable[[Event], None], limit: int | None) -> JSON:
         """Run to the end; every event goes to the record first and then to `watch`. Returns the summary.
 
-        An interrupt ends the run with status `interrupted`. An error ends the record and is then raised.
+        An interrupt ends the run with status `interrupted`. An error ends the record and is then raised;
+        RunFailed where the record or the notes cannot be written.
         """
         stream = drive(run_phase(self.session, self.session.phase.experiments[:limit]), self.driver)
         try:
@@ -88,11 +93,19 @@ class Run:
             self._interrupted()
             self._finish(_unwatched)
             raise SystemExit(130) from None
-        except RecordError:
-            with suppress(OSError):
-                self.writer.close()
+        except RunFailed:
+            self._close()
             raise
-        except BaseException:
+        except StoreFailed as error:
+            failed = notes_failed(self.writer.directory, error)
+            self._take(events.Error(str(failed)), _unwatched)
+            self._finish(_unwatched)
+            raise failed from None
+        except BaseException as error:
+            if isinstance(error, OSError) and (error.errno == errno.EIO or self.interrupts()):
+                # A terminal that has gone takes what is shown with it, and says so by a signal.
+                self._interrupted()
+                return self._finish(_unwatched)
             # Whatever failed may be the display: the record ends in good order without it.
             self._take(events.Error("the program failed", traceback.format_exc()), _unwatched)
             self._finish(_unwatched)
@@ -142,21 +155,29 @@ class Run:
             self.experiments.append(ended)
 
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
-        summary = self.summary()
-        self._take(events.RunEnd(self.status, summary), watch)
-        self.writer.close()
-        self.session.context.notes.close()
+        with self.interrupts.whole:
+            summary = self.summary()
+            self._take(events.RunEnd(self.status, summary), watch)
+            self._close()
         return summary
 
-    def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
+    def _close(self) -> None:
+        """Every event was written and flushed before; what a failing disk still refuses is told already."""
+        with suppress(OSError):
+            self.writer.close()
+        with suppress(sqlite3.Error):
+            self.session.context.notes.close()
+
+    def _write(self, event: Event) -> None:
+        """Write an event, whole: a signal does not tear a line. Raises RunFailed where the disk refuses."""
         try:
-            self.writer.write(event)
+            with self.interrupts.whole:
+                self.writer.write(event)
         except OSError as error:
-            why = error.strerror or str(error)
-            where = self.writer.directory
-            raise RecordError(
-                f"{where}: cannot be written any more ({why}); free space; the record is whole up to here"
-            ) from None
+            raise record_failed(self.writer.directory, error) from None
+
+    def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
+        self._write(event)
         if isinstance(event, events.ExperimentEnd):
             ended = {"name": event.name, "status": event.status, "turns": event.turns}
             notes = self.notes.saved_in(event.experiment)
@@ -201,7 +222,11 @@ def prepare(
 def open_run(
     phase: PhaseConfig, options: RunOptions, loaded: LoadedModel, interrupted: Callable[[], bool]
 ) -> Run:
-    """Open a run of a phase on a loaded model. Raises IntrospectError before anything is written."""
+    """Open a run of a phase on a loaded model. Raises IntrospectError before anything is written.
+
+    `interrupted` is asked before each forward pass; an Interrupts may also break one off.
+    """
+    interrupts = interrupted if isinstance(interrupted, Interrupts) else Interrupts(interrupted)
     tools = tools_named(phase.tools)
     documents = load_documents(shipped_documents(), phase.documents)
     seed = phase.generation.seed if phase.generation.seed is not None else secrets.randbits(31)
@@ -214,7 +239,7 @@ def open_run(
     requirement = checked_requirement(phase, options.output, same, options.force)
     shared = SharedNotes(options.output) if phase.notes.shared else None
     before = shared.read() if shared else ()
-    engine = Engine(loaded.model)
+    engine = Engine(loaded.model, interrupts=interrupts)
     session = open_session(
         phase,
         seed,
@@ -233,17 +258,18 @@ def open_run(
     try:
         session.context.notes = NoteStore(writer.directory / "notes.sqlite")
         session.context.notes.extend(before)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StoreFailed) as error:
         writer.close()
         shutil.rmtree(writer.directory, ignore_errors=True)
         raise ConfigError(
             f"--output {options.output}: cannot write a run there ({error}); free space, or choose another"
         ) from None
     link_latest(writer, options.output)
+    session.context.interrupts = interrupts
     planter = None
     if options.fault is not None:
         planter = RunPlanter(FAULTS[options.fault], loaded.model, session.system_tokens)
-    driver = EngineDriver(engine, loaded.prompt_format, interrupted, planter)
+    driver = EngineDriver(engine, loaded.prompt_format, interrupts, planter)
     run_notes = RunNotes(writer.directory.name, before, shared)
     warnings = run_warnings(phase, loaded.source.path, loaded.warnings)
-    return Run(session, driver, writer, start, run_notes, warnings)
+    return Run(session, driver, writer, start, run_notes, warnings, interrupts=interrupts)

@@ -34,6 +34,7 @@ LAYERS = {
     **dict.fromkeys(
         ["cli", "terminal", "live_line", "run_command", "run_header", "run_notes", "run_summary"], 6
     ),
+    "run_failures": 6,
     "__main__": 6,
 }
 LAST_LAYER_PREFIX = "cli_"

@@ -9,10 +9,13 @@ from pathlib import Path
 from introspect import events as ev
 from introspect.display import one_line
 from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
+from introspect.runlog.lock import is_held
 from introspect.runlog.reader import LineReader, ReadEvent, follow_lines, read_events
 from introspect.runlog.textlog import RULE, json_text, messages
 
 _POLL_SECONDS = 0.2
+_POLLS_OF_THE_LEFT = 5
+"""So often in a row nobody must hold a record, and nothing be new in it, before it is taken for abandoned."""
 
 
 def history_of_events(path: Path) -> History:
@@ -60,8 +63,11 @@ def entries_of(read: ReadEvent) -> list[Entry]:
 
 
 def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
-    """The messages of a run as they are written, until the run ends. RecordError where the file goes away."""
-    reader, offset = LineReader(), 0
+    """The messages of a run as they are written, until the run ends, or the program that wrote it has gone.
+
+    RecordError where the file goes away.
+    """
+    reader, offset, left = LineReader(), 0, 0
     while True:
         lines, offset = follow_lines(path, offset)
         for raw in lines:
@@ -71,8 +77,14 @@ def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> It
             yield from entries_of(read)
             if isinstance(read.event, ev.RunEnd):
                 return
-        if not lines:
-            sleep(_POLL_SECONDS)
+        if lines:
+            left = 0
+            continue
+        # A writer that has just been opened, or goes on with a run, takes its lock a moment later.
+        left = left + 1 if is_held(path) is False else 0
+        if left >= _POLLS_OF_THE_LEFT:
+            return
+        sleep(_POLL_SECONDS)
 
 
 def _generation(event: ev.Generation, read: ReadEvent) -> GenerationSeen:

@@ -11,6 +11,7 @@ from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunEnd, RunStart
 from introspect.runlog.codec import checksum, parse_line, typed_event
 from introspect.runlog.history import Finding
+from introspect.runlog.lock import is_held
 from introspect.runlog.text_bytes import unpacked
 
 EVENTS = "events.jsonl"
@@ -21,6 +22,7 @@ MAX_DAMAGE = 100
 """Findings of damage that are kept; a file that is no record at all would give one for each line."""
 _TIME = re.compile(r"^20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{3}Z$", re.ASCII)
 _MINUTES_OF_A_DAY = 24 * 60
+_OPEN = {True: "is still going on", False: "broke off", None: "is still going on, or broke off"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def read_events(path: Path) -> EventLog:
             f"'{path}' holds no record of a run; give a run directory, an events.jsonl or a log"
         )
     if not isinstance(events[-1].event, RunEnd):
-        message = "the record has no end: the run is still going on, or broke off"
+        message = f"the record has no end: the run {_OPEN[is_held(path)]}"
         findings.append(Finding("record-open", "note", events[-1].line, message))
     return EventLog(reading.records, tuple(events), tuple(findings), reading.sound_bytes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -17,10 +18,12 @@ from introspect.errors import ConfigError, RecordError
 from introspect.events import EPHEMERAL, JSON, Event, ExperimentEnd, Prune, RunEnd, RunStart
 from introspect.paths import DEFAULT_OUTPUT
 from introspect.runlog.codec import canonical, sealed, to_plain_record, typed_event
+from introspect.runlog.lock import hold, is_held
 from introspect.runlog.reader import EVENTS, MANIFEST, read_events
 from introspect.runlog.textlog import render
 
 _DURABLE = (RunStart, Prune, ExperimentEnd, RunEnd)
+_WRITTEN = "another program is writing this run; wait until it has ended"
 LINKS = Path("data/logs")
 
 
@@ -30,7 +33,10 @@ def utc_now() -> datetime:
 
 
 class RunWriter:
-    """Appends events to one run directory. A context manager; else `close` it."""
+    """Appends events to one run directory, and holds its lock. A context manager; else `close` it.
+
+    Raises RecordError where another program holds the lock.
+    """
 
     def __init__(self, directory: Path, phase: str, clock: Callable[[], datetime] = utc_now) -> None:
         self.directory = directory
@@ -40,6 +46,9 @@ class RunWriter:
         self._prev = ""
         self._utc_offset = 0
         self._events: IO[str] = _open_text(directory / EVENTS)
+        if not hold(self._events):
+            self._events.close()
+            raise RecordError(f"{directory}: {_WRITTEN}")
         self._log: IO[str] = _open_text(self.log_path)
 
     @classmethod
@@ -82,8 +91,10 @@ class RunWriter:
     def reopen(cls, directory: Path, phase: str, clock: Callable[[], datetime] = utc_now) -> RunWriter:
         """Go on with a run: a torn last line is cut off, and the text log is written anew from the events.
 
-        Raises RecordError where the record cannot be read or is damaged.
+        Raises RecordError where the record cannot be read, is damaged, or is being written.
         """
+        if is_held(directory / EVENTS):
+            raise RecordError(f"{directory}: {_WRITTEN}")
         log = read_events(directory / EVENTS)
         damaged = [finding for finding in log.findings if finding.severity == "corrupt"]
         if damaged:
@@ -104,7 +115,7 @@ class RunWriter:
     def write(self, event: Event) -> JSON | None:
         """Append one event and return its record; None for an ephemeral event, which is never written.
 
-        Raises OSError where the disk refuses: a run does not go on without its record.
+        Raises OSError where the disk refuses, or the file is gone: a run does not go on without its record.
         """
         if isinstance(event, EPHEMERAL):
             return None
@@ -114,14 +125,22 @@ class RunWriter:
         self._events.flush()
         if isinstance(event, _DURABLE):
             os.fsync(self._events.fileno())
+        self._refuse_removed()
         self._seq, self._prev = self._seq + 1, record["checksum"]
         self._log_event(record, time)
         return record
 
     def close(self) -> None:
-        """Close both files; a second call does nothing."""
-        self._events.close()
-        self._log.close()
+        """Close both files; a second call does nothing. Raises OSError where a disk refuses what was left."""
+        try:
+            self._events.close()
+        finally:
+            self._log.close()
+
+    def _refuse_removed(self) -> None:
+        """Raise FileNotFoundError where the file that was just written has no name any more."""
+        if os.fstat(self._events.fileno()).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "it was removed while the run went on")
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from introspect.interrupts import Interrupts
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain
@@ -19,7 +20,8 @@ class ToolContext:
     """What tools may read. `processed_text` is the text of the last `process_text` of this experiment.
 
     `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result. A tool
-    that takes long calls `progress` with what it works on, how much is done, and how much there is.
+    that takes long calls `progress` with what it works on, how much is done, and how much there is. While it
+    runs, `interrupts` may raise KeyboardInterrupt anywhere in it.
     """
 
     model: Any
@@ -30,6 +32,7 @@ class ToolContext:
     max_result_tokens: int = 500
     processed_text: str | None = None
     progress: Callable[[str, int, int], None] | None = None
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     def count_tokens(self, result: Any) -> int:
         """Tokens of a result as the model reads it."""

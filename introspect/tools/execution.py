@@ -12,6 +12,7 @@ from introspect.errors import ToolError, did_you_mean
 from introspect.tools.actions import CallRequest
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
+from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
 from introspect.tools.shortening import ASK_FOR_LESS, result_message, shorten_message
 
@@ -31,15 +32,23 @@ class ToolOutcome:
 
 
 def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallRequest) -> ToolOutcome:
-    """Run a call. Never raises for anything that the model or a tool did."""
+    """Run a call. Never raises for anything that the model or a tool did.
+
+    StoreFailed is neither's doing, and is raised: a run without its notes is another run.
+    """
     try:
         if request.function not in tools:
             known = did_you_mean(request.function[:80], tools)
             raise ToolError(f"no tool is called '{request.function[:80]}'; {known}")
         _refuse_placeholders(request.arguments)
-        result = plain(tools[request.function].call(context, request.arguments))
+        # A note is written whole: a break between the store and the record would part the two.
+        section = context.interrupts.whole if request.function in WRITERS else context.interrupts.breakable
+        with section:
+            result = plain(tools[request.function].call(context, request.arguments))
     except ToolError as error:
         return _outcome(request, context, False, str(plain(str(error))))
+    except StoreFailed:
+        raise
     except (Exception, SystemExit) as error:  # a defect of a tool must not end the run
         problem = f"{request.function} failed: {_in_short(error)}; try other arguments or another tool"
         return _outcome(request, context, False, problem, traceback.format_exc())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ CREATE TABLE IF NOT EXISTS notes (
 )"""
 
 
+WRITERS = frozenset({"record_observation", "update_observation"})
+"""Tools after which the notes of a run are others than before."""
+
+
 @dataclass(frozen=True)
 class Note:
     """One recorded observation; ids count from 1."""
@@ -35,13 +40,31 @@ class Note:
     tags: list[str]
 
 
+class StoreFailed(Exception):
+    """The file of notes cannot be read or written: no fault of whoever wants to note something."""
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        raise StoreFailed(str(error)) from error
+
+
 class NoteStore:
-    """Notes in a file of their own, or in memory. The same note written twice is one note."""
+    """Notes in a file of their own, or in memory. The same note written twice is one note.
+
+    Once it is open, every method raises StoreFailed where the file fails.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._connection.execute(_SCHEMA)
 
+    @_reported()
     def add(
         self,
         obs_type: str,
@@ -65,6 +88,7 @@ class NoteStore:
         ).fetchone()
         return int(row[0])
 
+    @_reported()
     def update(self, note_id: int, changes: dict[str, Any]) -> Note:
         """Change some fields of a note and return it; `changes` by the names of Note's fields.
 
@@ -83,6 +107,7 @@ class NoteStore:
             raise ValueError(f"another note says the same as note {note_id} would") from None
         return new
 
+    @_reported()
     def get(self, note_id: int) -> Note:
         """The note of an id. Raises KeyError where there is none."""
         row = self._connection.execute(
@@ -93,6 +118,7 @@ class NoteStore:
             raise KeyError(note_id)
         return Note(*row[:5], *map(json.loads, row[5:]))
 
+    @_reported()
     def extend(self, notes: Iterable[Mapping[str, Any]]) -> None:
         """Record many notes at once, each by the names of the arguments of `add`; other keys are left out."""
         names = ("obs_type", "category", "description", "importance", "data", "tags")
@@ -101,6 +127,7 @@ class NoteStore:
             self.add(**{name: note[name] for name in names})
         self._connection.execute("COMMIT")
 
+    @_reported()
     def all(self) -> list[Note]:
         """Every note, oldest first."""
         rows = self._connection.execute(
@@ -108,9 +135,11 @@ class NoteStore:
         )
         return [Note(*row[:5], *map(json.loads, row[5:])) for row in rows]
 
+    @_reported()
     def count(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM notes").fetchone()[0])
 
+    @_reported()
     def clear(self) -> None:
         """Forget every note: the first step of rebuilding the index."""
         self._connection.execute("DELETE FROM notes")
