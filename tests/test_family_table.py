@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from family_table import Outcome, page, try_family
+from family_table import Outcome, a_phase, page, try_family
 from model_families import FAMILIES, SIZES
+from tiny.tokenizer import train_tokenizer
+from transformers import AutoConfig
 
 from introspect.config import ModelConfig
+from introspect.model.config_sizes import refuse_sizes
+from introspect.model.forecast import kv_elements_of_config
 from introspect.model.judgement import judge
 from introspect.model.reading import ModelSource
+from introspect.preflight import check_model
 
 LATENT = FAMILIES["deepseek_v3"]
 # Multi-head latent attention caches the latent and one rotary part: DeepSeek-V2, arXiv:2405.04434, 2.1.
@@ -83,3 +88,20 @@ def test_weights_that_were_not_downloaded_are_no_refusal_of_check(tmp_path: Path
         file.unlink()
     assert not (folder / WEIGHTS).exists() and not judge(model, source, weights=False).refusals
     assert "no safetensors weights" in judge(model, source).refusals[0]
+
+
+@pytest.mark.parametrize("kind", ["blt", "dots3_note_text", "gemma3n_text", "emu3"])
+def test_a_configuration_with_sizes_of_its_own_kind_is_a_row(kind: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    train_tokenizer([]).save_pretrained(tmp_path)
+    row = check_model(a_phase(tmp_path, "eager"))
+    assert row["supported"] is False
+    assert row["model"]["family"] == kind
+
+
+def test_heads_whose_width_is_no_share_of_the_hidden_size(tmp_path: Path) -> None:
+    latent = AutoConfig.for_model("glm4_moe_lite")
+    assert latent.hidden_size % latent.num_attention_heads
+    latent.save_pretrained(tmp_path)
+    refuse_sizes(tmp_path, "m")
+    assert kv_elements_of_config(AutoConfig.for_model("mamba")) == 0

@@ -18,6 +18,10 @@ MOST: dict[str, int] = {
     **dict.fromkeys(CONTEXT_KEYS, 1 << 40),
 }
 """The largest value of each key that is believed; all are at least 1."""
+EACH_LAYER = frozenset(["intermediate_size"])
+"""Keys that may list a size for each layer."""
+OWN_HEAD_DIM = ("head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "kv_channels")
+"""Keys that say how wide a head is, so that it is not the hidden size divided by the number of heads."""
 MAX_BYTES = 1 << 24
 
 
@@ -41,7 +45,8 @@ def refuse_sizes(path: Path, name: str) -> None:
 def _refuse(config: Mapping[str, Any], name: str) -> None:
     for key, most in MOST.items():
         value = config.get(key)
-        if value is not None and (type(value) is not int or not 1 <= value <= most):
+        sizes = value if isinstance(value, list) and key in EACH_LAYER else [value]
+        if value is not None and not all(type(size) is int and 1 <= size <= most for size in sizes):
             shown = repr(value)[:40]
             raise ModelError(
                 f"{name}: config.json: {key} is {shown}; a whole number from 1 to {most} is meant"
@@ -52,7 +57,7 @@ def _refuse(config: Mapping[str, Any], name: str) -> None:
             f"{name}: config.json: {heads} attention heads cannot share {kv_heads} KV heads evenly"
         )
     width = config.get("hidden_size")
-    if heads and width and not config.get("head_dim") and width % heads:
+    if heads and width and not any(map(config.get, OWN_HEAD_DIM)) and width % heads:
         raise ModelError(
             f"{name}: config.json: hidden_size {width} is no multiple of {heads} attention heads"
         )

@@ -42,13 +42,14 @@ def forecast_memory(
     """
     text = model_config.get_text_config()
     size = _BYTES[dtype]
-    hidden, mlp = text.hidden_size, getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    hidden = _number(text, "hidden_size")
+    mlp = _number(text, "intermediate_size") or 4 * hidden
     return MemoryForecast(
         weights=(parameter_count(path) or parameters_of_config(model_config)) * size,
         kv_per_token=(kv_elements or kv_elements_of_config(text)) * size,
         kv_tokens=kv_tokens,
         prefill=chunk * (4 * hidden + 3 * mlp) * max(size, 4),
-        logits=4 * text.vocab_size * 4,
+        logits=4 * _number(text, "vocab_size") * 4,
     )
 
 
@@ -63,12 +64,20 @@ def parameter_count(path: Path) -> int:
 
 def kv_elements_of_config(text_config: Any) -> int:
     """Elements of K and V of one token in all layers, as families with plain attention have them."""
-    heads = getattr(text_config, "num_attention_heads", None)
-    if not isinstance(heads, int):
+    heads = _number(text_config, "num_attention_heads")
+    kv_heads = _number(text_config, "num_key_value_heads") or heads
+    head_dim = _number(text_config, "head_dim") or _number(text_config, "hidden_size") // max(1, heads)
+    return 2 * _number(text_config, "num_hidden_layers") * kv_heads * head_dim
+
+
+def _number(config: Any, name: str) -> int:
+    """A size of a configuration, the largest where layers differ; 0 where it has none of that name."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # the library has an error of its own for what differs between layers
         return 0
-    kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
-    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
-    return 2 * int(text_config.num_hidden_layers) * int(kv_heads) * int(head_dim)
+    sizes = value if isinstance(value, list | tuple) else [value]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
 
 
 def parameters_of_config(model_config: Any) -> int:

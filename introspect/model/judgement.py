@@ -160,6 +160,9 @@ def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
         return
     fit = fit_weights(hollow, files.tensors)
     if fit is None:
+        judged.warn(
+            "weights-not-compared", "its weights can be compared with its class only where they are loaded"
+        )
         return
     why = misfit(hollow, fit, files.unread_tensors)
     if why is not None:

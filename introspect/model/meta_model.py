@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,8 @@ def model_on_meta(model_config: Any, attention: str) -> Any:
                 " use --set model.attention=eager"
             ) from None
         raise ModelError(f"no model can be built from its config.json: {short(error)}") from None
-    model.config.pad_token_id = None  # a class that has one looks for it among the ids, which hold no data
+    with suppress(Exception):  # some configurations refuse to be without one
+        model.config.pad_token_id = None  # a class that has one looks for it among ids, which hold no data
     return model
 
 
@@ -65,10 +67,10 @@ def probe_cache(model: Any) -> CacheProbe:
     """Whether a model fills a cache of K and V for every token, and how large that is."""
     import torch
 
-    cache = KVCache(model.config.get_text_config().num_hidden_layers)
     device = next(model.parameters()).device
     start = 0
     try:
+        cache = KVCache(model.config.get_text_config().num_hidden_layers)
         with torch.no_grad(), torch.device(device):
             for count in _PROBE:
                 model(

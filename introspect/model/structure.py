@@ -128,7 +128,7 @@ def named_tensors(model: Any) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
 
 def block_list_name(model: Any) -> str | None:
     """Where the list of layers stands; None where no module list is as long as the configuration says."""
-    layers = model.config.get_text_config().num_hidden_layers
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     lists = ((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList))
     return next((n for n, m in lists if len(m) == layers > 0), None)
 
