@@ -10,7 +10,7 @@ import typer
 
 from introspect.cli_exit import exit_code
 from introspect.cli_start import refuse_stripped_docstrings
-from introspect.interrupts import end_at_once, handled_by, let_go
+from introspect.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.paths import DEFAULT_OUTPUT, look
 
 
@@ -238,11 +238,12 @@ def compare(
 
 def main() -> None:
     """Entry point: an expected error is one line on stderr; a signal that ends it leaves no traceback."""
-    with handled_by(end_at_once):
+    at_once = AtOnce()
+    with handled_by(at_once):
         code = exit_code(lambda: app(prog_name="introspect", standalone_mode=False))
-    # All is said and written; the interpreter has only to go.
+        let_go()
     let_go()
-    raise SystemExit(code)
+    raise SystemExit(ending_code(at_once.signal) if code == 130 and at_once.signal else code)
 
 
 if __name__ == "__main__":

@@ -44,10 +44,9 @@ def exit_code(command: Callable[[], Any]) -> int:
     except SystemExit as end:
         # rich ends a program with 1 where the reader of its output has gone; nothing else here does.
         return 0 if end.code == 1 else int(end.code or 0)
-    except Terminated:
-        return 143
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
+    except (KeyboardInterrupt, typer.Abort) as end:
+        # typer makes an Abort of what passes through it.
+        return 143 if isinstance(end, Terminated) or isinstance(end.__cause__, Terminated) else 130
     except OSError as error:
         # Opening a file names it; writing to a stream does not.
         if error.errno not in _NO_ROOM and (error.filename is not None or error.errno not in _UNWRITABLE):

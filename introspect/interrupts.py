@@ -114,14 +114,21 @@ def handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None
 
 
 def let_go() -> None:
-    """For the last moments of a program: a Ctrl-C changes nothing, other signals end it without a word."""
+    """For the last moments of a program, when all is said and written: signals change nothing any more."""
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                keyboard = number == signal.SIGINT
-                signal.signal(number, signal.SIG_IGN if keyboard else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN)
 
 
-def end_at_once(number: int, frame: FrameType | None = None) -> None:
-    """A handler for what leaves nothing to put in order: raises where the program is."""
-    raise Interrupted if number == signal.SIGINT else Terminated
+class AtOnce:
+    """A handler for what leaves nothing to put in order: raises where the program is.
+
+    `signal` is the first that came; what passes through other libraries may come out as something else.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None = None) -> None:
+        self.signal = self.signal or number
+        raise Interrupted if number == signal.SIGINT else Terminated

@@ -25,7 +25,7 @@ from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.cli_exit import exit_code
-from introspect.interrupts import ENDING, Interrupts, Terminated, end_at_once, ending_code, handled_by
+from introspect.interrupts import ENDING, AtOnce, Interrupts, Terminated, ending_code, handled_by
 from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, load_model
 from introspect.run_command import Run, RunOptions, open_run
@@ -101,7 +101,7 @@ def test_what_is_whole_is_not_broken_off_but_for_the_fifth_time() -> None:
 def test_what_nohup_had_ignored_stays_ignored(number: signal.Signals) -> None:
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with handled_by(end_at_once):
+        with handled_by(AtOnce()):
             send(number)
         interrupts = Interrupts()
         with interrupts.listening():
@@ -122,7 +122,7 @@ def test_a_command_without_a_record_ends_at_once_with_the_code_of_the_signal(num
         return 0
 
     handlers = [signal.getsignal(n) for n in ENDING]
-    with handled_by(end_at_once):
+    with handled_by(AtOnce()):
         assert exit_code(command) == CODES[number] == ending_code(number)
     assert not after and handlers == [signal.getsignal(n) for n in ENDING]
 
