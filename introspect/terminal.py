@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,12 @@ STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "cor
 
 
 class RunView:
-    """Shows events as they come. `quiet` shows what has gone wrong only, `verbose` cache and audits too."""
+    """Shows events as they come. `quiet` shows what has gone wrong only, `verbose` cache and audits too.
+
+    One lock is held over everything that is printed and every drawing of the live region: rich's own thread
+    draws between the moment that a print measures the region and the moment that it is written, and lines of
+    the reply are erased with it.
+    """
 
     def __init__(
         self,
@@ -29,49 +35,63 @@ class RunView:
         quiet: bool = False,
         verbose: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        refresh_per_second: float = 8.0,
     ) -> None:
         self.console = console
         self.quiet = quiet
         self.verbose = verbose
         self._partial = ""
+        self._streamed = ""
+        self._headed: tuple[int, int] | None = None
         self._line = LiveLine(clock)
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._pause = 1 / refresh_per_second
         self._live: Live | None = None
         if console.is_terminal and not quiet:
             # Asked at each refresh, not told at each event: it moves while a tool runs and nothing comes.
             self._live = Live(
-                console=console, get_renderable=self._region, refresh_per_second=8, transient=True
+                console=console, get_renderable=self._region, auto_refresh=False, transient=True
             )
 
     def __enter__(self) -> RunView:
         if self._live:
             self._live.start()
+            threading.Thread(target=self._draw, args=(self._live,), daemon=True).start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._flush()
-        if self._live:
-            self._live.stop()
+        self._ended.set()
+        with self._lock:
+            self._flush()
+            if self._live:
+                self._live.stop()
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        with self._lock:
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         self._line.take(event)
         if isinstance(event, events.Token):
-            self._stream(event)
+            self._stream(event.experiment, event.turn, event.text)
         else:
             show = _SHOWN.get(type(event))
             failed_audit = isinstance(event, events.Audit) and bool(event.codes)
             loud = failed_audit or isinstance(event, events.Error)
             if isinstance(event, events.Generation):
-                self._flush()
+                self._end_of_reply(event)
             if show is not None and (loud or not self.quiet):
                 self._flush()
                 show(self, event)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how far a long tool has come: on the live line, or now and then in a line of its own."""
-        news = self._line.progress(what, done, total)
-        if news and not self._live and not self.quiet:
-            self.say(news, "dim", INDENT)
+        with self._lock:
+            news = self._line.progress(what, done, total)
+            if news and not self._live and not self.quiet:
+                self.say(news, "dim", INDENT)
 
     def say(self, text: str, style: str = "", indent: int = 0) -> None:
         """Print a paragraph of foreign text without effect; `indent` in columns, of its every line."""
@@ -81,20 +101,39 @@ class RunView:
         else:
             self.console.print(Text(" " * indent) + shown, soft_wrap=True)
 
-    def _stream(self, token: events.Token) -> None:
+    def _stream(self, experiment: int, turn: int, text: str) -> None:
+        """Show a piece of a reply, under a heading where it is the first."""
+        if self._headed != (experiment, turn):
+            self._headed, self._streamed = (experiment, turn), ""
+            if not self.quiet:
+                self.console.print()
+                self.say(f"turn {turn}", "bold")
+        self._streamed += text
         if self.quiet:
             return
-        if token.sampled == 1:
-            self.console.print()
-            self.say(f"turn {token.turn}", "bold")
-        *whole, self._partial = (self._partial + token.text).split("\n")
+        *whole, self._partial = (self._partial + text).split("\n")
         for line in whole:
             self.say(line, indent=INDENT)
+
+    def _end_of_reply(self, event: events.Generation) -> None:
+        """Show what no token event has shown: a half of a character is withheld, also at a reply's end."""
+        streamed = self._streamed if self._headed == (event.experiment, event.turn) else ""
+        rest = event.text.removeprefix(streamed)
+        if rest and event.text.startswith(streamed):
+            self._stream(event.experiment, event.turn, rest)
+        self._flush()
 
     def _flush(self) -> None:
         if self._partial and not self.quiet:
             self.say(self._partial, indent=INDENT)
         self._partial = ""
+
+    def _draw(self, live: Live) -> None:
+        """Draw the live region again and again until the view ends; a thread of its own."""
+        while not self._ended.wait(self._pause):
+            with self._lock:
+                if not self._ended.is_set():
+                    live.refresh()
 
     def _region(self) -> RenderableType:
         parts: list[RenderableType] = []
