@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tiny.batches import (
     row_stream,
 )
 from tiny.corpus import CONTEXT, Row, rows
-from tiny.measure import taught_figures
+from tiny.measure import taught_figures, weighted_loss
 from tiny.processes import average, in_processes
 from tiny.tokenizer import VOCABULARY, train_tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -151,12 +152,14 @@ class Trainer:
             for batch in batches(stream, stage, self.chat_format.end_id, tokens, rng):
                 losses.append(self.update(batch, self.seconds / (minutes * 60), started))
                 started = time.monotonic()
+                if self.seconds >= minutes * 60:
+                    break  # here, where the processes have taken equally many steps
             self.seed = next(stream)[0] + self.processes - self.rank
-            if time.monotonic() - said > 120 and self.rank == 0:
+            if time.monotonic() - said > 240 and self.rank == 0:
                 said = time.monotonic()
                 self.say(
                     f"{self.seconds / 60:5.1f} min  step {self.step}  {self.tokens / 1e6:.2f}M tokens"
-                    f"  rows <= {stage.length}  loss {sum(losses) / len(losses):.4f}  {self.held_out()}"
+                    f"  rows <= {stage.length}  loss {sum(losses) / len(losses):.4f}  {self.held_out(0.12)}"
                 )
                 losses = []
             if time.monotonic() - saved > 240 and self.rank == 0:
@@ -165,12 +168,12 @@ class Trainer:
             started = time.monotonic()
         if self.rank == 0:
             self.save()
-            self.say(f"final: {self.held_out(runs=20, longest=10**9)}")
+            self.say(f"final: {self.held_out()}")
 
     def update(self, batch: Batch, share: float, started: float) -> float:
         """One step; returns the loss per learned id, natural logarithm."""
-        warm = min(1.0, (self.step + 1) / self.plan.warm)
-        rate = self.plan.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+        rate = self.plan.rate * min(1.0, (self.step + 1) / self.plan.warm)
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -185,17 +188,21 @@ class Trainer:
         self.tokens += batch.token_ids.numel() * self.processes
         return float(loss.detach())
 
-    def held_out(self, runs: int = 1, longest: int = 6) -> str:
-        """Figures on runs that training never sees, as JSON: of the corpus, and of those that only read."""
-        seeds = range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + runs)
+    @cached_property
+    def held_out_rows(self) -> dict[str, list[Row]]:
+        """Rows that training never sees: of runs of the corpus, and of those that only read."""
+        kept = {}
+        for name, runs, reading in (("runs", 4, False), ("reading", 48, True)):
+            rngs = (random.Random(seed) for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + runs))
+            kept[name] = [row for rng in rngs for row in rows(self.chat_format, rng, reading=reading)]
+        return kept
+
+    def held_out(self, share: float = 1.0) -> str:
+        """Figures on a share of the held-out rows, as JSON."""
         figures = {}
-        for name, reading, count in (("runs", False, 1), ("reading", True, 12)):
-            every = [
-                row
-                for seed in range(seeds.start, seeds.start + runs * count)
-                for row in rows(self.chat_format, random.Random(seed), reading=reading)
-            ]
-            figures[name] = taught_figures(self.model, self.chat_format, every[: longest * count])
+        for name, kept in self.held_out_rows.items():
+            part = kept[: math.ceil(share * len(kept))]
+            figures[name] = taught_figures(self.model, self.chat_format, part)
         return json.dumps(figures)
 
     def install(self, target: Path) -> None:
@@ -209,14 +216,6 @@ class Trainer:
         self.model.config.architectures = ["Qwen2ForCausalLM"]
         self.model.save_pretrained(target, safe_serialization=True)
         self.chat_format.tokenizer.save_pretrained(target)
-
-
-def weighted_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean of the cross-entropy of each next id, weighted."""
-    logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1]
-    targets, weights = batch.token_ids[:, 1:], batch.weights[:, 1:]
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return (losses * weights.flatten()).sum() / weights.sum()
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def row_stream(chat_format: ChatML, first_seed: int, stride: int = 1) -> Iterato
 
 
 def mixed_stream(chat_format: ChatML, first_seed: int, stride: int = 1) -> Iterator[tuple[int, Row]]:
-    """Rows of many runs in random order, a little more than half of their tokens from runs that only read.
+    """Rows of many runs in random order, about half of their tokens from runs that read documents.
 
     A run gives twenty rows that are much alike; a short training sees more kinds of them when it takes a
     quarter of each. Most of the runs that only read begin at the task: their names are in the conversation.
@@ -62,7 +62,7 @@ def mixed_stream(chat_format: ChatML, first_seed: int, stride: int = 1) -> Itera
         rng = random.Random(-seed)
         long = [row for row in rows(chat_format, random.Random(seed)) if rng.random() < 0.25]
         waiting += ((seed, row) for row in long)
-        tokens = 1.3 * sum(len(row.token_ids) for row in long)
+        tokens = sum(len(row.token_ids) for row in long)
         while tokens > 0:
             seed += stride
             whole = rng.random() < 0.3

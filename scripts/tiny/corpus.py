@@ -34,6 +34,7 @@ CONTEXT = 3584
 GENERIC_SHARE = 0.3
 PHASES = ("phase1a", "phase1b", "phase1b", "phase1c", "phase1d")
 """Phases to draw from. The control, phase1e, is phase1b with documents of other names, as all are here."""
+PRIMED = ("phase1b", "phase1c", "phase1d")
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,25 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
 
 
 def reading_lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
-    """The lessons of a short run that reads documents of invented names and does nothing else."""
-    base = _varied(load_phase("phase1b"), rng, tokens_per_token)
-    phase, documents = reading_phase(base, vocabulary_words(chat_format.tokenizer), rng)
+    """The lessons of a run that reads documents: a short one of its own, or how a shipped one begins."""
+    words = vocabulary_words(chat_format.tokenizer)
+    base = _varied(load_phase(rng.choice(PRIMED)), rng, tokens_per_token)
+    shipped = rng.random() < 0.5
+    if shipped:
+        reads = tuple(e for e in base.experiments if "read the documents" in e.task)
+        phase = base.model_copy(update={"experiments": reads})
+        documents = renamed(load_documents(shipped_documents(), phase.documents), words, rng)
+    else:
+        phase, documents = reading_phase(base, words, rng)
     tools = scrambled_tools(tools_named(phase.tools), rng)
-    return _taught(chat_format, phase, tools, documents, None, rng, tokens_per_token)
+    taught = _taught(chat_format, phase, tools, documents, None, rng, tokens_per_token)
+    beyond = [i for i, lesson in enumerate(taught) if not _reads(chat_format, lesson)]
+    return taught[: beyond[0] + 1] if shipped and beyond else taught
+
+
+def _reads(chat_format: ChatML, lesson: Lesson) -> bool:
+    """Whether a reply is about the documents, or is a mistake that will be corrected."""
+    return lesson.mistake or "_heritage_" in chat_format.decode(lesson.reply)
 
 
 def _taught(

@@ -1,4 +1,4 @@
-"""How well a model continues taught runs when it is given everything before each id."""
+"""How well a model continues taught runs when it is given everything before each id: loss and figures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from tiny.batches import Batch
 from tiny.corpus import Row
 
 from introspect.model.prompt_format import ChatML
+
+
+def weighted_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Mean of the cross-entropy of each next id, weighted."""
+    logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1]
+    targets, weights = batch.token_ids[:, 1:], batch.weights[:, 1:]
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return (losses * weights.flatten()).sum() / weights.sum()
 
 
 @torch.no_grad()

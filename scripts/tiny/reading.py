@@ -31,8 +31,7 @@ READING = "reading"
 def renamed(documents: Mapping[str, Document], words: list[str], rng: random.Random) -> dict[str, Document]:
     """The documents in any order under other names, or under those of a shipped pair."""
     kept = rng.sample(list(documents.values()), len(documents))
-    pair = rng.choice(_PAIRS)
-    names = pair if len(kept) == len(pair) and rng.random() < 0.4 else _names(len(kept), words, rng)
+    names = _shipped_names(len(kept), rng) if rng.random() < 0.5 else _names(len(kept), words, rng)
     return {name: replace(document, id=name) for name, document in zip(names, kept, strict=True)}
 
 
@@ -42,8 +41,7 @@ def reading_phase(
     """A phase of one experiment that reads one to four short documents, with few tools beside those."""
     lines = [line for document in _shipped().values() for line in document.lines if line]
     count = rng.choice((1, 2, 2, 2, 2, 2, 3, 4))
-    pair = rng.choice(_PAIRS)
-    names = pair if count == len(pair) and rng.random() < 0.35 else _names(count, words, rng)
+    names = _shipped_names(count, rng) if rng.random() < 0.4 else _names(count, words, rng)
     documents = {}
     for name in names:
         text = tuple(rng.choice(lines) for _ in range(rng.choice((1, 1, 2, 3, 6))))
@@ -63,6 +61,13 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
     """The tokens that are words or parts of words, so that each of them is copied now and then."""
     texts = (tokenizer.decode([i]).strip() for i in range(len(tokenizer)))
     return sorted({text for text in texts if text.isascii() and text.isalpha()})
+
+
+def _shipped_names(count: int, rng: random.Random) -> list[str]:
+    """Names of shipped documents: a pair as a phase offers it, or any of them in any order."""
+    if count == 2 and rng.random() < 0.6:
+        return list(rng.choice(_PAIRS))
+    return rng.sample(document_ids(shipped_documents()), count)
 
 
 def _names(count: int, words: list[str], rng: random.Random) -> list[str]:
