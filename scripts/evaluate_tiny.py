@@ -32,14 +32,15 @@ SCRAMBLE_SEEDS = 700_000
 """Seeds of the replaced numbers; training, held-out runs and the tokenizer use others."""
 
 
-def evaluate_run(task: tuple[str, str, int, bool, float | None]) -> Counter[str]:
-    """Counts of one run."""
+def executed(
+    task: tuple[str, str, int, bool, float | None],
+) -> tuple[list[events.Event], dict[str, Any], int]:
+    """A run of (phase, model, seed, scrambled, temperature): its events and summary, `corrupt` findings."""
     phase, model, seed, scrambled, temperature = task
     torch.set_num_threads(1)
     overrides: dict[str, Any] = {"model.id": model, "model.revision": None, "generation.seed": seed}
     if temperature is not None:
         overrides["generation.temperature"] = temperature
-    counts: Counter[str] = Counter()
     with TemporaryDirectory() as folder:
         settings, options = load_phase(phase, overrides), RunOptions(Path(folder), force=True)
         run = open_run(settings, options, prepare(settings, options), lambda: False)
@@ -49,8 +50,13 @@ def evaluate_run(task: tuple[str, str, int, bool, float | None]) -> Counter[str]
         stream: list[events.Event] = []
         summary = run.execute(stream.append, None)
         findings = load(summary["run"], Path(folder)).findings
-    counts["runs"] = 1
-    counts["corrupt findings"] = sum(finding.severity == "corrupt" for finding in findings)
+    return stream, summary, sum(finding.severity == "corrupt" for finding in findings)
+
+
+def evaluate_run(task: tuple[str, str, int, bool, float | None]) -> Counter[str]:
+    """Counts of one run."""
+    stream, summary, corrupt = executed(task)
+    counts: Counter[str] = Counter({"runs": 1, "corrupt findings": corrupt})
     counts["complete"] = summary["status"] == "complete"
     tools = {event.function for event in stream if isinstance(event, events.ToolResult) and event.ok}
     counts["complete with 4 tools"] = summary["status"] == "complete" and len(tools) >= 4

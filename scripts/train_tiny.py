@@ -1,5 +1,8 @@
 """Train the tiny model: `python scripts/train_tiny.py --minutes 75`. Continues from its last checkpoint.
 
+With `--start data/models/tiny` it takes the weights that are there and trains them on with a lower rate, on
+rows of which half come from runs that only read documents (`tiny.batches.mixed_stream`).
+
 The corpus is what the product's own loop gives with a teacher in the model's place (scripts/tiny). The model
 goes to data/models/tiny only with --install; checkpoints and the log go to data/training.
 """
@@ -13,6 +16,9 @@ import random
 import re
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +31,12 @@ from tiny.batches import (
     Batch,
     Stage,
     batches,
+    mixed_stream,
     row_stream,
 )
-from tiny.corpus import CONTEXT, rows
+from tiny.corpus import CONTEXT, Row, rows
+from tiny.measure import taught_figures, weighted_loss
+from tiny.processes import average, in_processes
 from tiny.tokenizer import VOCABULARY, train_tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -36,8 +45,22 @@ from introspect.model.prompt_format import ChatML
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "data" / "training"
 TINY = ROOT / "data" / "models" / "tiny"
-TOKENS_PER_BATCH = 8192
-PEAK_RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Peak rate and the steps until it is reached, tokens of a batch, and the rows to learn from."""
+
+    rate: float
+    warm: int
+    tokens: int
+    stages: tuple[Stage, ...]
+    stream: Callable[[ChatML, int, int], Iterator[tuple[int, Row]]]
+
+
+NEW = Plan(2e-3, 100, 8192, STAGES, row_stream)
+ON = Plan(8e-4, 20, 4096, STAGES[-1:], mixed_stream)
+"""For weights that are trained already: less is changed at a step, and there are more steps."""
 MODEL_SEED = 20_251_110
 
 
@@ -74,19 +97,20 @@ def make_tokenizer(runs: int = 400) -> Any:
 class Trainer:
     """A model in training, with everything that a checkpoint holds."""
 
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        if not (work / "tokenizer").is_dir():
+    def __init__(self, work: Path, start: Path | None, rank: int, processes: int) -> None:
+        self.work, self.rank, self.processes = work, rank, processes
+        self.plan = NEW if start is None else ON
+        if start is None and not (work / "tokenizer").is_dir():
             make_tokenizer().save_pretrained(work / "tokenizer")
-        self.chat_format = ChatML(PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"))
+        self.chat_format = ChatML(PreTrainedTokenizerFast.from_pretrained(start or work / "tokenizer"))
         with torch.random.fork_rng():
             torch.manual_seed(MODEL_SEED)
-            self.model = Qwen2ForCausalLM(tiny_config())
+            self.model = Qwen2ForCausalLM.from_pretrained(start) if start else Qwen2ForCausalLM(tiny_config())
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or "embed" in n]
         self.optimizers = [
-            torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.Muon(matrices, lr=self.plan.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=self.plan.rate, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self.seconds, self.step, self.tokens, self.seed = 0.0, 0, 0, TRAINING_SEEDS
 
@@ -117,77 +141,69 @@ class Trainer:
             log.write(text + "\n")
 
     def train(self, minutes: float) -> None:
-        """Train until `minutes` of training in all have passed."""
+        """Train until `minutes` of training in all have passed, making rows included."""
         rng = random.Random(self.step)
-        stream = row_stream(self.chat_format, self.seed)
+        stream = self.plan.stream(self.chat_format, self.seed + self.rank, self.processes)
         losses: list[float] = []
-        saved = said = time.monotonic()
+        saved = said = started = time.monotonic()
         while (share := self.seconds / (minutes * 60)) < 1:
-            stage = next(stage for stage in STAGES if share < stage.until)
-            for batch in batches(stream, stage, self.chat_format.end_id, TOKENS_PER_BATCH, rng):
+            stage = next(stage for stage in self.plan.stages if share < stage.until)
+            tokens = self.plan.tokens // self.processes
+            for batch in batches(stream, stage, self.chat_format.end_id, tokens, rng):
+                losses.append(self.update(batch, self.seconds / (minutes * 60), started))
                 started = time.monotonic()
-                losses.append(self.update(batch, self.seconds / (minutes * 60)))
-                self.seconds += time.monotonic() - started
-            self.seed = next(stream)[0] + 1
-            if time.monotonic() - said > 60:
+                if self.seconds >= minutes * 60:
+                    break  # here, where the processes have taken equally many steps
+            self.seed = next(stream)[0] + self.processes - self.rank
+            if time.monotonic() - said > 240 and self.rank == 0:
                 said = time.monotonic()
-                held = self.held_out(stage)
                 self.say(
                     f"{self.seconds / 60:5.1f} min  step {self.step}  {self.tokens / 1e6:.2f}M tokens"
-                    f"  rows <= {stage.length}  loss {sum(losses) / len(losses):.4f}"
-                    f"  held out: {', '.join(f'{name} {value:.4f}' for name, value in held.items())}"
+                    f"  rows <= {stage.length}  loss {sum(losses) / len(losses):.4f}  {self.held_out(0.12)}"
                 )
                 losses = []
-            if time.monotonic() - saved > 240:
+            if time.monotonic() - saved > 240 and self.rank == 0:
                 saved = time.monotonic()
                 self.save()
-        self.save()
-        self.say(f"final: {json.dumps(self.held_out(STAGES[-1], runs=40))}")
+            started = time.monotonic()
+        if self.rank == 0:
+            self.save()
+            self.say(f"final: {self.held_out()}")
 
-    def update(self, batch: Batch, share: float) -> float:
+    def update(self, batch: Batch, share: float, started: float) -> float:
         """One step; returns the loss per learned id, natural logarithm."""
-        warm = min(1.0, (self.step + 1) / 100)
-        rate = PEAK_RATE * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+        rate = self.plan.rate * min(1.0, (self.step + 1) / self.plan.warm)
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         loss = weighted_loss(self.model, batch)
         loss.backward()
+        self.seconds += average(self.model.parameters(), time.monotonic() - started)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        self.tokens += batch.token_ids.numel()
+        self.tokens += batch.token_ids.numel() * self.processes
         return float(loss.detach())
 
-    @torch.no_grad()
-    def held_out(self, stage: Stage, runs: int = 4) -> dict[str, float]:
-        """Figures on runs that training never sees: loss, digits and whole replies right, teacher-forced."""
-        nats = ids = digits = digits_right = replies = replies_right = 0.0
-        digit_ids = {self.chat_format.encode(d)[0] for d in "0123456789"}
-        for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + runs):
-            for row in rows(self.chat_format, random.Random(seed)):
-                token_ids = torch.tensor([row.token_ids])
-                logits = self.model(input_ids=token_ids, use_cache=False).logits[0, :-1]
-                chances = torch.log_softmax(logits, dim=-1)
-                right_so_far = True
-                for i in range(1, len(row.token_ids)):
-                    if not row.learned[i]:
-                        continue
-                    target = row.token_ids[i]
-                    nats -= float(chances[i - 1, target])
-                    ids += 1
-                    hit = int(logits[i - 1].argmax()) == target
-                    if target in digit_ids:
-                        digits += 1
-                        digits_right += hit
-                    right_so_far = right_so_far and (hit or target not in digit_ids)
-                    if target == self.chat_format.end_id:
-                        replies += 1
-                        replies_right += right_so_far
-                        right_so_far = True
-        return {"loss": nats / ids, "digits": digits_right / digits, "replies": replies_right / replies}
+    @cached_property
+    def held_out_rows(self) -> dict[str, list[Row]]:
+        """Rows that training never sees: of runs of the corpus, and of those that only read."""
+        kept = {}
+        for name, runs, reading in (("runs", 4, False), ("reading", 48, True)):
+            rngs = (random.Random(seed) for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + runs))
+            kept[name] = [row for rng in rngs for row in rows(self.chat_format, rng, reading=reading)]
+        return kept
+
+    def held_out(self, share: float = 1.0) -> str:
+        """Figures on a share of the held-out rows, as JSON."""
+        figures = {}
+        for name, kept in self.held_out_rows.items():
+            part = kept[: math.ceil(share * len(kept))]
+            figures[name] = taught_figures(self.model, self.chat_format, part)
+        return json.dumps(figures)
 
     def install(self, target: Path) -> None:
         """Write model and tokenizer where the product looks for them."""
@@ -202,29 +218,27 @@ class Trainer:
         self.chat_format.tokenizer.save_pretrained(target)
 
 
-def weighted_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean of the cross-entropy of each next id, weighted."""
-    logits = model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1]
-    targets, weights = batch.token_ids[:, 1:], batch.weights[:, 1:]
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return (losses * weights.flatten()).sum() / weights.sum()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny model.")
     parser.add_argument("--minutes", type=float, default=75, help="minutes of training in all")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="each of one thread")
+    parser.add_argument("--start", type=Path, help="a model to train on, in place of a new one")
     parser.add_argument("--work", type=Path, default=WORK, help="checkpoints and log")
     parser.add_argument(
         "--install", action="store_true", help="write the model to data/models/tiny at the end"
     )
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(arguments.work)
+    in_processes(arguments.processes, train, arguments)
+
+
+def train(rank: int, processes: int, arguments: argparse.Namespace) -> None:
+    """Train in one of the processes."""
+    torch.set_num_threads(1)
+    trainer = Trainer(arguments.work, arguments.start, rank, processes)
     trainer.load()
     trainer.train(arguments.minutes)
-    if arguments.install:
+    if arguments.install and rank == 0:
         trainer.install(TINY)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from tiny.generic import generic_move, random_phase, random_tool
 from tiny.invention import scrambled_tools
 from tiny.policy import next_move
+from tiny.reading import reading_phase, renamed, vocabulary_words
 from tiny.reports import REPORTS
 from tiny.teacher import Lesson, Teacher
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -23,7 +24,8 @@ from introspect.model.prompt_format import ChatML
 from introspect.paths import shipped_documents
 from introspect.phases import load_phase
 from introspect.session import open_session
-from introspect.tools.library import Document, document_ids, load_documents
+from introspect.tools.base import Tool
+from introspect.tools.library import Document, load_documents
 from introspect.tools.note_store import NoteStore
 from introspect.tools.registry import tools_named
 
@@ -32,6 +34,7 @@ CONTEXT = 3584
 GENERIC_SHARE = 0.3
 PHASES = ("phase1a", "phase1b", "phase1b", "phase1c", "phase1d")
 """Phases to draw from. The control, phase1e, is phase1b with documents of other names, as all are here."""
+PRIMED = ("phase1b", "phase1c", "phase1d")
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,10 @@ def host_model(layers: int, vocabulary: int) -> Any:
 
 
 def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
-    """The lessons of one taught run, of a shipped phase or of a generic one.
+    """The lessons of one taught run: of a shipped phase or a generic one.
 
     `tokens_per_token` widens every budget for a tokenizer that has not learned its vocabulary yet.
     """
-    vocabulary = len(chat_format.tokenizer)
-    model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), vocabulary)
     phase = _varied(load_phase(rng.choice(PHASES)), rng, tokens_per_token)
     if rng.random() < 0.5:
         phase = phase.model_copy(update={"tools": _fewer(phase.tools, rng)})
@@ -77,8 +78,45 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
         phase, tools, steps = generic.phase, generic.tools, generic.steps
     elif rng.random() < 0.3:
         tools = _with_strangers(tools, rng)
-    documents = _renamed(load_documents(shipped_documents(), phase.documents), rng)
+    words = vocabulary_words(chat_format.tokenizer)
+    documents = renamed(load_documents(shipped_documents(), phase.documents), words, rng)
+    return _taught(chat_format, phase, tools, documents, steps, rng, tokens_per_token)
+
+
+def reading_lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
+    """The lessons of a run that reads documents: a short one of its own, or how a shipped one begins."""
+    words = vocabulary_words(chat_format.tokenizer)
+    base = _varied(load_phase(rng.choice(PRIMED)), rng, tokens_per_token)
+    shipped = rng.random() < 0.5
+    if shipped:
+        reads = tuple(e for e in base.experiments if "read the documents" in e.task)
+        phase = base.model_copy(update={"experiments": reads})
+        documents = renamed(load_documents(shipped_documents(), phase.documents), words, rng)
+    else:
+        phase, documents = reading_phase(base, words, rng)
+    tools = scrambled_tools(tools_named(phase.tools), rng)
+    taught = _taught(chat_format, phase, tools, documents, None, rng, tokens_per_token)
+    beyond = [i for i, lesson in enumerate(taught) if not _reads(chat_format, lesson)]
+    return taught[: beyond[0] + 1] if shipped and beyond else taught
+
+
+def _reads(chat_format: ChatML, lesson: Lesson) -> bool:
+    """Whether a reply is about the documents, or is a mistake that will be corrected."""
+    return lesson.mistake or "_heritage_" in chat_format.decode(lesson.reply)
+
+
+def _taught(
+    chat_format: ChatML,
+    phase: PhaseConfig,
+    tools: dict[str, Tool],
+    documents: dict[str, Document],
+    steps: tuple[tuple[str, dict[str, Any]], ...] | None,
+    rng: random.Random,
+    tokens_per_token: int,
+) -> list[Lesson]:
+    """Run the phase through the loop with the teacher in the model's place."""
     phase = phase.model_copy(update={"tools": tuple(tools), "documents": tuple(documents)})
+    model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), len(chat_format.tokenizer))
     context = CONTEXT * tokens_per_token
     session = open_session(phase, 0, model, chat_format, context, NoteStore(), documents, tools)
 
@@ -94,10 +132,13 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
     return teacher.lessons
 
 
-def rows(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> Iterator[Row]:
+def rows(
+    chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1, reading: bool = False
+) -> Iterator[Row]:
     """The windows of one taught run: a row grows while each prompt continues the one before it."""
     row: Row | None = None
-    for lesson in lessons(chat_format, rng, tokens_per_token):
+    teach = reading_lessons if reading else lessons
+    for lesson in teach(chat_format, rng, tokens_per_token):
         prompt = list(lesson.prompt)
         if row is not None and prompt[: len(row.token_ids)] == row.token_ids:
             fresh = prompt[len(row.token_ids) :]
@@ -126,13 +167,6 @@ def _varied(phase: PhaseConfig, rng: random.Random, tokens_per_token: int) -> Ph
     )
     brief = phase.system_prompt.model_copy(update={"detail": "brief"})
     return phase.model_copy(update={"memory": memory, "limits": limits, "system_prompt": brief})
-
-
-def _renamed(documents: Mapping[str, Document], rng: random.Random) -> dict[str, Document]:
-    """The documents in any order under the names of shipped ones, so that the list has to be read."""
-    names = rng.sample(document_ids(shipped_documents()), len(documents))
-    kept = rng.sample(list(documents.values()), len(documents))
-    return {name: replace(document, id=name) for name, document in zip(names, kept, strict=True)}
 
 
 def _fewer(names: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tiny.reading import READING
 from tiny.reports import activation_figures, attention_figures, weight_figures
 from tiny.view import Call, View
 
@@ -42,6 +43,8 @@ _THINGS = (
     "quiet sea",
     "new book",
 )
+_LAST = ("Read the only one.", "Read the last one.")
+"""Reasonings after which no document is left, also where the list has been dropped from the window."""
 _DEEDS = ("falls", "opens", "waits", "turns", "sings", "moves", "sleeps", "grows")
 _PLACES = ("in the house", "near the wall", "under the tree", "at night", "by the sea", "after rain")
 
@@ -58,7 +61,7 @@ def next_move(experiment: str, reads: bool, view: View, rng: random.Random) -> M
         corrected = _corrected(last)
         if corrected is not None:
             return corrected
-    moves = {"architecture": _architecture, "activations": _activations}
+    moves = {"architecture": _architecture, "activations": _activations, READING: _reading}
     if reads:
         move = _documents(view, last)
         if move is not None:
@@ -125,13 +128,28 @@ def _conclusions(view: View, last: Call | None, rng: random.Random) -> Move:
     return _review(last, "conclusion")
 
 
+def _reading(view: View, last: Call | None, rng: random.Random) -> Move:
+    return Move(None, {}, "The documents are read.")
+
+
 def _documents(view: View, last: Call | None) -> Move | None:
+    """List, then read each document once; what is left is known from the list, or from the last reasoning."""
     if view.count("list_heritage_documents") == 0:
         return Move("list_heritage_documents", {}, "See the documents.")
-    if last is not None and last.function == "list_heritage_documents" and last.result["documents"]:
-        document = last.result["documents"][0]["document"]
-        return Move("read_heritage_document", {"document": document}, "Read the first one.")
-    return None
+    if last is None or last.function not in {"list_heritage_documents", "read_heritage_document"}:
+        return None
+    listed, read = view.latest("list_heritage_documents"), view.latest("read_heritage_document")
+    if listed is None:
+        unfinished = last.reasoning not in _LAST and view.count("list_heritage_documents") < 4
+        return Move("list_heritage_documents", {}, "See the documents again.") if unfinished else None
+    names = [document["document"] for document in listed.result["documents"]]
+    place = names.index(read.result["document"]) + 1 if read and read.result["document"] in names else 0
+    if place == len(names):
+        return None
+    why = "Read the first one." if place == 0 else "Read the next one."
+    if place == len(names) - 1:
+        why = _LAST[0] if place == 0 else _LAST[1]
+    return Move("read_heritage_document", {"document": names[place]}, why)
 
 
 def _save(last: Call, category: str, description: str) -> Move:
@@ -149,9 +167,11 @@ def _review(last: Call, category: str) -> Move:
 def _corrected(last: Call) -> Move | None:
     """The failed call again, with what its error offers."""
     near = re.search(r"nearest: ([\w.]+)", last.result)
-    meant = re.search(r"did you mean '(\w+)'", last.result)
+    meant = re.search(r"did you mean '([^']+)'", last.result)
     if near and "layer_name" in last.arguments:
         return Move(last.function, {**last.arguments, "layer_name": near.group(1)}, "Use the nearest name.")
     if meant and "no tool" in last.result:
         return Move(meant.group(1), last.arguments, "Use the right tool.")
+    if meant and "document" in last.arguments:
+        return Move(last.function, {**last.arguments, "document": meant.group(1)}, last.reasoning)
     return None

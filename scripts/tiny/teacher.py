@@ -58,11 +58,12 @@ class Teacher:
         move = self.move(view)
         prose = self._prose(view)
         kind = self.rng.choice(("no call", "misspelt", "misspelt", "broken"))
-        if kind == "misspelt" and move.function and "layer_name" in move.arguments:
-            name = str(move.arguments["layer_name"])
+        named = next((key for key in ("layer_name", "document") if key in move.arguments), None)
+        if kind == "misspelt" and move.function and named:
+            name = str(move.arguments[named])
             place = self.rng.randrange(len(name))
             misspelt = name[:place] + name[place + 1 :]
-            move = Move(move.function, {**move.arguments, "layer_name": misspelt}, move.reasoning)
+            move = Move(move.function, {**move.arguments, named: misspelt}, move.reasoning)
             return _written(prose, move)
         if kind == "misspelt" and move.function:
             return _written(prose, Move(move.function[:-1], move.arguments, move.reasoning))

@@ -19,6 +19,7 @@ class Call:
     arguments: dict[str, Any]
     ok: bool
     result: Any
+    reasoning: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def view_of(session: Session) -> View:
         if isinstance(action, CallRequest) and result is not None:
             body = json.loads(result.removeprefix(RESULT_HEADER))
             ok = "result" in body
-            calls.append(Call(action.function, action.arguments, ok, body["result" if ok else "error"]))
+            said = body["result" if ok else "error"]
+            calls.append(Call(action.function, action.arguments, ok, said, action.reasoning))
     feedback = bool(turns) and turns[-1][-1].kind == "feedback"
     return View(tuple(calls), session.transcript.dropped_calls(), feedback)
