@@ -4,7 +4,7 @@
 | --- | --- |
 | DeepSeek-R1, Qwen3, QwQ, SmolLM3, GLM, Hermes, Nemotron and most others | `<think>` `</think>` |
 | Seed-OSS, LongCat, Hy3, K2-V2 | `<seed:think>`, `<longcat_think>`, `<think:opensource>`, `<think_fast>` |
-| EXAONE Deep, Marco-o1; Reflection and prompted models | `<thought>`, `<reflection>`, `<chain-of-thought>`, ... |
+| EXAONE Deep, Marco-o1; Reflection and prompted models | `<thought>`, `<reflection>`, `<chain_of_thought>` |
 | Magistral; models of plain text | `[THINK]` `[/THINK]`; `[THOUGHT]` `[/THOUGHT]` |
 | Kimi | `◁think▷` `◁/think▷` |
 | Command A, OpenThinker, Apertus | `<|START_THINKING|>`, `<|begin_of_thought|>`, `<|inner_prefix|>` |
