@@ -73,6 +73,7 @@ def evidence_of(text: str, earlier: Iterable[str] = (), continues: bool = False)
     rest = without_valid_json(text)
     earlier = list(earlier)
     words = frozenset(word for other in earlier for word in words_of(other[:MAX_CHARS]))
+    looped = [*loops(text)]
     return [
         *opens_inside(text, continues),
         *glued_tokens(rest),
@@ -82,8 +83,8 @@ def evidence_of(text: str, earlier: Iterable[str] = (), continues: bool = False)
         *spliced_words(text, words),
         *shared_fragments(text, words),
         *run_together(text, earlier),
-        *shuffled_lines(text, earlier),
-        *loops(text),
+        # A loop over a line of the prompt is one habit, not two: sound small models have it.
+        *(looped or shuffled_lines(text, earlier)),
     ]
 
 

@@ -62,16 +62,18 @@ def run_together(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
     flush = [_flush(other) for other in _bounded(earlier)]
     grams = _neighbours(text, flush)
     seams = _seams(text, flush, grams)
-    counted = [seam for seam in seams if seam.weight]
+    # Each seam once: a reply that repeats itself has not slipped twice.
+    counted = [*{_shown(text, seam): seam for seam in seams if seam.weight}.values()]
     if counted:
-        shown = " ".join(
-            f"{text[max(0, seam.end - FRAGMENT) : seam.end]}|{text[seam.end : seam.end + FRAGMENT]}"
-            for seam in counted[:2]
-        )
+        shown = " ".join(_shown(text, seam) for seam in counted[:2])
         total = sum(seam.weight for seam in counted) + (
             len(seams) >= _MANY_SEAMS and _is_patchwork(text, grams)
         )
         yield Evidence("run-together", min(2, total), shown)
+
+
+def _shown(text: str, seam: _Seam) -> str:
+    return f"{text[max(0, seam.end - FRAGMENT) : seam.end]}|{text[seam.end : seam.end + FRAGMENT]}"
 
 
 def shuffled_lines(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:

@@ -50,9 +50,29 @@ MARKS = [
     ("<|channel>thought\n", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ("Here is my thought process:", "Here is my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ("<think:opensource>", "</think:opensource>"),
+    ("<think_fast>", "</think_fast>"),
+    ("<chain_of_thought>", "</chain_of_thought>"),
+    ("<self-reflection>", "</self-reflection>"),
+    ("<thought_process>", "</thought_process>"),
+    ("<antThinking>", "</antThinking>"),
+    ("<reasoning_content>", "</reasoning_content>"),
+    ("<cot>", "</cot>"),
+    ("<rationale>", "</rationale>"),
+    ("<analysis>", "</analysis>"),
+    ("<plan>", "</plan>"),
+    ("<｜think｜>", "<｜/think｜>"),
+    ("<|think_start|>", "<|think_end|>"),
+    ("<|thinking_start|>", "<|thinking_end|>"),
+    ("[THOUGHT]", "[/THOUGHT]"),
+    ("[Reasoning]", "[/Reasoning]"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>response<|sep|>"),
+    (" to=self<|message|>", "<|eom|><|start|>assistant to=user<|message|>"),
 ]
-OPENED_ONLY = [marks for marks in MARKS if "response" not in marks[1]]
-OPENED_BY_THE_PROMPT = [marks for marks in OPENED_ONLY if "channel|>final" not in marks[1]]
+ONLY_IN_PAIRS = ("Here ", "[THOUGHT]", "[Reasoning]")
+OPENED_ONLY = [marks for marks in MARKS if not marks[0].startswith(ONLY_IN_PAIRS)]
+OPENED_BY_THE_PROMPT = [marks for marks in OPENED_ONLY if "<|start|>assistant" not in marks[1]]
 
 NO_AUDIT = {"e0": "never", "e1": "never"}
 

@@ -179,9 +179,11 @@ def _split(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
             line = kept + part
             yield line[:MAX_LINE_BYTES].rstrip(b"\r"), whole and len(line) <= MAX_LINE_BYTES
             kept, whole = b"", True
-        kept = _NULS.sub(b"\0", kept + last)
-        whole = whole and len(kept) <= MAX_LINE_BYTES
-        kept = kept[:MAX_LINE_BYTES]
+        # Of a line that is too long already nothing more is kept: joining each chunk to it costs its length.
+        if whole:
+            kept = _NULS.sub(b"\0", kept + last)
+            whole = len(kept) <= MAX_LINE_BYTES
+            kept = kept[:MAX_LINE_BYTES]
     if kept:
         yield kept.rstrip(b"\r"), whole
 

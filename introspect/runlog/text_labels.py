@@ -85,13 +85,13 @@ class _Label:
         return match.end() + (self.spaced and text.startswith(" ", match.end()))
 
 
-def numbered(lines: Iterable[str]) -> list[Line]:
+def cleaned(lines: Sequence[Line]) -> list[Line]:
     """Lines without what terminals and progress bars left in them; two where a record begins in mid-line."""
-    cleaned = [without_escapes(line).rstrip("\r").lstrip(_AT_LINE_START) for line in lines]
+    texts = [without_escapes(line.text).rstrip("\r").lstrip(_AT_LINE_START) for line in lines]
     return [
-        Line(number, part)
-        for number, line in enumerate(without_spelt_colours(cleaned), 1)
-        for part in records_apart(line)
+        Line(line.number, part, stream=line.stream)
+        for line, text in zip(lines, without_spelt_colours(texts), strict=True)
+        for part in records_apart(text)
     ]
 
 

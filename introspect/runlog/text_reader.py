@@ -20,9 +20,10 @@ from introspect.runlog.history import (
 )
 from introspect.runlog.reader import unreadable
 from introspect.runlog.text_bytes import MAX_LINE_BYTES, TextLines, text_lines
-from introspect.runlog.text_labels import Line, numbered, streams_of, without_labels
+from introspect.runlog.text_labels import Line, cleaned, streams_of, without_labels
 from introspect.runlog.text_quoted import first_quoted, quoted_entries, quoted_part, with_stated_times
 from introspect.runlog.text_records import PRUNING, has_prefix_lines, log_records
+from introspect.runlog.text_wrapped import unwrapped
 
 _GENERATED = re.compile(r"^Generated (\d{1,9}) tokens?, cache used: (True|False)", re.ASCII)
 _KEEPING = re.compile(r"keeping last (\d{1,6}) turn", re.ASCII)
@@ -58,7 +59,7 @@ def parse_text(text: str) -> History:
 
 
 def _parsed(raw: Sequence[str]) -> History:
-    lines = without_labels(numbered(raw))
+    lines = without_labels(cleaned(unwrapped(raw)))
     if has_prefix_lines(lines):
         return _history_of_log(lines)
     blocks = quoted_part(lines)

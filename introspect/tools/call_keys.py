@@ -6,25 +6,24 @@ A call that ran without something that stood in it would answer another question
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.call_words import (
+    ARGUMENT_KEYS,
+    CALL_KEYS,
+    NAME_KEYS,
+    OTHER_NAME_KEYS,
+    PROSE_KEYS,
+    plain_key,
+)
 from introspect.tools.strict_json import STRICT, problem_of, quotable
 
 MAX_CALL_BYTES = 16 << 10
 """Bytes, as UTF-8, that the arguments of a call may take when they are written as JSON."""
 
-# Keys as `_plain` spells them: small letters alone.
-_CALL_KEYS = ("toolcall", "toolcalls")
-_NAME_KEYS = ("function", "name")
-_ARGUMENT_KEYS = ("arguments", "parameters", "args", "params", "kwargs", "input")
-_PROSE_KEYS = (
-    *("reasoning", "reason", "rationale", "explanation", "analysis", "reflection", "plan"),
-    *("thought", "thoughts", "thinking", "think"),
-)
 _MOST_NAMED = 3
 """Keys that a refusal names; a model that wrote more reads the form all the same."""
 
@@ -50,7 +49,7 @@ def action_of(value: dict[str, Any], tagged: bool) -> Action | None:
     """
     calls = {key: item for key, item in value.items() if _is_call(key, item)}
     if not calls:
-        if tagged and any(_plain(key) in (*_NAME_KEYS, *_ARGUMENT_KEYS) for key in value):
+        if tagged and any(plain_key(key) in (*NAME_KEYS, *ARGUMENT_KEYS) for key in value):
             return _call(_parts_of_call(_Parts(), value))
         return _completion(value)
     if len(calls) > 1:
@@ -64,22 +63,22 @@ def action_of(value: dict[str, Any], tagged: bool) -> Action | None:
         return _refused("incomplete-call", f"'{quotable(call_key)}' is no object with a function", CALL_FORM)
     parts = _Parts()
     for key, item in value.items():
-        if key != call_key and not _taken_beside(parts, key, item, _plain(call_key) == "toolcalls"):
+        if key != call_key and not _taken_beside(parts, key, item, plain_key(call_key) == "toolcalls"):
             parts.strays.append(key)
     return _call(_parts_of_call(parts, call))
 
 
 def _is_call(key: str, item: Any) -> bool:
     """Whether something under this key is a call, or meant as one. Nothing at all is none."""
-    if _plain(key) == "toolcall":
+    if plain_key(key) == "toolcall":
         return item not in (None, False, "", [])
-    return _plain(key) == "toolcalls" and isinstance(item, dict | list) and item != []
+    return plain_key(key) == "toolcalls" and isinstance(item, dict | list) and item != []
 
 
 def _taken_beside(parts: _Parts, key: str, item: Any, as_message: bool) -> bool:
     """Take a key that stands beside a call. `as_message`: in a message with a list of calls."""
-    plain = _plain(key)
-    if plain in _CALL_KEYS or (plain == "role" and item == "assistant"):
+    plain = plain_key(key)
+    if plain in CALL_KEYS or (plain == "role" and item == "assistant"):
         return plain == "role" or item in (None, False, "", [])
     if as_message and plain == "content" and isinstance(item, str | None):
         parts.reasoning.append(item or "")
@@ -89,11 +88,11 @@ def _taken_beside(parts: _Parts, key: str, item: Any, as_message: bool) -> bool:
 
 def _taken_everywhere(parts: _Parts, key: str, item: Any) -> bool:
     """Take what may stand in a call as well as beside it: arguments, prose, and that nothing is complete."""
-    plain = _plain(key)
-    if plain in _ARGUMENT_KEYS:
+    plain = plain_key(key)
+    if plain in ARGUMENT_KEYS:
         parts.arguments.append((key, item))
         return True
-    if plain == "reasoning" or (plain in _PROSE_KEYS and isinstance(item, str | None)):
+    if plain == "reasoning" or (plain in PROSE_KEYS and isinstance(item, str | None)):
         parts.reasoning.insert(0 if plain == "reasoning" else len(parts.reasoning), item)
         return True
     if plain == "complete":
@@ -104,17 +103,17 @@ def _taken_everywhere(parts: _Parts, key: str, item: Any) -> bool:
 
 def _parts_of_call(parts: _Parts, call: dict[str, Any]) -> _Parts:
     """Take the keys of a call, and of the object under `function` where its name stands in one."""
-    inside = [held for key, held in call.items() if _plain(key) == "function" and isinstance(held, dict)]
-    with_arguments = any(_plain(key) in _ARGUMENT_KEYS for part in (call, *inside) for key in part)
+    inside = [held for key, held in call.items() if plain_key(key) == "function" and isinstance(held, dict)]
+    with_arguments = any(plain_key(key) in ARGUMENT_KEYS for part in (call, *inside) for key in part)
     for key, item in call.items():
-        plain = _plain(key)
+        plain = plain_key(key)
         if plain == "function" and isinstance(item, dict):
             for inner, held in item.items():
-                if _plain(inner) in _NAME_KEYS:
+                if plain_key(inner) in NAME_KEYS:
                     parts.names.append((inner, held))
                 elif not _taken_everywhere(parts, inner, held):
                     parts.strays.append(inner)
-        elif plain in _NAME_KEYS:
+        elif plain in NAME_KEYS:
             parts.names.append((key, item))
         elif not _taken_everywhere(parts, key, item) and not (with_arguments and _is_label(plain, item)):
             parts.strays.append(key)
@@ -181,10 +180,10 @@ def _arguments(key: str, given: Any) -> dict[str, Any] | Unusable:
 
 def _completion(value: dict[str, Any]) -> Completion | Unusable | None:
     """Completion, where an object without `tool_call` says so; Unusable where keys of a call stand in it."""
-    said = [item for key, item in value.items() if _plain(key) == "complete"]
+    said = [item for key, item in value.items() if plain_key(key) == "complete"]
     if not any(map(_is_yes, said)):
         return None
-    if any(_plain(key) == "function" or _is_arguments(key, item) for key, item in value.items()):
+    if any(_asks_beside(key, item) for key, item in value.items()):
         return _refused("several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}")
     if said != [True] or said[0] is not True:
         return _refused("unclear-completion", "'complete' has another value than true", COMPLETE_FORM)
@@ -194,8 +193,26 @@ def _completion(value: dict[str, Any]) -> Completion | Unusable | None:
     return Completion(next((item for item in parts.reasoning if isinstance(item, str)), ""))
 
 
-def _is_arguments(key: str, item: Any) -> bool:
-    return _plain(key) in _ARGUMENT_KEYS and isinstance(item, dict)
+def _asks_beside(key: str, item: Any) -> bool:
+    """Whether a member beside `complete` is a call, or a part of one, under whatever key."""
+    plain = plain_key(key)
+    if plain == "function" or (plain in ARGUMENT_KEYS and isinstance(item, dict)):
+        return True
+    if plain in OTHER_NAME_KEYS or plain == "name":
+        return isinstance(item, dict | list | str) and bool(item) and item not in ("none", "None")
+    return _holds_call(item)
+
+
+def _holds_call(item: Any) -> bool:
+    """Whether a call stands somewhere in a value: a name of a tool, or a name with arguments."""
+    if isinstance(item, list):
+        return any(map(_holds_call, item))
+    if not isinstance(item, dict):
+        return False
+    keys = {plain_key(key) for key in item}
+    named = "name" in keys and not keys.isdisjoint(ARGUMENT_KEYS)
+    told = not keys.isdisjoint(("function", *CALL_KEYS, *OTHER_NAME_KEYS))
+    return named or told or any(map(_holds_call, item.values()))
 
 
 def _is_yes(item: Any) -> bool:
@@ -208,11 +225,6 @@ def _is_no(item: Any) -> bool:
     if isinstance(item, str):
         return item.strip().casefold() in ("false", "no", "0", "")
     return item is None or (isinstance(item, bool | int | float) and item == 0)
-
-
-def _plain(key: str) -> str:
-    """A key without case, white space, hyphens and underscores."""
-    return re.sub(r"[\s_-]+", "", key).casefold()
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import re
 
 from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
 from introspect.tools.call_keys import MAX_CALL_BYTES, action_of
+from introspect.tools.call_surroundings import ATTEMPT, with_surroundings
 from introspect.tools.reply_objects import ReplyObjects, objects_of
 
 __all__ = ["MAX_BROKEN", "MAX_CALL_BYTES", "Action", "CallRequest", "Completion", "Unusable", "parse_reply"]
@@ -25,13 +26,14 @@ def parse_reply(text: str, truncated: bool, max_new_tokens: int) -> Action:
     nothing. An object that asks for something is understood whole, or it is Unusable.
     """
     reply = objects_of(text, MAX_BROKEN)
+    sound = [found for found in reply.objects if found.problem is None]
     actions = [
-        action
-        for found in reply.objects
-        if found.problem is None and (action := action_of(found.value, found.tagged)) is not None
+        (action, found) for found in sound if (action := action_of(found.value, found.tagged)) is not None
     ]
     if len(actions) == 1:
-        return actions[0]
+        action, itself = actions[0]
+        others = [found.value for found in sound if found is not itself]
+        return with_surroundings(action, itself, others, reply.said)
     if len(actions) > 1:
         return Unusable(
             "several-calls", f"Your reply has {len(actions)} calls. Nothing was run. Write exactly one."
@@ -91,4 +93,4 @@ def _without_call(said: str) -> Unusable:
 
 def _attempts(text: str) -> bool:
     """Whether a text has what a call is written with."""
-    return '"tool_call"' in text or "<tool_call>" in text
+    return '"tool_call"' in text or "<tool_call>" in text or ATTEMPT.search(text) is not None

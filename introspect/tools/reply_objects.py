@@ -16,15 +16,21 @@ _BEFORE_A_VALUE = re.compile(
 )
 """What stands before an object that is a value in another one, however that one is spelt."""
 _LOOK_BACK = 200
+_LOOK_AHEAD = 300
 
 
 @dataclass(frozen=True)
 class Found:
-    """An outermost object: its value, or what is wrong with it; `tagged` inside `<tool_call>` tags."""
+    """An outermost object: its value, or what is wrong with it; `tagged` inside `<tool_call>` tags.
+
+    `source` is its text where it is sound, `after` the beginning of what follows it.
+    """
 
     value: dict[str, Any]
     problem: str | None
     tagged: bool
+    source: str = ""
+    after: str = ""
 
 
 @dataclass
@@ -95,7 +101,9 @@ class _Scan:
         nested = self.depth > 0 and _BEFORE_A_VALUE.search(self.text, look_from, start) is not None
         value, problem, self.place = self._decoded(start)
         if not nested:
-            self.objects.append(Found(value, problem, self.tagged))
+            end = start if problem else self.place
+            after = self.text[end : end + _LOOK_AHEAD]
+            self.objects.append(Found(value, problem, self.tagged, self.text[start:end], after))
 
     def _decoded(self, start: int) -> tuple[dict[str, Any], str | None, int]:
         """The object that begins at `start`: its value, what is wrong with it, and where to go on."""

@@ -3,14 +3,17 @@
 | family | marks |
 | --- | --- |
 | DeepSeek-R1, Qwen3, QwQ, SmolLM3, GLM, Hermes, Nemotron and most others | `<think>` `</think>` |
-| Seed-OSS, LongCat | `<seed:think>`, `<longcat_think>` |
-| EXAONE Deep, Marco-o1; Reflection and prompted models | `<thought>`, `<thinking>`, `<reflection>`, ... |
-| Magistral | `[THINK]` `[/THINK]` |
+| Seed-OSS, LongCat, Hy3, K2-V2 | `<seed:think>`, `<longcat_think>`, `<think:opensource>`, `<think_fast>` |
+| EXAONE Deep, Marco-o1; Reflection and prompted models | `<thought>`, `<reflection>`, `<chain_of_thought>` |
+| Magistral; models of plain text | `[THINK]` `[/THINK]`; `[THOUGHT]` `[/THOUGHT]` |
 | Kimi | `◁think▷` `◁/think▷` |
 | Command A, OpenThinker, Apertus | `<|START_THINKING|>`, `<|begin_of_thought|>`, `<|inner_prefix|>` |
 | Gemma 4, MedGemma | `<|channel>thought` `<channel|>`, `<unused94>` `<unused95>` |
 | gpt-oss | `<|channel|>analysis` up to the end of the message or the next channel |
+| Kimi K3 | `<|open|>think<|sep|>` `<|close|>think<|sep|>` |
+| Muse | a message ` to=self<|message|>` up to `<|eom|>` |
 | Granite 3.2 | "Here is my thought process:" `Here is my response:` |
+| Apriel | "Here are my reasoning steps:" `[BEGIN FINAL RESPONSE]` |
 """
 
 from __future__ import annotations
@@ -21,23 +24,32 @@ from collections import Counter
 
 def _tags(names: str) -> tuple[str, str]:
     """Opening and closing tag of these names, in any case, with white space, bars and attributes."""
-    name = rf"(?:(?!begin|start|end|stop|no)[a-z]{{1,16}}[:_])?(?:{names})"
+    before = r"(?:(?:(?!begin|start|end|stop|no)[a-z]{1,16}[:_-]){1,3}|ant)?"
+    after = r"(?:[_-]?(?:process|content|trace|steps?|fast|faster|medium|high)|:[\w.-]{1,40})?"
+    name = rf"{before}(?:{names}){after}"
     attributes = r"(?:\s[^<>]{0,80}=[^<>]{0,80})?"
-    return rf"<\|?\s{{0,4}}{name}{attributes}\s{{0,4}}\|?>", rf"<\|?\s{{0,4}}/\s{{0,4}}{name}\s{{0,4}}\|?>"
+    opening = rf"<[|｜]?\s{{0,4}}{name}{attributes}\s{{0,4}}[|｜]?>"
+    return opening, rf"<[|｜]?\s{{0,4}}/\s{{0,4}}{name}\s{{0,4}}[|｜]?>"
 
 
+_SPELT = "(?:thoughts?|think|thinking|reasoning)"
+_IN_BRACKETS = "(?:thinking|thoughts?|reasoning|scratch_?pad)"
 _MARKS: dict[str, tuple[str, ...]] = {
     "think": _tags("think|thinking|thoughts?"),
-    "reasoning": _tags("reasoning"),
-    "reflection": _tags("reflection"),
+    "reasoning": _tags("reasoning|reason|rationale|cot"),
+    "reflection": _tags("reflection|deliberation|contemplation|contemplator"),
+    "work": _tags("analysis|plan|planning"),
     "scratchpad": _tags("scratch_?pad"),
     "monologue": _tags("monologue"),
     "bracket": (r"\[THINK\]", r"\[/THINK\]"),
+    "brackets": (rf"\[{_IN_BRACKETS}\]", rf"\[/{_IN_BRACKETS}\]"),
     "triangle": ("◁think▷", "◁/think▷"),
     "token": tuple(
-        rf"<\|?{which}_(?:of_)?(?:thoughts?|think|thinking|reasoning)\|?>"
+        rf"<[|｜]?(?:{which}_(?:of_)?{_SPELT}|{_SPELT}_{which})[|｜]?>"
         for which in ("(?:begin|start)", "(?:end|stop)")
     ),
+    "open": (r"<\|open\|>\s{0,4}think\b[^<]{0,80}<\|sep\|>", r"<\|close\|>\s{0,4}think\s{0,4}<\|sep\|>"),
+    "self": (r"(?<=to=self)<\|message\|>", r"<\|eom\|>"),
     "inner": (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
     "unused": ("<unused94>", "<unused95>"),
     "channel": (r"<\|channel>\s{0,4}thought", r"<channel\|>"),
@@ -46,11 +58,12 @@ _MARKS: dict[str, tuple[str, ...]] = {
         r"<\|(?:end|return|call|start)\|>|<\|channel\|>\s{0,4}(?!analysis)",
     ),
     "process": (r"Here(?:'s|’s| is) my thought process:", r"Here(?:'s|’s| is) my response:"),
+    "steps": (r"Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]"),
 }
-_ONLY_AFTER_OPENING = frozenset({"analysis", "process"})
+_ONLY_AFTER_OPENING = frozenset({"analysis", "process", "self"})
 """Kinds whose closing mark means something else where no thought is open."""
-_ONLY_IN_PAIRS = frozenset({"process"})
-"""Kinds whose opening mark is an everyday sentence: it counts where the closing one follows."""
+_ONLY_IN_PAIRS = frozenset({"process", "steps", "brackets"})
+"""Kinds whose opening mark is an everyday sentence, or a heading: it counts where the closing one follows."""
 
 _FIRST_CHARACTERS = r"(?=[<\[◁H])"
 """What a mark begins with: most characters of a text are passed over at once."""

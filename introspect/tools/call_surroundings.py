@@ -1,0 +1,79 @@
+"""What stands beside the object that asks for something, and belongs to it or contradicts it.
+
+A brace too many ends a call before its arguments: without them it would answer another question.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.call_words import ARGUMENT_KEYS, CALL_KEYS, PROSE_KEYS, plain_key
+from introspect.tools.reply_objects import Found
+from introspect.tools.strict_json import quotable
+
+_MEMBER_BEHIND = re.compile(
+    r"""[\s}\])`,;]{0,99}["'“”]([^"'“”\n]{1,64})["'“”]\s{0,9}:\s{0,9}(?:["'“\[{\d-]|true\b|false\b|null\b)""",
+    re.I,
+)
+"""A member of an object that a brace too many has already closed."""
+_OBJECT_BEHIND = re.compile(
+    r"[\s}\])`,;:=]{0,99}(?:(?:json|with|and|the|arguments?|args|parameters?|params|kwargs|input)[\s`:=,]{0,9})"
+    r"{0,4}\{",
+    re.I,
+)
+ATTEMPT = re.compile(r"""["'“]tool[_ -]?calls?["'”]\s{0,9}:\s{0,9}[\[{"']|(?<!`)<tool_call>(?!`)""", re.I)
+"""How a call begins, whatever becomes of it."""
+
+
+def with_surroundings(action: Action, found: Found, others: list[dict[str, Any]], said: str) -> Action:
+    """The one action of a reply, or why what stands beside its object `found` keeps it from being that.
+
+    `others` are the other objects of the reply, `said` its text outside of thoughts.
+    """
+    member = _MEMBER_BEHIND.match(found.after)
+    if isinstance(action, Completion):
+        if ATTEMPT.search(said.replace(found.source, " ", 1)):
+            return _refused(
+                "several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}"
+            )
+        return action
+    if not isinstance(action, CallRequest):
+        return action
+    if member is not None and not _is_prose(member[1]):
+        what = f"'{quotable(member[1])}' stands behind the end of your call: it has a closing brace too many"
+        return _refused("unknown-key", what, CALL_FORM)
+    apart = next((key for other in others for key in _arguments_alone(other)), None)
+    if apart is not None:
+        return _refused("unknown-key", f"'{quotable(apart)}' stands outside of your call", CALL_FORM)
+    if not _has_arguments(found.value) and _OBJECT_BEHIND.match(found.after):
+        what = 'An object stands behind your call, which has no "arguments"'
+        return _refused("unknown-key", what, CALL_FORM)
+    return action
+
+
+def _has_arguments(value: dict[str, Any]) -> bool:
+    """Whether arguments stand in the object of a call, at any of the places for them."""
+    if any(plain_key(key) in ARGUMENT_KEYS for key in value):
+        return True
+    parts = [item for key, item in value.items() if plain_key(key) in (*CALL_KEYS, "function")]
+    inner = [part[0] if isinstance(part, list) and part else part for part in parts]
+    return any(isinstance(part, dict) and _has_arguments(part) for part in inner)
+
+
+def _arguments_alone(value: dict[str, Any]) -> list[str]:
+    """The keys of an object that holds arguments and nothing else; none for any other object."""
+    alone = bool(value) and all(
+        plain_key(key) in ARGUMENT_KEYS and isinstance(item, dict) for key, item in value.items()
+    )
+    return list(value) if alone else []
+
+
+def _is_prose(key: str) -> bool:
+    """Whether what stands under a key only explains, and asks for nothing."""
+    return plain_key(key) in PROSE_KEYS
+
+
+def _refused(code: str, what: str, write: str) -> Unusable:
+    return Unusable(code, f"{what}. Nothing was run. Write {write}")
