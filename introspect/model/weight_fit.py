@@ -132,8 +132,8 @@ def odd_dtypes(model: Any, tensors: Mapping[str, StoredTensor]) -> str | None:
     names = sorted(odd)
     dtypes = sorted({one_line(tensor.dtype) for tensor in odd.values()})
     return (
-        f"its weights are stored as {', '.join(dtypes)} ({named(names)}): quantized weights are not supported;"
-        " use the model's original weights"
+        f"its weights are stored as {', '.join(dtypes)} ({named(names)}): quantized weights are not"
+        " supported; use the model's original weights"
     )
 
 
