@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def _refuse(config: Mapping[str, Any], name: str) -> None:
             raise ModelError(
                 f"{name}: config.json: {key} is {shown}; a whole number from 1 to {most} is meant"
             )
+    _refuse_numbers(config, name)
     heads, kv_heads = config.get("num_attention_heads"), config.get("num_key_value_heads")
     if heads and kv_heads and heads % kv_heads:
         raise ModelError(
@@ -61,3 +63,24 @@ def _refuse(config: Mapping[str, Any], name: str) -> None:
         raise ModelError(
             f"{name}: config.json: hidden_size {width} is no multiple of {heads} attention heads"
         )
+
+
+def _refuse_numbers(config: Mapping[str, Any], name: str) -> None:
+    """Raise ModelError for a number with which every logit comes out wrong or as NaN."""
+    for key in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"):
+        _refuse_number(key, config.get(key), name, zero=True)
+    ropes = [config, config.get("rope_parameters"), config.get("rope_scaling")]
+    ropes += [part for rope in ropes[1:] if isinstance(rope, dict) for part in rope.values()]
+    for rope in ropes:
+        if isinstance(rope, dict):
+            for key in ("rope_theta",) if rope is config else ("rope_theta", "factor"):
+                _refuse_number(key, rope.get(key), name, zero=False)
+
+
+def _refuse_number(key: str, value: Any, name: str, zero: bool) -> None:
+    if value is None:
+        return
+    number = type(value) in (int, float) and math.isfinite(value)
+    if not number or value < 0 or (value == 0 and not zero):
+        least = "0 or more" if zero else "more than 0"
+        raise ModelError(f"{name}: config.json: {key} is {repr(value)[:40]}; a number is meant, {least}")

@@ -24,7 +24,7 @@ from introspect.model.reading import (
     resolve_dtype,
 )
 from introspect.model.weight_files import WeightFiles, weight_files
-from introspect.model.weight_fit import fit_weights, misfit, named, odd_dtypes
+from introspect.model.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
 
 
 @dataclass
@@ -154,7 +154,7 @@ def _judge_class(judged: Judgement, hollow: Any) -> None:
 
 
 def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
-    odd = odd_dtypes(files.tensors)
+    odd = odd_dtypes(hollow, files.tensors)
     if odd is not None:
         judged.refusals.append(odd)
         return
@@ -167,10 +167,10 @@ def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
     why = misfit(hollow, fit, files.unread_tensors)
     if why is not None:
         judged.refusals.append(why)
-    elif fit.left_over:
+    elif left_over := worth_telling(fit.left_over):
         judged.warn(
             "left-over-weights",
-            f"the model has no place for tensors of its files, and leaves them out: {named(fit.left_over)}",
+            f"the model has no place for tensors of its files, and leaves them out: {named(left_over)}",
         )
     if files.unread:
         unread = named(file.name for file in files.unread)

@@ -59,15 +59,16 @@ def weight_files(path: Path) -> WeightFiles:
     Raises ModelError where a file is damaged, or where two files hold one tensor with different contents.
     """
     chosen = chosen_files(path)
-    here = tuple(file for file in chosen if file.is_file())
-    absent = tuple(one_line(file.name) for file in chosen if not file.is_file())
+    here = tuple(file for file in chosen if _is_file(file))
+    absent = tuple(one_line(file.name)[:200] for file in chosen if file not in here)
     tensors: dict[str, StoredTensor] = {}
     for file in here:
         for name, tensor in stored_tensors(file).items():
             if name in tensors:
                 _refuse_other_contents(name, tensors[name], tensor)
             tensors[name] = tensor
-    unread = tuple(file for file in sorted(path.glob("*.safetensors")) if file not in here)
+    beside = sorted(path.glob("*.safetensors"))
+    unread = tuple(file for file in beside if file not in here and _is_file(file))
     return WeightFiles(here, tensors, absent, unread, frozenset(_names_in(unread)))
 
 
@@ -82,9 +83,12 @@ def chosen_files(path: Path) -> tuple[Path, ...]:
     if not index.is_file():
         return ()
     try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        read = json.loads(index.read_text(encoding="utf-8"))
+        named = set(read["weight_map"].values())
         if not all(isinstance(name, str) for name in named):
             raise ValueError("a file name in it is no text")
+        if not isinstance(read.get("metadata"), dict):  # the library writes into it
+            raise ValueError('it has no object "metadata"')
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{index}: not an index of weight files ({_short(error)}); download the model again"
@@ -103,10 +107,16 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
             if length > MAX_HEADER:
                 raise ValueError("its header is too large")
             header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
+        notes = header.pop("__metadata__", None) or {}
+        if not all(isinstance(value, str) for value in notes.values()):
+            raise ValueError("a note in its header is no text")
         begin = 8 + length
         tensors = {name: _stored(file, begin, entry) for name, entry in header.items()}
-        end = max((tensor.end for tensor in tensors.values()), default=begin)
+        end = begin
+        for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.end)):
+            if tensor.start != end:
+                raise ValueError("its tensors do not stand one behind the other")
+            end = tensor.end
         if file.stat().st_size != end:
             raise ValueError(f"it has {file.stat().st_size} bytes, its header tells of {end}")
         return tensors
@@ -117,8 +127,10 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
 
 
 def _stored(file: Path, begin: int, entry: Mapping[str, Any]) -> StoredTensor:
-    shape = tuple(map(int, entry["shape"]))
-    start, end = map(int, entry["data_offsets"])
+    shape = tuple(entry["shape"])
+    start, end = entry["data_offsets"]
+    if not all(type(number) is int for number in (*shape, start, end)):
+        raise ValueError("a size in it is no whole number")
     bits = ITEM_BITS.get(str(entry["dtype"]))
     if min((start, *shape), default=0) < 0 or end < start:
         raise ValueError("a tensor in it has a negative size")
@@ -152,6 +164,14 @@ def _names_in(files: Iterable[Path]) -> set[str]:
         except ModelError:
             continue
     return names
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file to read is there; a name that no file system takes is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _short(error: Exception) -> str:

@@ -7,6 +7,7 @@ ties are its own, and what it misses is known before any weight is read.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import Any
 
 from introspect.display import one_line
 from introspect.model.structure import block_list_name
-from introspect.model.weight_files import PLAIN_DTYPES, StoredTensor
+from introspect.model.weight_files import ITEM_BITS, PLAIN_DTYPES, StoredTensor
 
 NAMED = 3
 """Tensors that a message names; the rest is counted."""
+
+_COMPUTED = re.compile(r"(^|\.)(attn|attention)\.(masked_bias|causal_mask)$|(^|\.)rotary_emb\.inv_freq$")
+"""Constants of causal masks and rotary positions that older versions of the library wrote to files."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ def fit_weights(model: Any, tensors: Mapping[str, StoredTensor]) -> WeightFit | 
     except Exception:  # another version of the library, or a conversion that looks at contents
         return None
     return fit_of(info.to_dict(), info.conversion_errors)
+
+
+def worth_telling(left_over: Iterable[str]) -> list[str]:
+    """Tensors that fill nothing, without those that a model computes itself today and once saved."""
+    return [name for name in left_over if not _COMPUTED.search(name)]
 
 
 def fit_of(info: Mapping[str, Any], failed: Iterable[str] = ()) -> WeightFit:
@@ -103,16 +112,28 @@ def misfit(model: Any, fit: WeightFit, unread: frozenset[str] = frozenset()) -> 
     return None
 
 
-def odd_dtypes(tensors: Mapping[str, StoredTensor]) -> str | None:
-    """Why weights stored in a dtype that is no plain number cannot be loaded; None where all are plain."""
-    weights = {name: t for name, t in tensors.items() if name.endswith("weight") or len(t.shape) > 1}
-    odd = sorted({one_line(t.dtype) for t in weights.values()} - PLAIN_DTYPES)
+def odd_dtypes(model: Any, tensors: Mapping[str, StoredTensor]) -> str | None:
+    """Why weights stored in a dtype that is no plain number cannot be loaded; None where they are not needed.
+
+    Masks and counts that former versions saved beside the weights are of such dtypes and fill nothing. The
+    model is on the meta device and stays as it is.
+    """
+    odd = {name: t for name, t in tensors.items() if t.dtype not in PLAIN_DTYPES}
     if not odd:
         return None
-    names = sorted(name for name, tensor in weights.items() if tensor.dtype not in PLAIN_DTYPES)
+    if not any(tensor.dtype not in ITEM_BITS for tensor in odd.values()):
+        plain = {name: tensor for name, tensor in tensors.items() if name not in odd}
+        without, whole = (fit_weights(copy.deepcopy(model), held) for held in (plain, tensors))
+        if without is not None and whole is not None:
+            parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+            needed = (set(without.missing) - set(whole.missing)) & parameters
+            if not needed and set(whole.mismatched) <= set(without.mismatched):
+                return None
+    names = sorted(odd)
+    dtypes = sorted({one_line(tensor.dtype) for tensor in odd.values()})
     return (
-        f"its weights are stored as {', '.join(odd)} ({named(names)}): quantized weights are not supported;"
-        " use the model's original weights"
+        f"its weights are stored as {', '.join(dtypes)} ({named(names)}): quantized weights are not"
+        " supported; use the model's original weights"
     )
 
 
