@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,10 @@ from introspect.model.rounding_noise import rounded_otherwise
 from introspect.model.sampling import ForcedSampler
 
 FAILED_IN_RUN = "the run's own audit failed here"
+
+
+Tell = Callable[[int, int], None]
+"""Is told which turn is next, from 1 on, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,17 @@ def audit_structure(turns: list[RecordedTurn], vocabulary: int | None) -> Verdic
     return verdict
 
 
-def audit_replay(turns: list[RecordedTurn], engine: Engine) -> Verdict:
+def audit_replay(
+    turns: list[RecordedTurn], engine: Engine, tell: Tell = lambda number, total: None
+) -> Verdict:
     """E1: the recorded passes again; logits, log-probabilities and K and V must come out bit-equal.
 
     Logits that are not finite fail, whether the record has them too or not.
     """
     verdict = Verdict("e1")
     cache = engine.new_cache()
-    for turn in turns:
+    for number, turn in enumerate(turns, start=1):
+        tell(number, len(turns))
         verdict.checked += 1
         sequence = _executed(turn, cache, engine)
         generation = turn.generation
@@ -146,7 +154,13 @@ def audit_replay(turns: list[RecordedTurn], engine: Engine) -> Verdict:
     return verdict
 
 
-def audit_recompute(turns: list[RecordedTurn], engine: Engine, device: str, dtype: str) -> Verdict:
+def audit_recompute(
+    turns: list[RecordedTurn],
+    engine: Engine,
+    device: str,
+    dtype: str,
+    tell: Tell = lambda number, total: None,
+) -> Verdict:
     """E2: every reply scored in one pass over its whole prompt; alarms above what rounding can do.
 
     Rounding is measured on the first reply whose logits are finite. Logits that are not finite fail, in the
@@ -155,7 +169,8 @@ def audit_recompute(turns: list[RecordedTurn], engine: Engine, device: str, dtyp
     verdict = Verdict("e2")
     noise: float | None = None
     held: tuple[int, ...] = ()
-    for turn in turns:
+    for number, turn in enumerate(turns, start=1):
+        tell(number, len(turns))
         verdict.checked += 1
         prompt = (*held[: turn.prefill.start], *turn.prefill.token_ids)
         reply = turn.generation.token_ids

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.cli_status import busy
 from introspect.config import ModelConfig
 from introspect.display import one_line
 from introspect.errors import ConfigError, ModelError, RecordError
@@ -34,7 +36,9 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
     if start is None:
         raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
-    report = {"run": source, **_audited(log, start, path, level)}
+    console = Console(stderr=True, highlight=False)
+    with busy(console, f"reading {one_line(source)}") as tell:
+        report = {"run": source, **_audited(log, start, path, level, tell)}
     if as_json:
         sys.stdout.write(json.dumps(report, ensure_ascii=True, allow_nan=False) + "\n")
     else:
@@ -42,7 +46,9 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     return 3 if report["failed"] else 0
 
 
-def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str, object]:
+def _audited(
+    log: EventLog, start: RunStart, path: Path, level: str, tell: Callable[[str], None]
+) -> dict[str, object]:
     import torch
 
     from introspect.audit import (
@@ -67,6 +73,7 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
         notes.append(f"no {level}: passes that cannot have been are not executed; this is E0")
     elif level != "e0":
         environment = start.environment
+        tell(f"loading {start.model}")
         loaded = load_model(_model_config(start, path))
         if loaded.weight_hash != environment["weight_hash"]:
             raise ModelError(
@@ -80,10 +87,14 @@ def _audited(log: EventLog, start: RunStart, path: Path, level: str) -> dict[str
             level = "e2"
         engine = Engine(loaded.model, environment["prefill_chunk"])
         device = str(engine.device).partition(":")[0]
+
+        def at_turn(number: int, total: int) -> None:
+            tell(f"{level}: turn {number} of {total}")
+
         if level == "e1":
-            verdict = audit_replay(turns, engine)
+            verdict = audit_replay(turns, engine, at_turn)
         else:
-            verdict = audit_recompute(turns, engine, device, environment["dtype"])
+            verdict = audit_recompute(turns, engine, device, environment["dtype"], at_turn)
         if tokenizer_hash(loaded.tokenizer) == environment.get("tokenizer_hash"):
             audit_texts(turns, loaded.prompt_format, verdict)
         else:

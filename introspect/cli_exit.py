@@ -46,7 +46,9 @@ def exit_code(command: Callable[[], Any]) -> int:
         return 0 if end.code == 1 else int(end.code or 0)
     except (KeyboardInterrupt, typer.Abort) as end:
         # typer makes an Abort of what passes through it.
-        return 143 if isinstance(end, Terminated) or isinstance(end.__cause__, Terminated) else 130
+        terminated = isinstance(end, Terminated) or isinstance(end.__cause__, Terminated)
+        _say("terminated" if terminated else "interrupted")
+        return 143 if terminated else 130
     except OSError as error:
         # Opening a file names it; writing to a stream does not.
         if error.errno not in _NO_ROOM and (error.filename is not None or error.errno not in _UNWRITABLE):

@@ -61,6 +61,10 @@ class ToolError(Exception):
     """A tool call that cannot be answered; the model reads the message and can act on it."""
 
 
+_MOST_OFFERED = 6
+"""Names that a hint offers where they are equally near: the five shipped phases are to `phase1`."""
+
+
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known names most like `name`, best first; empty where none is close."""
     folded = {candidate.casefold(): candidate for candidate in known}
@@ -69,9 +73,11 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A clause that offers the nearest known name, or lists what is known when none is near."""
+    """A clause that offers the nearest known name, all that are as near, or what is known when none is."""
     known = list(known)
-    close = nearest(name, known, most=1)
+    close = nearest(name, known, most=_MOST_OFFERED)
     if close:
-        return f"did you mean '{close[0]}'?"
+        likeness = [difflib.SequenceMatcher(None, one.casefold(), name.casefold()).ratio() for one in close]
+        best = sorted(one for one, like in zip(close, likeness, strict=True) if like == likeness[0])
+        return f"did you mean {' or '.join(map(repr, best))}?"
     return "known: " + ", ".join(sorted(known)) if known else "none is known"

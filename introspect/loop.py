@@ -198,6 +198,7 @@ def audit_experiment(session: Session, last: bool) -> Generator[Event, None, boo
 def _count_verdicts(session: Session, verdicts: list[events.Audit]) -> Generator[Event, None, bool]:
     for verdict in verdicts:
         session.totals.audits[verdict.level] += verdict.skipped is None
+        session.totals.audits["skipped"] += verdict.skipped is not None
         session.totals.audits["failed"] += bool(verdict.codes)
         yield verdict
     return any(verdict.codes for verdict in verdicts)

@@ -45,6 +45,11 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
         where = "" if summary.get("no_tool_used") else f" in {', '.join(idle)}"
         facts.add_row("", Text(f"no tool was used{where}", style="yellow"))
     facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
+    if audits.get("skipped"):
+        audit = shlex.join(["introspect", "audit", one_line(summary["run"])])
+        facts.add_row(
+            "", Text(f"those skipped would have taken too long; {audit} makes them", style="yellow")
+        )
     for failure in summary.get("failures", ()):
         where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
         facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))

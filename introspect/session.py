@@ -70,7 +70,9 @@ class Totals:
     calls: int = 0
     calls_ok: int = 0
     malformed: int = 0
-    audits: dict[str, int] = field(default_factory=lambda: {"e0": 0, "e1": 0, "e2": 0, "failed": 0})
+    audits: dict[str, int] = field(
+        default_factory=lambda: {"e0": 0, "e1": 0, "e2": 0, "skipped": 0, "failed": 0}
+    )
 
 
 @dataclass

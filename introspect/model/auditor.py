@@ -192,7 +192,7 @@ class RunAuditor:
         try:
             found = against_one_pass(self.engine, cache)
         except torch.OutOfMemoryError:
-            skipped = f"skipped: one pass over {len(ids)} tokens takes more memory than there is"
+            skipped = f"one pass over {len(ids)} tokens takes more memory than there is"
             return Audit(*place, (), skipped, figures, time.perf_counter() - began, skipped)
         seconds = time.perf_counter() - began
         self.spent += seconds
@@ -210,7 +210,7 @@ class RunAuditor:
         elapsed = self.clock() - self.began
         if self.spent + estimate <= LARGEST_SHARE * elapsed:
             return None
-        return f"skipped: it would take {estimate:.1f} s, over {LARGEST_SHARE:.0%} of the run's time"
+        return f"it would take {estimate:.1f} s, over {LARGEST_SHARE:.0%} of the run's time"
 
     def _conditions(self) -> dict[str, Any]:
         return {

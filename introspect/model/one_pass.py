@@ -93,4 +93,4 @@ def refused_one_pass(model: Any, tokens: int) -> str | None:
         needed += 2 * config.num_attention_heads * tokens * tokens * 4
     if needed <= LARGEST_PASS:
         return None
-    return f"skipped: one pass over {tokens} tokens takes about {needed / 2**20:.0f} MiB of activations"
+    return f"one pass over {tokens} tokens takes about {needed / 2**20:.0f} MiB of activations"
