@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from evaluate_tiny import executed
 
@@ -44,11 +45,17 @@ class Reading:
 
 
 def reading(task: tuple[str, str, int]) -> Reading:
-    """Run a phase with a model and a seed."""
+    """Run a phase with a model and a seed, and look at what it read."""
     phase, model, seed = task
+    return reading_of(phase, seed, *executed((phase, model, seed, False, None)))
+
+
+def reading_of(
+    phase: str, seed: int, stream: list[events.Event], summary: dict[str, Any], corrupt: int
+) -> Reading:
+    """What a run did with its documents, from its events."""
     settings = load_phase(phase)
     offered = tuple(dict.fromkeys(name for e in settings.experiments for name in settings.documents_of(e)))
-    stream, summary, corrupt = executed((phase, model, seed, False, None))
     read: dict[str, None] = {}
     mangled: list[str] = []
     for event in stream:
