@@ -27,7 +27,9 @@ def _in_json(text: str, how: str) -> str:
         parts = [line[place : place + 50] for line in lines for place in range(0, len(line), 50)]
         return "".join(json.dumps({"log": part, "stream": "stdout"}) + "\n" for part in parts)
     if how == "service":
-        objects = [{"stream_name": "stderr", "time": place, "data": line} for place, line in enumerate(lines)]
+        objects = [
+            {"stream_name": "stderr", "time": str(place), "data": line} for place, line in enumerate(lines)
+        ]
         return "[" + "\n,".join(map(json.dumps, objects)) + "\n]\n"
     if how == "collector":
         return "".join(json.dumps({"id": 1, "message": line.rstrip("\n")}) + "\n" for line in lines)
