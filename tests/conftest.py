@@ -7,6 +7,7 @@ matrix; with `--full` it draws ten times as many, each time others, and takes th
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,10 @@ settings.register_profile(
 settings.register_profile("quick", parent=settings.get_profile("daily"), max_examples=15)
 settings.load_profile("daily")
 _size = {"full": False}
+
+# Whoever started the tests may have had hang-ups ignored, which a program would then go on ignoring.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Models this small only wait for a second thread.
 torch.set_num_threads(1)

@@ -70,7 +70,7 @@ def test_a_turn_with_a_tool_call_passes_every_audit(zoo_directory: tuple[str, Pa
     summary = opened.execute(lambda event: None, None)
     assert summary["status"] == "complete"
     assert summary["tool_calls"] == {"total": 1, "ok": 1, "malformed": 0}
-    assert summary["audits"] == {"e0": 2, "e1": 3, "e2": 2, "failed": 0}
+    assert summary["audits"] == {"e0": 2, "e1": 3, "e2": 2, "skipped": 0, "failed": 0}
     assert summary["tokens"]["prefilled"] == summary["tokens"]["minimum"]
     recorded = events_of(summary)
     start = next(event for event in recorded if isinstance(event, RunStart))

@@ -44,7 +44,7 @@ def test_a_phase_runs_to_its_end(finished: tuple[Session, list[Any], str]) -> No
     assert session.totals.calls == session.totals.calls_ok == 8
     assert [e.dropped_turns for e in kinds(stream, events.Prune)] == [1, 3]
     assert kinds(stream, events.ExperimentEnd)[0].status == "complete"
-    assert session.totals.audits == {"e0": 9, "e1": 3, "e2": 2, "failed": 0}
+    assert session.totals.audits == {"e0": 9, "e1": 3, "e2": 2, "skipped": 0, "failed": 0}
 
 
 def test_nothing_is_fed_twice(finished: tuple[Session, list[Any], str]) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from record_examples import CALL, PROSE, conversation, generation, prune, run_start, ticking_clock, written
 
 from introspect import events as ev
-from introspect.errors import ConfigError, RecordError
+from introspect.errors import IntrospectError, RecordError
 from introspect.runlog.codec import MAX_DEPTH
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -293,7 +293,7 @@ def test_sources_are_found_by_what_they_are_called(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["phase1x", "", "no/such/file", "a\x00b", "x" * 5000, "\x1b[31mred\n"])
 def test_a_source_that_is_not_there_is_one_line(tmp_path: Path, source: str) -> None:
     make_run(tmp_path, "20250101T000000Z-phase1a-0001", modified=1)
-    with pytest.raises(RecordError) as raised:
+    with pytest.raises(IntrospectError) as raised:
         path = find_source(source, tmp_path)
         read_events(path)
     assert str(raised.value).isprintable()

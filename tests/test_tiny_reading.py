@@ -12,7 +12,8 @@ from evaluate_tiny import executed
 from tiny.corpus import reading_lessons
 
 from introspect.config import ModelConfig
-from introspect.model.loading import find_model, load_tokenizer
+from introspect.model.loading import find_model
+from introspect.model.reading import load_tokenizer
 from introspect.tools.parsing import CallRequest, parse_reply
 
 IDS = ("how-transformers-compute", "what-interpretability-has-found")
