@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from record_examples import CALL, PROSE, conversation, generation, prune, run_start, ticking_clock, written
 
 from introspect import events as ev
-from introspect.errors import IntrospectError, RecordError
+from introspect.errors import ConfigError, IntrospectError, RecordError
 from introspect.runlog.codec import MAX_DEPTH
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source, is_event_log
