@@ -35,19 +35,18 @@ def test_its_system_prompt_is_brief_in_its_own_tokens() -> None:
     assert chat_format.system_length(brief) <= 1000
 
 
-@pytest.mark.parametrize(("phase", "seed"), [("phase1a", 0), ("phase1a", 1)][: 2 if full() else 1])
-def test_it_completes_a_phase_and_copies_figures(phase: str, seed: int) -> None:
-    figures: dict[str, Any] = summarised(evaluate_run((phase, "tiny", seed, False, None)))
+# Daily with every number of every result replaced, the harder of the two; the smoke run is a plain one.
+RUNS = [(2, True), *([(0, False), (1, False)] if full() else [])]
+
+
+@pytest.mark.parametrize(("seed", "scrambled"), RUNS)
+def test_it_completes_a_phase_and_copies_figures(seed: int, scrambled: bool) -> None:
+    figures: dict[str, Any] = summarised(evaluate_run(("phase1a", "tiny", seed, scrambled, None)))
     assert figures["complete_with_4_tools"] == 1
     assert figures["prunes"] >= 3
     assert figures["token_economy"] == 1.0
-    assert figures["numbers_right"] >= 0.9
+    assert figures["numbers_right"] >= 0.9 and figures["numbers_quoted"] > 20
     assert figures["corrupt_findings"] == 0
-
-
-def test_numbers_that_it_has_never_seen_are_copied_too() -> None:
-    figures = summarised(evaluate_run(("phase1a", "tiny", 2, True, None)))
-    assert figures["numbers_right"] >= 0.8 and figures["numbers_quoted"] > 20
 
 
 # Daily, that a run without a fault ends well is seen above.
