@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, full
 from document_table import Reading, mangled_names, reading_of, table
 from evaluate_tiny import executed
 from tiny.corpus import reading_lessons
