@@ -31,7 +31,7 @@ def kinds(stream: list[Any], kind: type) -> list[Any]:
     return [event for event in stream if isinstance(event, kind)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def finished(model: Any, byte_format: ChatML) -> tuple[Session, list[Any], str]:
     session = forced_session(model, byte_format, a_phase(memory={"max_conversation_tokens": 6000}), [STEPS])
     stream, status = run_session(session)
