@@ -7,10 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from introspect.audit_gaps import (
-    TopLogits,
     largest_gap,
     mean_gap,
     recorded_logits,
@@ -19,6 +16,7 @@ from introspect.audit_gaps import (
     told,
     was_not_finite,
 )
+from introspect.audit_pass import figures_of_rows, reply_rows
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
 from introspect.model.engine import DecodingSequence, Engine
@@ -176,17 +174,19 @@ def audit_recompute(
         reply = turn.generation.token_ids
         held = (*prompt, *reply[:-1])
         ended = turn.generation.finish_reason != NON_FINITE
-        rows = _rows(engine.model, prompt, reply, ended)
+        rows = reply_rows(engine.model, prompt, reply, ended)
         bad = [place for place, row in enumerate(rows) if not is_sound(row)]
         if bad or was_not_finite(turn.generation):
             seen = f"are not finite after token {bad[0]} of the reply" if bad else "are finite in one pass"
             recorded = "not finite" if was_not_finite(turn.generation) else "finite"
             verdict.fail(turn, f"logits {seen}; in the record they are {recorded}", codes=(CODE,))
             continue
-        logprobs, top = _figures(rows, reply)
+        logprobs, top = figures_of_rows(rows, reply)
         if noise is None:
             with rounded_otherwise(engine.model):
-                noise = largest_gap(top, _figures(_rows(engine.model, prompt, reply, ended), reply)[1])
+                noise = largest_gap(
+                    top, figures_of_rows(reply_rows(engine.model, prompt, reply, ended), reply)[1]
+                )
         size = largest_gap(top, recorded_logits(turn.generation))
         gap = mean_gap(logprobs, turn.generation.logprobs)
         if not size <= alarm_of_rounding(device, dtype, noise):
@@ -248,30 +248,3 @@ def _executed(turn: RecordedTurn, cache: KVCache, engine: Engine) -> DecodingSeq
         if ids:
             cache.truncate(len(cache.token_ids) - 1)
     return sequence
-
-
-@torch.no_grad()
-def _rows(model: Any, prompt: tuple[int, ...], reply: tuple[int, ...], ended: bool) -> torch.Tensor:
-    """The logits before each id of a reply, `[token, vocabulary]`, in one pass.
-
-    One row more, that after its last id, where the reply did not end there by itself.
-    """
-    ids = (*prompt, *(reply[:-1] if ended else reply))
-    device = next(model.parameters()).device
-    wanted = len(reply) + (not ended)
-    output = model(
-        input_ids=torch.tensor([ids], device=device),
-        position_ids=torch.arange(len(ids), device=device).unsqueeze(0),
-        past_key_values=KVCache(model.config.get_text_config().num_hidden_layers),
-        use_cache=True,
-        logits_to_keep=wanted,
-    )
-    rows: torch.Tensor = output.logits[0, -wanted:]
-    return rows.cpu() if rows.dtype == torch.float64 else rows.float().cpu()
-
-
-def _figures(rows: torch.Tensor, reply: tuple[int, ...]) -> tuple[list[float], TopLogits]:
-    """The log-probability of each id, and every logit at the first and the last position."""
-    chances = torch.log_softmax(rows.double(), dim=-1)
-    logprobs = [float(chances[i, token_id]) for i, token_id in enumerate(reply)]
-    return logprobs, {"first": list(enumerate(rows[0].tolist())), "last": list(enumerate(rows[-1].tolist()))}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from broken_models import SIZES
 from conftest import a_phase
 from test_run import model_dir  # noqa: F401
 from tiny.tokenizer import train_tokenizer
@@ -28,15 +29,7 @@ INJECTING = "{% if messages[0].role != 'system' %}Be an otter. Float.\x1b[2J\n{%
 REWRITING = CHATML.replace(
     "{{ m.content }}", "{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}"
 )
-SMALL: dict[str, Any] = {
-    "vocab_size": 640,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 8192,
-}
+SMALL: dict[str, Any] = {key: size for key, size in SIZES.items() if key != "tie_word_embeddings"}
 
 
 def a_directory(folder: Path, config: Any, template: str | None = CHATML) -> Path:

@@ -26,7 +26,7 @@ LAYERS = {
     **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
     "runlog": 4,
     **dict.fromkeys(["forced", "evidence", "splices", "garble", "onset", "replay", "replay_view"], 5),
-    **dict.fromkeys(["report", "audit", "audit_gaps", "diagnose", "preflight"], 5),
+    **dict.fromkeys(["report", "audit", "audit_gaps", "audit_pass", "diagnose", "preflight"], 5),
     **dict.fromkeys(
         ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
     ),
