@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.cli_status import busy
-from introspect.config import ModelConfig
 from introspect.display import one_line
 from introspect.errors import ConfigError, ModelError, RecordError
 from introspect.events import RunStart
+from introspect.phase.config import ModelConfig
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 

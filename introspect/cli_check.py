@@ -15,8 +15,8 @@ from introspect.cli_status import busy
 from introspect.display import one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
-from introspect.paths import look, shown
-from introspect.phases import load_phase, open_phase
+from introspect.phase.load import load_phase, open_phase
+from introspect.phase.paths import look, shown
 from introspect.preflight import check_model, check_template
 
 COLUMNS = (

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from introspect.cli_status import busy
-from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
-from introspect.phases import load_phase
+from introspect.phase.config import PhaseConfig
+from introspect.phase.load import load_phase
 
 PHASE = "phase1a"
 

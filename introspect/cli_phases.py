@@ -14,8 +14,8 @@ from introspect.cli_run import read_phase
 from introspect.display import one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
-from introspect.paths import shipped_configs
-from introspect.phases import parent_of, phase_files
+from introspect.phase.load import parent_of, phase_files
+from introspect.phase.paths import shipped_configs
 
 
 def phases_command(as_json: bool) -> int:

@@ -16,12 +16,12 @@ from rich.text import Text
 
 from introspect.cli_exit import leave_output
 from introspect.cli_status import busy
-from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.events import JSON
 from introspect.interrupts import Interrupts
-from introspect.paths import shipped_documents
-from introspect.phases import load_phase
+from introspect.phase.config import PhaseConfig
+from introspect.phase.load import load_phase
+from introspect.phase.paths import shipped_documents
 from introspect.run_summary import show_summary
 from introspect.terminal import RunView
 from introspect.tools.catalogue import TOOL_MODULES

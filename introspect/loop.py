@@ -7,8 +7,8 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from introspect import events
-from introspect.config import ExperimentConfig
 from introspect.events import Event
+from introspect.phase.config import ExperimentConfig
 from introspect.protocols import CachedTurn
 from introspect.pruning import plan_prune
 from introspect.session import GenerationRequest, Reply, Session

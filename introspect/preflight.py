@@ -7,14 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON, Warning
 from introspect.model.device_memory import free_memory
 from introspect.model.template_row import empty_row, template_row
 from introspect.model.template_source import Unreadable, template_of_directory, template_of_file
-from introspect.paths import expanded
+from introspect.phase.config import PhaseConfig
+from introspect.phase.paths import expanded
 
 if TYPE_CHECKING:
     from introspect.model.judgement import Judgement

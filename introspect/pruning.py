@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from introspect.config import MemoryConfig
+from introspect.phase.config import MemoryConfig
 from introspect.transcript import Message, Transcript
 
 SMALLEST_RESULT = 48

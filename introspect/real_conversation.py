@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from introspect.config import PhaseConfig
 from introspect.driver import EngineDriver
 from introspect.errors import ModelError
 from introspect.events import Prune
@@ -16,6 +15,7 @@ from introspect.model.kv_cache import KVCache
 from introspect.model.loading import LoadedModel
 from introspect.model.prompt import PromptFormat
 from introspect.model.template_framing import injected_system
+from introspect.phase.config import PhaseConfig
 from introspect.session import GenerationRequest, Session, open_session
 from introspect.tools.context import to_json
 from introspect.tools.note_store import NoteStore

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from introspect.config import PhaseConfig
 from introspect.display import one_line
 from introspect.errors import ConfigError, RequirementError
 from introspect.events import JSON, RunEnd, RunStart
-from introspect.paths import DEFAULT_OUTPUT, look
-from introspect.phases import phase_files
+from introspect.phase.config import PhaseConfig
+from introspect.phase.load import phase_files
+from introspect.phase.paths import DEFAULT_OUTPUT, look
 from introspect.runlog.reader import EVENTS, MAX_LINE_BYTES, LineReader
 from introspect.runlog.sources import runs_newest_first
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from introspect import events
-from introspect.config import PhaseConfig
 from introspect.driver import EngineDriver, drive
 from introspect.errors import ConfigError, RunFailed, did_you_mean
 from introspect.events import JSON, Event
@@ -26,7 +25,8 @@ from introspect.model.auditor import RunAuditor
 from introspect.model.cache_view import refuse_model
 from introspect.model.engine import Engine
 from introspect.model.loading import LoadedModel, find_model, load_model
-from introspect.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
+from introspect.phase.config import PhaseConfig
+from introspect.phase.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
 from introspect.preflight import run_warnings
 from introspect.requirements import SameModel, checked_requirement
 from introspect.run_failures import notes_failed, record_failed

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from introspect.config import ExperimentConfig, PhaseConfig
 from introspect.model.finite import NonFinite
 from introspect.model.kv_cache import KVCache
 from introspect.model.prompt import Prompt, PromptFormat
 from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
+from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.protocols import Auditor, CachedTurn
 from introspect.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tools.base import Tool

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from introspect.config import PhaseConfig
 from introspect.errors import ConfigError
+from introspect.phase.config import PhaseConfig
 from introspect.tools.actions import CALL_FORM, COMPLETE_FORM
 from introspect.tools.base import Tool
 from introspect.tools.context import to_json

@@ -11,7 +11,7 @@ import numpy as np
 from numpy_qwen2 import Edit, NumpyQwen2, Raw, divergence, softmax
 from tokenizers import Tokenizer
 
-from introspect.paths import tiny_model
+from introspect.phase.paths import tiny_model
 
 Pairs = list[tuple[float, float]]
 TEXT, OTHER_TEXT = "The quick brown fox jumps.", "A slow red hen sat down."

@@ -20,7 +20,7 @@ from typing import Any
 from evaluate_tiny import executed
 
 from introspect import events
-from introspect.phases import load_phase
+from introspect.phase.load import load_phase
 
 PHASES = ("phase1a", "phase1b", "phase1c", "phase1d", "phase1e")
 LIKE = 0.6

@@ -22,7 +22,7 @@ import torch
 from tiny.invention import scrambled_tools
 
 from introspect import events
-from introspect.phases import load_phase
+from introspect.phase.load import load_phase
 from introspect.quoted_figures import quotes, report_of
 from introspect.replay import load
 from introspect.run_command import RunOptions, open_run, prepare

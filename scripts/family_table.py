@@ -20,9 +20,9 @@ import torch
 from model_families import FAMILIES, write_family
 from transformers.utils import logging
 
-from introspect.config import PhaseConfig
 from introspect.errors import IntrospectError
 from introspect.events import Audit, Event, ToolResult
+from introspect.phase.config import PhaseConfig
 from introspect.preflight import check_model
 from introspect.run_command import RunOptions, open_run, prepare
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from introspect.phases import load_phase
+from introspect.phase.load import load_phase
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.run_summary import show_summary
 from introspect.terminal import RunView

@@ -27,7 +27,7 @@ from tool_oracles import EXAMPLES, Example
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from introspect.errors import ToolError
-from introspect.paths import shipped_documents, tiny_model
+from introspect.phase.paths import shipped_documents, tiny_model
 from introspect.tools import context as context_module
 from introspect.tools.context import ToolContext
 from introspect.tools.library import document_ids, load_documents

@@ -49,7 +49,7 @@ LIGHT_MODULES |= {"requirements", "comparison", "quoted_figures", "cli_compare",
 QUICK = {
     "cli": ["-m", "introspect", "--help"],
     "cli_tools": ["-m", "introspect", "tools"],
-    "phases": ["-c", "import introspect.phases"],
+    "phases": ["-c", "import introspect.phase.load"],
     "replay": ["-c", "import introspect.replay"],
     "report": ["-c", "import introspect.report"],
     "requirements": ["-c", "import introspect.requirements"],

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import GemmaConfig, MistralConfig, Qwen2Config, Qwen3Config, T5Config
 
-from introspect.config import ModelConfig
 from introspect.errors import ModelError
 from introspect.model.forecast import forecast_memory
 from introspect.model.loading import find_model, weight_hash
@@ -20,6 +19,7 @@ from introspect.model.reading import (
     resolve_device,
     resolve_dtype,
 )
+from introspect.phase.config import ModelConfig
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,

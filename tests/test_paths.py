@@ -10,7 +10,7 @@ import pytest
 from in_process import introspect_here
 
 from introspect.errors import ConfigError
-from introspect.paths import look, refuse_unwritable
+from introspect.phase.paths import look, refuse_unwritable
 
 LONG = "x" * 300
 NOBODY = "~nobody-of-that-name"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from introspect.errors import ConfigError
-from introspect.phases import load_phase, phase_files
+from introspect.phase.load import load_phase, phase_files
 
 GOOD = """\
 name: mine

@@ -14,7 +14,7 @@ from in_process import introspect_here
 
 from introspect.errors import ConfigError, ModelError
 from introspect.model.loading import find_model
-from introspect.phases import load_phase
+from introspect.phase.load import load_phase
 
 PINNED, MAIN, OTHER = "a" * 40, "b" * 40, "c" * 40
 QWEN, RIVAL = "Qwen/Qwen2.5-3B-Instruct", "somebody/else"

@@ -7,7 +7,7 @@ import json
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from introspect.config import MemoryConfig
+from introspect.phase.config import MemoryConfig
 from introspect.pruning import plan_prune
 from introspect.tools.shortening import result_message, shorten_message
 from introspect.transcript import Transcript

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from record_examples import START, conversation, run_start
 from test_run import model_dir, opened_run, phase_for  # noqa: F401
 
-from introspect.config import PhaseConfig
 from introspect.errors import RequirementError
 from introspect.events import Event, RunEnd
+from introspect.phase.config import PhaseConfig
 from introspect.requirements import SameModel, checked_requirement, judge_requirement
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events

@@ -13,10 +13,10 @@ from conftest import DONE, a_phase, call_text, forced_session, run_session
 from introspect import events
 from introspect.cli_phases import phases_command
 from introspect.cli_run import read_phase
-from introspect.config import READING_TOOLS
 from introspect.model.auditor import RunAuditor
 from introspect.model.engine import Engine
-from introspect.paths import shipped_documents
+from introspect.phase.config import READING_TOOLS
+from introspect.phase.paths import shipped_documents
 from introspect.session import open_session
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids, load_documents

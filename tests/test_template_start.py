@@ -14,7 +14,7 @@ from in_process import introspect_here
 
 from introspect.errors import ProcessError
 from introspect.model.template_process import Job, render_all
-from introspect.paths import tiny_model
+from introspect.phase.paths import tiny_model
 from introspect.preflight import template_warnings
 
 RENDER = """

@@ -10,11 +10,11 @@ from conftest import ROOT, full
 from evaluate_tiny import evaluate_run, summarised
 from safetensors import safe_open
 
-from introspect.config import ModelConfig
 from introspect.model.loading import find_model
 from introspect.model.reading import load_tokenizer
-from introspect.paths import tiny_model
-from introspect.phases import load_phase
+from introspect.phase.config import ModelConfig
+from introspect.phase.load import load_phase
+from introspect.phase.paths import tiny_model
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.system_prompt import build_system_prompt
 from introspect.tools.registry import tools_named

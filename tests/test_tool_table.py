@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tool_oracles import EXAMPLES, FORWARD
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from introspect.paths import tiny_model
+from introspect.phase.paths import tiny_model
 from introspect.tools import context as context_module
 from introspect.tools.context import ToolContext
 from introspect.tools.registry import ALL_TOOLS

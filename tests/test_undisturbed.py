@@ -16,7 +16,6 @@ import torch
 from conftest import a_phase, call_text
 from tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
 
-from introspect.config import ModelConfig
 from introspect.driver import EngineDriver, drive
 from introspect.events import Generation, Token
 from introspect.loop import run_phase
@@ -25,6 +24,7 @@ from introspect.model.engine import Engine
 from introspect.model.kv_cache import KVCache
 from introspect.model.loading import load_model
 from introspect.model.sampling import ForcedSampler, NucleusSampler
+from introspect.phase.config import ModelConfig
 from introspect.session import GenerationRequest, Reply, open_session
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext

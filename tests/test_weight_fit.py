@@ -106,7 +106,7 @@ def test_names_are_cut_and_counted() -> None:
 
 def test_what_is_loaded_has_no_random_tensor(tmp_path: Path) -> None:
     """The tiny model, loaded twice, is the same to the bit; nothing in it is drawn."""
-    from introspect.config import ModelConfig
+    from introspect.phase.config import ModelConfig
 
     one, other = (load_model(ModelConfig(id="tiny", device="cpu")) for _ in range(2))
     pairs = zip(one.model.state_dict().items(), other.model.state_dict().items(), strict=True)

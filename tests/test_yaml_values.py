@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from introspect.config import PhaseConfig
 from introspect.errors import ConfigError
-from introspect.phases import load_phase
+from introspect.phase.config import PhaseConfig
+from introspect.phase.load import load_phase
+from introspect.phase.yaml_source import parse_yaml
 from introspect.tools.library import load_documents
-from introspect.yaml_source import parse_yaml
 
 WORDS = [
     "1234567", "0e12345", "07755131", "2024-01-01", "2024-99-99", "12:30", "1_000", "0x1F", "0b11", "1e999",
@@ -161,7 +161,7 @@ def test_no_file_is_a_traceback(text: str) -> None:
 
 
 def test_documents_are_read_as_before() -> None:
-    from introspect.paths import shipped_documents
+    from introspect.phase.paths import shipped_documents
 
     phase = load_phase("phase1b")
     documents = load_documents(shipped_documents(), phase.documents)

@@ -16,7 +16,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from introspect.paths import tiny_model
+from introspect.phase.paths import tiny_model
 from introspect.tools.context import ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from introspect.config import AuditConfig, When
 from introspect.errors import UnsupportedCache
 from introspect.events import Audit
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
@@ -26,6 +25,7 @@ from introspect.model.one_pass import (
     seconds_of_one_pass,
 )
 from introspect.model.template_framing import measure_framing
+from introspect.phase.config import AuditConfig, When
 from introspect.protocols import CachedTurn
 
 SMALL_MODEL = 50_000_000

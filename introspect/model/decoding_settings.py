@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from introspect.config import GenerationConfig
 from introspect.display import one_line
 from introspect.errors import ModelError
 from introspect.model.meta_model import short
+from introspect.phase.config import GenerationConfig
 
 FILE = "generation_config.json"
 NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.config import ModelConfig
 from introspect.display import one_line
 from introspect.errors import ModelError
 from introspect.events import Warning
@@ -25,6 +24,7 @@ from introspect.model.reading import (
 )
 from introspect.model.weight_files import WeightFiles, weight_files
 from introspect.model.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.phase.config import ModelConfig
 
 
 @dataclass

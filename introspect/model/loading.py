@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from introspect.config import ModelConfig
 from introspect.errors import ModelError
 from introspect.events import Warning
 from introspect.model.judgement import Judgement, judge
@@ -18,7 +17,8 @@ from introspect.model.prompt import PromptFormat
 from introspect.model.reading import ModelSource
 from introspect.model.weight_files import chosen_files
 from introspect.model.weight_fit import fit_of, misfit
-from introspect.paths import look, shown, tiny_model
+from introspect.phase.config import ModelConfig
+from introspect.phase.paths import look, shown, tiny_model
 
 TINY = "tiny"
 

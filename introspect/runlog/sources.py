@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from introspect.errors import RecordError, did_you_mean
-from introspect.paths import look, shown
+from introspect.phase.paths import look, shown
 from introspect.runlog.reader import EVENTS, unreadable
 from introspect.runlog.text_bytes import first_bytes
 

@@ -16,7 +16,7 @@ from typing import IO, Self
 
 from introspect.errors import ConfigError, RecordError
 from introspect.events import EPHEMERAL, JSON, Event, ExperimentEnd, Prune, RunEnd, RunStart
-from introspect.paths import DEFAULT_OUTPUT
+from introspect.phase.paths import DEFAULT_OUTPUT
 from introspect.runlog.codec import canonical, sealed, to_plain_record, typed_event
 from introspect.runlog.lock import hold, is_held
 from introspect.runlog.reader import EVENTS, MANIFEST, read_events

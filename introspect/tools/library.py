@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect.errors import ConfigError, did_you_mean
-from introspect.yaml_source import plain, read_yaml
+from introspect.phase.yaml_source import plain, read_yaml
 
 
 @dataclass(frozen=True)

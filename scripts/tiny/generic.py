@@ -11,7 +11,7 @@ from tiny.invention import invented_number
 from tiny.policy import Move
 from tiny.view import View
 
-from introspect.config import ExperimentConfig, PhaseConfig
+from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.tools.base import Parameter, Tool
 
 _VERBS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 from tiny.invention import invented_number
 
-from introspect.config import READING_TOOLS, ExperimentConfig, PhaseConfig
-from introspect.paths import shipped_documents
+from introspect.phase.config import READING_TOOLS, ExperimentConfig, PhaseConfig
+from introspect.phase.paths import shipped_documents
 from introspect.tools.library import Document, document_ids, load_documents
 
 _PAIRS = (

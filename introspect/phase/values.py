@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from introspect.config import PhaseConfig
-from introspect.yaml_source import Bare, parse_scalar, plain
+from introspect.phase.config import PhaseConfig
+from introspect.phase.yaml_source import Bare, parse_scalar, plain
 
 _NO_VALUE = ("", "~")
 """Spellings of YAML's null that are no words."""

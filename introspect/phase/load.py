@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from introspect.config import PhaseConfig
 from introspect.errors import ConfigError, did_you_mean
-from introspect.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
-from introspect.paths import look, shipped_configs, shown
-from introspect.phase_values import leaves, parsed_set, said, typed
-from introspect.yaml_source import Bare, YamlSource, read_yaml
+from introspect.phase.config import PhaseConfig
+from introspect.phase.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
+from introspect.phase.paths import look, shipped_configs, shown
+from introspect.phase.values import leaves, parsed_set, said, typed
+from introspect.phase.yaml_source import Bare, YamlSource, read_yaml
 
 LOCAL_CONFIGS = Path("configs")
 _DEEPEST = 8

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from introspect.config import ModelConfig, PhaseConfig
 from introspect.errors import ConfigError
-from introspect.paths import expanded, shown
-from introspect.phase_values import said
-from introspect.yaml_source import YamlSource
+from introspect.phase.config import ModelConfig, PhaseConfig
+from introspect.phase.paths import expanded, shown
+from introspect.phase.values import said
+from introspect.phase.yaml_source import YamlSource
 
 _REVISION = "model.revision"
 _TINY = "tiny"
