@@ -17,15 +17,15 @@ from introspect.audit_gaps import (
     was_not_finite,
 )
 from introspect.audit_pass import figures_of_rows, reply_rows
+from introspect.engine.engine import DecodingSequence, Engine
+from introspect.engine.finite import CODE, NON_FINITE, examine_logits, is_sound
+from introspect.engine.kv_cache import KVCache
+from introspect.engine.sampling import ForcedSampler
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
-from introspect.model.engine import DecodingSequence, Engine
-from introspect.model.finite import CODE, NON_FINITE, examine_logits, is_sound
-from introspect.model.kv_cache import KVCache
 from introspect.model.one_pass import NOISE_FACTOR, alarm_of_rounding
 from introspect.model.prompt import PromptFormat
 from introspect.model.rounding_noise import rounded_otherwise
-from introspect.model.sampling import ForcedSampler
 
 FAILED_IN_RUN = "the run's own audit failed here"
 

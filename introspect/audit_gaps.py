@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from introspect.engine.finite import NON_FINITE
 from introspect.events import Generation
-from introspect.model.finite import NON_FINITE
 
 TopLogits = dict[str, list[tuple[int, float]]]
 """Ids and logits at the `first` and the `last` position of a reply."""

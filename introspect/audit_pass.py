@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from introspect.audit_gaps import TopLogits
-from introspect.model.kv_cache import KVCache
+from introspect.engine.kv_cache import KVCache
 
 
 @torch.no_grad()

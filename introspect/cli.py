@@ -10,7 +10,7 @@ import typer
 
 from introspect.cli_exit import exit_code
 from introspect.cli_start import refuse_stripped_docstrings
-from introspect.interrupts import AtOnce, ending_code, handled_by, let_go
+from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
 

@@ -59,7 +59,7 @@ def _audited(
         audit_texts,
         recorded_turns,
     )
-    from introspect.model.engine import Engine
+    from introspect.engine.engine import Engine
     from introspect.model.loading import load_model
     from introspect.run_header import tokenizer_hash
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 import typer
 
 from introspect.cli_start import leave_unwritable_streams, open_streams
+from introspect.engine.interrupts import Terminated
 from introspect.errors import IntrospectError
-from introspect.interrupts import Terminated
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """typer's own base of everything that is wrong with a command line."""

@@ -17,8 +17,8 @@ from rich.text import Text
 from introspect.cli_exit import leave_output
 from introspect.cli_status import busy
 from introspect.display import one_line
+from introspect.engine.interrupts import Interrupts
 from introspect.events import JSON
-from introspect.interrupts import Interrupts
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from introspect.engine.finite import examine_logits, largest_difference
+from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
 from introspect.fault_scene import Damaged, Scene
 from introspect.faults import FAULTS, Fault
 from introspect.model.cache_audit import examine_cache
-from introspect.model.finite import examine_logits, largest_difference
-from introspect.model.kv_cache import KVCache
 from introspect.real_conversation import RealConversation
 
 REPLY_TOKENS = 120

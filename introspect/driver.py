@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
+from introspect.engine.engine import DECODE_PATH, DecodingSequence, Engine
 from introspect.events import Event, Token
 from introspect.loop import Steps
-from introspect.model.engine import DECODE_PATH, DecodingSequence, Engine
 from introspect.model.prompt import PromptFormat
 from introspect.protocols import FaultPlanter
 from introspect.session import GenerationRequest, Reply

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from introspect.model.kv_cache import KVCache
+from introspect.engine.kv_cache import KVCache
 
 Place = Literal["first-prefix", "last-prefix", "first-kept", "last"]
 Depth = Literal["first", "middle", "last"]

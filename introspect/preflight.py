@@ -148,7 +148,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     Without a prompt format the system prompt is not counted. None of a model whose context nobody knows.
     Raises IntrospectError where it does not fit.
     """
-    from introspect.model.engine import PREFILL_CHUNK
+    from introspect.engine.engine import PREFILL_CHUNK
     from introspect.model.forecast import forecast_memory
     from introspect.system_prompt import fitting_system_prompt
     from introspect.tools.registry import tools_named

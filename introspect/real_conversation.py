@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.driver import EngineDriver
+from introspect.engine.engine import Engine
+from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
 from introspect.events import Prune
 from introspect.fault_scene import Conversation
 from introspect.loop import run_phase
-from introspect.model.engine import Engine
-from introspect.model.kv_cache import KVCache
 from introspect.model.loading import LoadedModel
 from introspect.model.prompt import PromptFormat
 from introspect.model.template_framing import injected_system

@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
+from introspect.engine.interrupts import Terminated
 from introspect.errors import RecordError, did_you_mean
-from introspect.interrupts import Terminated
 from introspect.onset import judge
 from introspect.replay_view import View, show_findings
 from introspect.runlog.event_history import follow_events, history_of_events

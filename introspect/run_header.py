@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from introspect import events
+from introspect.engine.engine import PREFILL_CHUNK
 from introspect.events import JSON
-from introspect.model.engine import PREFILL_CHUNK
 from introspect.model.loading import LoadedModel
 from introspect.phase.config import PhaseConfig
 from introspect.session import Session

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from introspect.engine.kv_cache import KVCache
 from introspect.fault_scene import Conversation, Scene
 from introspect.faults import Fault
-from introspect.model.kv_cache import KVCache
 
 SEED = 20_251_110
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from introspect.model.finite import NonFinite
-from introspect.model.kv_cache import KVCache
+from introspect.engine.finite import NonFinite
+from introspect.engine.kv_cache import KVCache
+from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.model.prompt import Prompt, PromptFormat
-from introspect.model.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.protocols import Auditor, CachedTurn
 from introspect.system_prompt import Detail, build_system_prompt, fitting_detail

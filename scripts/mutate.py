@@ -21,15 +21,15 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (
-    "introspect/model/kv_cache.py",
-    "introspect/model/engine.py",
-    "introspect/model/cache_replay.py",
+    "introspect/engine/kv_cache.py",
+    "introspect/engine/engine.py",
+    "introspect/engine/cache_replay.py",
     "introspect/model/content_encoder.py",
     "introspect/model/plain_format.py",
     "introspect/model/prompt.py",
     "introspect/model/prompt_format.py",
     "introspect/model/template_framing.py",
-    "introspect/model/sampling.py",
+    "introspect/engine/sampling.py",
 )
 TESTS = (
     "tests/test_engine.py",

@@ -25,10 +25,10 @@ from family_models import SHAPES, Case  # noqa: E402
 from tiny.tokenizer import train_tokenizer  # noqa: E402
 
 from introspect.driver import EngineDriver, drive  # noqa: E402
+from introspect.engine.engine import Engine  # noqa: E402
 from introspect.events import Event  # noqa: E402
 from introspect.loop import run_phase  # noqa: E402
 from introspect.model.auditor import RunAuditor  # noqa: E402
-from introspect.model.engine import Engine  # noqa: E402
 from introspect.model.prompt_format import ChatML  # noqa: E402
 from introspect.phase.config import PhaseConfig  # noqa: E402
 from introspect.session import Session, open_session  # noqa: E402

@@ -18,9 +18,9 @@ from introspect.audit import (
     audit_texts,
     recorded_turns,
 )
+from introspect.engine.engine import Engine
 from introspect.errors import RecordError
 from introspect.events import Generation
-from introspect.model.engine import Engine
 from introspect.model.prompt_format import ChatML
 
 

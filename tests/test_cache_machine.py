@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from introspect.engine.cache_replay import first_difference, replay_passes
+from introspect.engine.engine import Engine
+from introspect.engine.kv_cache import KVCache
 from introspect.model.cache_audit import check_structure
-from introspect.model.cache_replay import first_difference, replay_passes
-from introspect.model.engine import Engine
 from introspect.model.hooks import captured, forward_text
-from introspect.model.kv_cache import KVCache
 
 MODEL = random_model()
 CHUNK = 8

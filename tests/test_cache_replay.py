@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kv_cache import changed, ids_lists, steps
 
+from introspect.engine.cache_replay import first_difference, passes_before, replay_passes
+from introspect.engine.engine import Engine
 from introspect.model.cache_audit import check_structure
-from introspect.model.cache_replay import first_difference, passes_before, replay_passes
-from introspect.model.engine import Engine
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 MODELS = {dtype: random_model(dtype) for dtype in DTYPES}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from introspect.model.engine import DecodingSequence, Engine
-from introspect.model.sampling import ForcedSampler, GreedySampler, NucleusSampler
+from introspect.engine.engine import DecodingSequence, Engine
+from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSampler
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 

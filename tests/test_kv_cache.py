@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from introspect.engine.engine import Engine
+from introspect.engine.kv_cache import MIN_CAPACITY, BufferLayer
 from introspect.model.cache_audit import check_structure
-from introspect.model.engine import Engine
-from introspect.model.kv_cache import MIN_CAPACITY, BufferLayer
 
 MODEL = random_model(torch.float64)
 TOLERANCE = 1e-9

@@ -263,8 +263,8 @@ def test_audits_are_made_when_they_are_asked_for(
 
 def test_an_interrupt_between_tokens_leaves_the_cache_whole(model: Any, byte_format: ChatML) -> None:
     from introspect.driver import EngineDriver, drive
+    from introspect.engine.engine import Engine
     from introspect.loop import run_phase
-    from introspect.model.engine import Engine
 
     session = forced_session(model, byte_format, a_phase(), [STEPS])
     seen = 0

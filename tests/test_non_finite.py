@@ -18,10 +18,10 @@ from test_run import model_dir, phase_for  # noqa: F401
 from introspect import events
 from introspect.audit import audit_recompute, audit_replay, audit_structure, recorded_turns
 from introspect.audit_gaps import distance, largest_gap, mean_gap
-from introspect.model.engine import DecodingSequence, Engine
-from introspect.model.finite import examine_logits, is_sound, largest_difference
+from introspect.engine.engine import DecodingSequence, Engine
+from introspect.engine.finite import examine_logits, is_sound, largest_difference
+from introspect.engine.sampling import ForcedSampler, GreedySampler
 from introspect.model.prompt_format import ChatML
-from introspect.model.sampling import ForcedSampler, GreedySampler
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.runlog.codec import canonical, sealed, to_plain_record
 from introspect.runlog.reader import read_events

@@ -14,7 +14,7 @@ from transformers import Phi3Config, Phi3ForCausalLM
 
 from introspect import events
 from introspect.audit import audit_recompute, audit_replay, recorded_turns
-from introspect.model.engine import Engine
+from introspect.engine.engine import Engine
 from introspect.model.one_pass import against_one_pass, alarm_of_rounding, refused_one_pass
 from introspect.model.prompt_format import ChatML
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.model.sampling import GreedySampler, NucleusSampler, first_above, reply_seed, sampler_for
+from introspect.engine.sampling import GreedySampler, NucleusSampler, first_above, reply_seed, sampler_for
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0, -4.0])
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 
+from introspect.engine.kv_cache import KVCache
 from introspect.model.cache_examine import Finding, examine_content, examine_shape
 from introspect.model.cache_view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.model.hooks import undisturbed
-from introspect.model.kv_cache import KVCache
 
 Findings = list[tuple[str, str]]
 """Codes of faults with what was seen."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, EncoderDecoderCache, StaticLayer
 
+from introspect.engine.kv_cache import BufferLayer
 from introspect.errors import UnsupportedCache
-from introspect.model.kv_cache import BufferLayer
 
 FAMILIES = frozenset(
     ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "granite"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.display import one_line
+from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
-from introspect.model.kv_cache import KVCache
 from introspect.model.structure import block_list
 
 _PROBE = (2, 1)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from introspect.model.engine import Engine
-from introspect.model.finite import largest_difference
-from introspect.model.kv_cache import KVCache
+from introspect.engine.engine import Engine
+from introspect.engine.finite import largest_difference
+from introspect.engine.kv_cache import KVCache
 from introspect.model.rounding_noise import rounded_otherwise
 
 ALARMS = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.interrupts import Interrupts
+from introspect.engine.interrupts import Interrupts
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from introspect.interrupts import Interrupts
-from introspect.model.finite import NON_FINITE, NonFinite, examine_logits
-from introspect.model.kv_cache import KVCache
-from introspect.model.sampling import Sampler
+from introspect.engine.finite import NON_FINITE, NonFinite, examine_logits
+from introspect.engine.interrupts import Interrupts
+from introspect.engine.kv_cache import KVCache
+from introspect.engine.sampling import Sampler
 
 PREFILL_CHUNK = 512
 """Tokens of one prefill pass at most: bounds the activations, not the result."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from introspect.model.engine import Engine
-from introspect.model.kv_cache import ForwardPass, KVCache
+from introspect.engine.engine import Engine
+from introspect.engine.kv_cache import ForwardPass, KVCache
 
 
 @dataclass(frozen=True)

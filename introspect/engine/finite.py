@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from introspect.model.kv_cache import KVCache
+from introspect.engine.kv_cache import KVCache
 
 NON_FINITE = "non-finite"
 """How a reply ends whose next logits are not finite; also the code of K or V that are not."""
