@@ -24,8 +24,8 @@ from introspect.engine.sampling import ForcedSampler
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
 from introspect.model.one_pass import NOISE_FACTOR, alarm_of_rounding
-from introspect.model.prompt import PromptFormat
 from introspect.model.rounding_noise import rounded_otherwise
+from introspect.prompt.prompt import PromptFormat
 
 FAILED_IN_RUN = "the run's own audit failed here"
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from introspect.engine.engine import DECODE_PATH, DecodingSequence, Engine
 from introspect.events import Event, Token
 from introspect.loop import Steps
-from introspect.model.prompt import PromptFormat
+from introspect.prompt.prompt import PromptFormat
 from introspect.protocols import FaultPlanter
 from introspect.session import GenerationRequest, Reply
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from introspect.errors import RecordError
 from introspect.events import Generation, RunStart
-from introspect.model.prompt import PromptFormat
+from introspect.prompt.prompt import PromptFormat
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source
 

@@ -13,9 +13,9 @@ from introspect.events import Prune
 from introspect.fault_scene import Conversation
 from introspect.loop import run_phase
 from introspect.model.loading import LoadedModel
-from introspect.model.prompt import PromptFormat
-from introspect.model.template_framing import injected_system
 from introspect.phase.config import PhaseConfig
+from introspect.prompt.framing import injected_system
+from introspect.prompt.prompt import PromptFormat
 from introspect.session import GenerationRequest, Session, open_session
 from introspect.tools.context import to_json
 from introspect.tools.note_store import NoteStore

@@ -10,8 +10,8 @@ from typing import Any
 from introspect.engine.finite import NonFinite
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
-from introspect.model.prompt import Prompt, PromptFormat
 from introspect.phase.config import ExperimentConfig, PhaseConfig
+from introspect.prompt.prompt import Prompt, PromptFormat
 from introspect.protocols import Auditor, CachedTurn
 from introspect.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tools.base import Tool

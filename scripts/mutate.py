@@ -24,11 +24,11 @@ TARGETS = (
     "introspect/engine/kv_cache.py",
     "introspect/engine/engine.py",
     "introspect/engine/cache_replay.py",
-    "introspect/model/content_encoder.py",
-    "introspect/model/plain_format.py",
-    "introspect/model/prompt.py",
-    "introspect/model/prompt_format.py",
-    "introspect/model/template_framing.py",
+    "introspect/prompt/content_encoder.py",
+    "introspect/prompt/plain_format.py",
+    "introspect/prompt/prompt.py",
+    "introspect/prompt/formats.py",
+    "introspect/prompt/framing.py",
     "introspect/engine/sampling.py",
 )
 TESTS = (

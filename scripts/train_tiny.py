@@ -40,7 +40,7 @@ from tiny.processes import average, in_processes
 from tiny.tokenizer import VOCABULARY, train_tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "data" / "training"

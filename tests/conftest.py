@@ -29,8 +29,8 @@ from introspect.engine.engine import Engine  # noqa: E402
 from introspect.events import Event  # noqa: E402
 from introspect.loop import run_phase  # noqa: E402
 from introspect.model.auditor import RunAuditor  # noqa: E402
-from introspect.model.prompt_format import ChatML  # noqa: E402
 from introspect.phase.config import PhaseConfig  # noqa: E402
+from introspect.prompt.formats import ChatML  # noqa: E402
 from introspect.session import Session, open_session  # noqa: E402
 from introspect.tools.note_store import NoteStore  # noqa: E402
 from introspect.tools.registry import tools_named  # noqa: E402

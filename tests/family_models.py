@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from small_models import FAMILIES
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.tools.context import ToolContext
 from introspect.tools.note_store import NoteStore
 from introspect.tools.registry import ALL_TOOLS

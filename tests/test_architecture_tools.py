@@ -15,9 +15,9 @@ from make_random_model import GEOMETRIES, empty_model
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from introspect.model.prompt_format import ChatML
 from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
+from introspect.prompt.formats import ChatML
 from introspect.tools.context import ToolContext
 from introspect.tools.explanations import COMPONENTS
 from introspect.tools.names import module_names

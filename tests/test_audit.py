@@ -21,7 +21,7 @@ from introspect.audit import (
 from introspect.engine.engine import Engine
 from introspect.errors import RecordError
 from introspect.events import Generation
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect import events
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.tools.parsing import MAX_CALL_BYTES, CallRequest, Completion, Unusable, parse_reply
 
 GIVEN = {"category": "weights"}

@@ -17,10 +17,10 @@ from small_tokenizers import (
 )
 from tokenizers import AddedToken, pre_tokenizers
 
-from introspect.model.content_encoder import has_control_tokens
-from introspect.model.families import JOIN
-from introspect.model.prompt import Prompt, PromptFormat
-from introspect.model.prompt_format import prompt_format_for
+from introspect.prompt.content_encoder import has_control_tokens
+from introspect.prompt.families import JOIN
+from introspect.prompt.formats import prompt_format_for
+from introspect.prompt.prompt import Prompt, PromptFormat
 from introspect.transcript import Message, Transcript
 
 FORMATS: dict[str, PromptFormat] = {

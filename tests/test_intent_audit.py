@@ -9,7 +9,7 @@ from tiny.tokenizer import train_tokenizer
 from tokenizers import normalizers
 
 from introspect.model.intent_audit import check_intent
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.transcript import Transcript
 
 SYSTEM = "You look at yourself."

@@ -10,7 +10,7 @@ from conftest import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.faults import FAULTS
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.run_planter import RunPlanter
 from introspect.session import Session
 

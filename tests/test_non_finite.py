@@ -21,7 +21,7 @@ from introspect.audit_gaps import distance, largest_gap, mean_gap
 from introspect.engine.engine import DecodingSequence, Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.runlog.codec import canonical, sealed, to_plain_record
 from introspect.runlog.reader import read_events

@@ -14,7 +14,7 @@ from test_run import model_dir, opened_run, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.comparison import measured_run
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.run_summary import show_summary
 
 CALL = call_text("get_architecture_summary")

@@ -16,7 +16,7 @@ from introspect import events
 from introspect.audit import audit_recompute, audit_replay, recorded_turns
 from introspect.engine.engine import Engine
 from introspect.model.one_pass import against_one_pass, alarm_of_rounding, refused_one_pass
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 
 SWITCH = 600
 """Positions from which on the model below turns its keys by other factors."""

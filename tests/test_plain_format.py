@@ -13,8 +13,8 @@ from small_tokenizers import byte_tokenizer, plain_tokenizer
 
 from introspect.errors import ModelError
 from introspect.events import Generation
-from introspect.model.plain_format import Plain, indented
-from introspect.model.prompt_format import prompt_format_for
+from introspect.prompt.formats import prompt_format_for
+from introspect.prompt.plain_format import Plain, indented
 from introspect.transcript import Transcript
 
 PLAIN = Plain(plain_tokenizer())

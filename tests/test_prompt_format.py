@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny.tokenizer import train_tokenizer
 
 from introspect.errors import ModelError
-from introspect.model.prompt_format import ChatML, Prompt, prompt_format_for
+from introspect.prompt.formats import ChatML, Prompt, prompt_format_for
 from introspect.transcript import Transcript
 
 BYTES = ChatML(train_tokenizer([]))

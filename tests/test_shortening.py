@@ -15,7 +15,7 @@ from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.model.prompt_format import ChatML, prompt_format_for
+from introspect.prompt.formats import ChatML, prompt_format_for
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext, to_json
 from introspect.tools.execution import ToolOutcome, execute

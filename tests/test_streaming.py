@@ -15,7 +15,7 @@ from family_models import Case, context_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.tools import streaming, weight_memo
 from introspect.tools.registry import ALL_TOOLS
 from introspect.tools.streaming import Moments, moments

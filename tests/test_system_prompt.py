@@ -9,8 +9,8 @@ import pytest
 from conftest import a_phase
 
 from introspect.errors import ConfigError
-from introspect.model.prompt_format import prompt_format_for
 from introspect.phase.load import load_phase
+from introspect.prompt.formats import prompt_format_for
 from introspect.system_prompt import build_system_prompt, fitting_system_prompt
 from introspect.tools.parsing import CallRequest, parse_reply
 from introspect.tools.registry import ALL_TOOLS, tools_named

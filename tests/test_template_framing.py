@@ -18,8 +18,8 @@ from small_tokenizers import (
 )
 
 from introspect.errors import ModelError
-from introspect.model.prompt_format import prompt_format_for
-from introspect.model.template_framing import injected_system, measure_framing, rendered
+from introspect.prompt.formats import prompt_format_for
+from introspect.prompt.framing import injected_system, measure_framing, rendered
 from introspect.transcript import Transcript
 
 TEMPLATES = ROOT.parent / "shared" / "data" / "chat-templates"

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from small_models import small_model
 
 from introspect.errors import ToolError
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.execution import execute

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
 from introspect.errors import ToolError
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 from introspect.tools import context as context_module
 from introspect.tools.registry import ALL_TOOLS
 

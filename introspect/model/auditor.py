@@ -16,7 +16,6 @@ from introspect.errors import UnsupportedCache
 from introspect.events import Audit
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
 from introspect.model.cache_examine import Finding
-from introspect.model.families import Framing
 from introspect.model.intent_audit import check_intent, told_apart
 from introspect.model.one_pass import (
     FORWARD_FAULT,
@@ -24,8 +23,9 @@ from introspect.model.one_pass import (
     refused_one_pass,
     seconds_of_one_pass,
 )
-from introspect.model.template_framing import measure_framing
 from introspect.phase.config import AuditConfig, When
+from introspect.prompt.families import Framing
+from introspect.prompt.framing import measure_framing
 from introspect.protocols import CachedTurn
 
 SMALL_MODEL = 50_000_000

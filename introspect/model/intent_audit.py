@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from introspect.model.content_encoder import scrubbed
-from introspect.model.families import Framing, Said
-from introspect.model.template_framing import measure_framing, rendered, system_prose
+from introspect.prompt.content_encoder import scrubbed
+from introspect.prompt.families import Framing, Said
+from introspect.prompt.framing import measure_framing, rendered, system_prose
 
 _SHOWN = 40
 """Characters of either text that a finding quotes."""

@@ -12,7 +12,6 @@ from introspect.events import Warning
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
 from introspect.model.decoding_settings import FILE, ends_without_row, read_settings
 from introspect.model.meta_model import is_causal, model_on_meta, probe_cache
-from introspect.model.prompt import PromptFormat
 from introspect.model.reading import (
     ModelSource,
     load_tokenizer,
@@ -25,6 +24,7 @@ from introspect.model.reading import (
 from introspect.model.weight_files import WeightFiles, weight_files
 from introspect.model.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
 from introspect.phase.config import ModelConfig
+from introspect.prompt.prompt import PromptFormat
 
 
 @dataclass

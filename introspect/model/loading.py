@@ -13,12 +13,12 @@ from introspect.errors import ModelError
 from introspect.events import Warning
 from introspect.model.judgement import Judgement, judge
 from introspect.model.meta_model import probe_cache, short
-from introspect.model.prompt import PromptFormat
 from introspect.model.reading import ModelSource
 from introspect.model.weight_files import chosen_files
 from introspect.model.weight_fit import fit_of, misfit
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
+from introspect.prompt.prompt import PromptFormat
 
 TINY = "tiny"
 

@@ -10,8 +10,8 @@ from introspect.errors import ModelError
 from introspect.model.config_sizes import refuse_sizes
 from introspect.model.context_length import usable_context
 from introspect.model.meta_model import short
-from introspect.model.prompt import PromptFormat
-from introspect.model.prompt_format import prompt_format_for
+from introspect.prompt.formats import prompt_format_for
+from introspect.prompt.prompt import PromptFormat
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json")
 """Files that the library makes a tokenizer from; without any of them it makes one that knows nothing."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tiny.corpus import Row, rows
 
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 
 TRAINING_SEEDS = 1_000_000
 """Runs of the corpus are seeded from here up; evaluation uses seeds below, the tokenizer seeds far above."""

@@ -19,10 +19,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from introspect.driver import drive
 from introspect.loop import run_phase
-from introspect.model.prompt_format import ChatML
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.prompt.formats import ChatML
 from introspect.session import open_session
 from introspect.tools.base import Tool
 from introspect.tools.library import Document, load_documents

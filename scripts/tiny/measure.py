@@ -9,7 +9,7 @@ import torch
 from tiny.batches import Batch
 from tiny.corpus import Row
 
-from introspect.model.prompt_format import ChatML
+from introspect.prompt.formats import ChatML
 
 
 def weighted_loss(model: Any, batch: Batch) -> torch.Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from introspect.errors import ModelError
-from introspect.model.content_encoder import has_control_tokens
-from introspect.model.families import FAMILIES, Family, Framing, Said
+from introspect.prompt.content_encoder import has_control_tokens
+from introspect.prompt.families import FAMILIES, Family, Framing, Said
 
 FRAMING_PROBE = (
     ("system", "Sys \n\n1"),

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from introspect.errors import ModelError
-from introspect.model.content_encoder import control_id
-from introspect.model.families import CHATML, GEMMA, JOIN, LLAMA3, Family, Framing
-from introspect.model.plain_format import Plain
-from introspect.model.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
-from introspect.model.template_framing import measure_framing
+from introspect.prompt.content_encoder import control_id
+from introspect.prompt.families import CHATML, GEMMA, JOIN, LLAMA3, Family, Framing
+from introspect.prompt.framing import measure_framing
+from introspect.prompt.plain_format import Plain
+from introspect.prompt.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
 from introspect.transcript import Message
 
 _Turn = Literal["closed", "empty", "filled"]

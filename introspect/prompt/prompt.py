@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from introspect.model.content_encoder import ContentEncoder
-from introspect.model.families import Framing
+from introspect.prompt.content_encoder import ContentEncoder
+from introspect.prompt.families import Framing
 from introspect.transcript import Message
 
 Source = Literal["template", "system", "user", "tool", "sampled"]

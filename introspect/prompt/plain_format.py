@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from introspect.errors import ModelError
-from introspect.model.content_encoder import control_id
-from introspect.model.families import Framing
-from introspect.model.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
+from introspect.prompt.content_encoder import control_id
+from introspect.prompt.families import Framing
+from introspect.prompt.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
 from introspect.transcript import Message
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
