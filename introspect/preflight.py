@@ -192,7 +192,7 @@ def _directory_row(name: str, path: Path, calls: bool = True) -> tuple[JSON, boo
 
 
 def _unjudged(config: Any) -> list[str]:
-    from introspect.model.cache_view import refuse_model
+    from introspect.cache_check.view import refuse_model
 
     try:
         refuse_model(SimpleNamespace(config=config.get_text_config()))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 import transformers
 
+from introspect.cache_check.limits import OUT_OF_REACH
 from introspect.faults import FAULTS, Fault
-from introspect.model.cache_limits import OUT_OF_REACH
 
 Key = tuple[str, str, str, str]
 """Fault, dtype, place, depth."""

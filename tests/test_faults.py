@@ -15,10 +15,10 @@ from fault_matrix import MODELS, a_conversation, a_schedule, filled, main
 from small_models import small_model
 
 import introspect.model
+from introspect.cache_check.naming import CONTENT, DAMAGE, MEANINGS
 from introspect.fault_scene import DEPTHS, PLACES, Conversation, Scene, fed, own_copy
 from introspect.faults import FAULTS, Fault
 from introspect.model.cache_audit import check_cache
-from introspect.model.cache_naming import CONTENT, DAMAGE, MEANINGS
 
 CODES = set(MEANINGS) - {"tail-missing"}
 DTYPES = [torch.float32, torch.bfloat16]

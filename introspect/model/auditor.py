@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from introspect.cache_check.examine import Finding
 from introspect.engine.cache_replay import first_difference, passes_before, replay_passes
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import ForwardPass, KVCache
 from introspect.errors import UnsupportedCache
 from introspect.events import Audit
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
-from introspect.model.cache_examine import Finding
 from introspect.model.intent_audit import check_intent, told_apart
 from introspect.model.one_pass import (
     FORWARD_FAULT,

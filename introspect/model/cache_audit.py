@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import torch
 
+from introspect.cache_check.examine import Finding, examine_content, examine_shape
+from introspect.cache_check.view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.engine.kv_cache import KVCache
-from introspect.model.cache_examine import Finding, examine_content, examine_shape
-from introspect.model.cache_view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.model.hooks import undisturbed
 
 Findings = list[tuple[str, str]]

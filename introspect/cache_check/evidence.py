@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from introspect.model.cache_recompute import BATCH, first_projections, rotary_tables
-from introspect.model.cache_rounding import rounding_step
-from introspect.model.cache_view import StoredLayer
+from introspect.cache_check.recompute import BATCH, first_projections, rotary_tables
+from introspect.cache_check.rounding import rounding_step
+from introspect.cache_check.view import StoredLayer
 
 GROSS = 0.1
 """Length of the error over that of the row from which a slot is said to hold something else."""

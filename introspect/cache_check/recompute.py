@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from introspect.model.cache_view import StoredLayer
+from introspect.cache_check.view import StoredLayer
 
 BATCH = 8192
 """Rows of one batch of layer-0 projections."""

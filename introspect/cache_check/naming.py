@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from introspect.model.cache_signs import ContentSigns, DamageSigns, Edit
+from introspect.cache_check.signs import ContentSigns, DamageSigns, Edit
 
 
 class ContentRow(NamedTuple):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from introspect.model.cache_passes import CHUNKS, Passes
-from introspect.model.cache_recompute import eager_attention
-from introspect.model.cache_rounding import TENSORS, noise_step
+from introspect.cache_check.passes import CHUNKS, Passes
+from introspect.cache_check.recompute import eager_attention
+from introspect.cache_check.rounding import TENSORS, noise_step
 
 LONGEST = 48
 """Ids at most of a pass that is tried."""

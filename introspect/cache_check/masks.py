@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from introspect.model.cache_recompute import last_row_under_masks
-from introspect.model.cache_rounding import TENSORS, noise_step
-from introspect.model.cache_view import StoredLayer
+from introspect.cache_check.recompute import last_row_under_masks
+from introspect.cache_check.rounding import TENSORS, noise_step
+from introspect.cache_check.view import StoredLayer
 
 FEW_SLOTS = 64
 """Slots up to which every range is tried as the hidden one."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from introspect.model.cache_recompute import recompute
-from introspect.model.cache_rounding import TENSORS
-from introspect.model.cache_view import StoredLayer
+from introspect.cache_check.recompute import recompute
+from introspect.cache_check.rounding import TENSORS
+from introspect.cache_check.view import StoredLayer
 
 CHUNKS = (8, 1, 3)
 """Ids of a pass in the recomputations after that of all ids at once."""

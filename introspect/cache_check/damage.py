@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from introspect.model.cache_passes import Passes
-from introspect.model.cache_rounding import TENSORS, noise_step, rounding_step
-from introspect.model.cache_search import explain_few, search_passes
+from introspect.cache_check.passes import Passes
+from introspect.cache_check.rounding import TENSORS, noise_step, rounding_step
+from introspect.cache_check.search import explain_few, search_passes
 
 LEAST_NOISE = 0.15
 """Root mean square, in rounding steps, below which the noise of a row is never taken to be."""

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from introspect.model.cache_damage import RowFault
-from introspect.model.cache_evidence import Held
+from introspect.cache_check.damage import RowFault
+from introspect.cache_check.evidence import Held
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from introspect.model.cache_damage import RowFault, find_damage
-from introspect.model.cache_evidence import Held, gross_slots, held_by
-from introspect.model.cache_masks import masks_that_explain
-from introspect.model.cache_naming import MEANINGS, name_content, name_damage
-from introspect.model.cache_passes import Passes
-from introspect.model.cache_recompute import recompute
-from introspect.model.cache_signs import ContentSigns, DamageSigns, content_signs, damage_signs
-from introspect.model.cache_view import Geometry, StoredLayer, stored_lengths
+from introspect.cache_check.damage import RowFault, find_damage
+from introspect.cache_check.evidence import Held, gross_slots, held_by
+from introspect.cache_check.masks import masks_that_explain
+from introspect.cache_check.naming import MEANINGS, name_content, name_damage
+from introspect.cache_check.passes import Passes
+from introspect.cache_check.recompute import recompute
+from introspect.cache_check.signs import ContentSigns, DamageSigns, content_signs, damage_signs
+from introspect.cache_check.view import Geometry, StoredLayer, stored_lengths
 
 
 @dataclass(frozen=True)
