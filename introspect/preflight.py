@@ -11,10 +11,10 @@ from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON, Warning
 from introspect.model.device_memory import free_memory
-from introspect.model.template_row import empty_row, template_row
-from introspect.model.template_source import Unreadable, template_of_directory, template_of_file
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import expanded
+from introspect.templates.row import empty_row, template_row
+from introspect.templates.source import Unreadable, template_of_directory, template_of_file
 
 if TYPE_CHECKING:
     from introspect.model.judgement import Judgement

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from introspect.model.template_probes import ChatTemplate
-from introspect.model.template_row import template_row
+from introspect.templates.probes import ChatTemplate
+from introspect.templates.row import template_row
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 ROLES = "{% for m in messages %}<|{{ m.role }}|>"

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from introspect.model.template_process import TOO_MUCH, Job, Rendering, render_all
 from introspect.preflight import check_template
+from introspect.templates.process import TOO_MUCH, Job, Rendering, render_all
 
 TEMPLATES = sorted((ROOT.parent / "shared" / "data" / "chat-templates").glob("*.jinja"))
 NOW = datetime(2026, 3, 9, 12, 30)
@@ -151,7 +151,7 @@ def test_a_hostile_template_is_a_row(tmp_path: Path) -> None:
 
 def test_the_process_loads_no_tensor_library() -> None:
     code = (
-        "import sys, introspect.model.template_sandbox as s;"
+        "import sys, introspect.templates.sandbox as s;"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

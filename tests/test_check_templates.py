@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils import chat_template_utils
 
-from introspect.model.template_probes import ChatTemplate
-from introspect.model.template_row import template_row
 from introspect.preflight import check_template
+from introspect.templates.probes import ChatTemplate
+from introspect.templates.row import template_row
 
 TEMPLATES = sorted((ROOT.parent / "shared" / "data" / "chat-templates").glob("*.jinja"))
 SHARED = pytest.mark.skipif(not TEMPLATES, reason="the shared chat templates are not here")

@@ -57,7 +57,7 @@ QUICK = {
     "cli_phases": ["-c", "import introspect.cli_phases"],
     "runlog.reader": ["-c", "import introspect.runlog.reader"],
     "tools.parsing": ["-c", "import introspect.tools.parsing"],
-    "model.template_sandbox": ["-c", "import introspect.model.template_sandbox"],
+    "model.template_sandbox": ["-c", "import introspect.templates.sandbox"],
     "preflight": ["-c", "import introspect.preflight"],
 }
 

@@ -13,13 +13,13 @@ from conftest import ROOT
 from in_process import introspect_here
 
 from introspect.errors import ProcessError
-from introspect.model.template_process import Job, render_all
 from introspect.phase.paths import tiny_model
 from introspect.preflight import template_warnings
+from introspect.templates.process import Job, render_all
 
 RENDER = """
 from datetime import datetime
-from introspect.model.template_process import Job, render_all
+from introspect.templates.process import Job, render_all
 print(render_all("{{ word }}", [Job({"word": "rendered"}, datetime(2026, 1, 1))])[0].text)
 """
 JOB = [Job({}, datetime(2026, 1, 1))]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
-from introspect.model.template_process import Job
+from introspect.templates.process import Job
 
 SYSTEM = "Keep to the meadow rule."
 USER = "Which zebra hums at dusk?"

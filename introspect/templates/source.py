@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.errors import ModelError
-from introspect.model.template_probes import ChatTemplate
+from introspect.templates.probes import ChatTemplate
 
 MOST_BYTES = 8 << 20
 DEFAULT = "default"

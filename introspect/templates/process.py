@@ -16,7 +16,7 @@ from typing import Any
 
 from introspect.display import one_line
 from introspect.errors import ProcessError
-from introspect.model.template_sandbox import READY
+from introspect.templates.sandbox import READY
 
 WALL_SECONDS = 60.0
 """How long the process of a template may take by the clock; its processor time is bounded within."""
@@ -84,7 +84,7 @@ def _answers(work: bytes) -> tuple[str, list[bytes], str]:
 
 def _run(given: Any, written: Any, errors: Any) -> str:
     """Run the process to its end; returns what to say of jobs that it did not answer."""
-    command = [sys.executable or "python3", "-P", "-m", "introspect.model.template_sandbox"]
+    command = [sys.executable or "python3", "-P", "-m", "introspect.templates.sandbox"]
     try:
         subprocess.run(
             command,

@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from introspect.model.template_calls import judge_call
-from introspect.model.template_probes import (
+from introspect.templates.calls import judge_call
+from introspect.templates.probes import (
     ASSISTANT,
     FORMS,
     PADDED_ASSISTANT,
@@ -23,8 +23,8 @@ from introspect.model.template_probes import (
     Form,
     conversation_jobs,
 )
-from introspect.model.template_process import TOO_MUCH, Rendering, render_all
-from introspect.model.template_prose import common_suffix, dates_in, prose_span
+from introspect.templates.process import TOO_MUCH, Rendering, render_all
+from introspect.templates.prose import common_suffix, dates_in, prose_span
 
 MOST_LACKING = 5
 """Variables that a template is given because it asks for them."""

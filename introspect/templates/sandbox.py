@@ -1,6 +1,6 @@
 """A process of its own in which chat templates are rendered: they are programs that strangers wrote.
 
-`python -m introspect.model.template_sandbox` reads one JSON object, `template` and `jobs`, from standard
+`python -m introspect.templates.sandbox` reads one JSON object, `template` and `jobs`, from standard
 input and writes READY, then one a line for each job: `text`, or `error`. It needs jinja2 alone, no tensor
 library.
 """

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from introspect.model.template_probes import (
+from introspect.templates.probes import (
     ARGUMENT_VALUES,
     ARGUMENTS,
     CALL_FORMS,
@@ -18,7 +18,7 @@ from introspect.model.template_probes import (
     Form,
     call_jobs,
 )
-from introspect.model.template_process import render_all
+from introspect.templates.process import render_all
 
 
 def judge_call(row: dict[str, Any], form: Form, template: ChatTemplate, now: datetime) -> None:
