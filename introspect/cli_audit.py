@@ -59,8 +59,8 @@ def _audited(
         audit_texts,
         recorded_turns,
     )
+    from introspect.checkpoint.loading import load_model
     from introspect.engine.engine import Engine
-    from introspect.model.loading import load_model
     from introspect.run_header import tokenizer_hash
 
     try:

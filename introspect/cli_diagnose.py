@@ -24,9 +24,9 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
 
     `settings` are dotted keys of a phase that name the model and how it is loaded.
     """
+    from introspect.checkpoint.loading import load_model
     from introspect.diagnose import diagnose
     from introspect.faults import FAULTS
-    from introspect.model.loading import load_model
     from introspect.real_conversation import open_conversation
 
     for name in names:

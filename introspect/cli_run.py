@@ -129,8 +129,8 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
 
     A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
     """
-    from introspect.model.judgement import judge
-    from introspect.model.loading import find_model
+    from introspect.checkpoint.judgement import judge
+    from introspect.checkpoint.loading import find_model
     from introspect.preflight import memory_report, run_warnings
 
     source = find_model(phase.model)

@@ -7,17 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from introspect.checkpoint.device_memory import free_memory
 from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON, Warning
-from introspect.model.device_memory import free_memory
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import expanded
 from introspect.templates.row import empty_row, template_row
 from introspect.templates.source import Unreadable, template_of_directory, template_of_file
 
 if TYPE_CHECKING:
-    from introspect.model.judgement import Judgement
+    from introspect.checkpoint.judgement import Judgement
 
 QUOTED = 200
 """Characters of a template that a warning quotes."""
@@ -36,8 +36,8 @@ def check_model(phase: PhaseConfig) -> JSON:
 
     Loads no weights. Raises ModelError where the model or the device is not there.
     """
-    from introspect.model.judgement import judge
-    from introspect.model.loading import find_model
+    from introspect.checkpoint.judgement import judge
+    from introspect.checkpoint.loading import find_model
 
     source = find_model(phase.model, weights=False)
     judged = judge(phase.model, source, weights=source.revision is None)
@@ -80,7 +80,7 @@ def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[Warning]) -> l
 
 def decoding_warnings(phase: PhaseConfig, path: Path) -> list[Warning]:
     """What a model's generation_config.json asks of sampling that a run of a phase does not do, as events."""
-    from introspect.model.decoding_settings import read_settings, unapplied
+    from introspect.checkpoint.decoding_settings import read_settings, unapplied
 
     try:
         asked = unapplied(read_settings(path), phase.generation)
@@ -148,8 +148,8 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     Without a prompt format the system prompt is not counted. None of a model whose context nobody knows.
     Raises IntrospectError where it does not fit.
     """
+    from introspect.checkpoint.forecast import forecast_memory
     from introspect.engine.engine import PREFILL_CHUNK
-    from introspect.model.forecast import forecast_memory
     from introspect.system_prompt import fitting_system_prompt
     from introspect.tools.registry import tools_named
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from introspect.checkpoint.loading import LoadedModel
 from introspect.driver import EngineDriver
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
@@ -12,7 +13,6 @@ from introspect.errors import ModelError
 from introspect.events import Prune
 from introspect.fault_scene import Conversation
 from introspect.loop import run_phase
-from introspect.model.loading import LoadedModel
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.framing import injected_system
 from introspect.prompt.prompt import PromptFormat

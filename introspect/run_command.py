@@ -15,6 +15,7 @@ from pathlib import Path
 
 from introspect import events
 from introspect.cache_check.view import refuse_model
+from introspect.checkpoint.loading import LoadedModel, find_model, load_model
 from introspect.driver import EngineDriver, drive
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import Interrupts
@@ -24,7 +25,6 @@ from introspect.faults import FAULTS
 from introspect.forced import forced_replies
 from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
-from introspect.model.loading import LoadedModel, find_model, load_model
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
 from introspect.preflight import run_warnings

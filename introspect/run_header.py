@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import Any
 
 from introspect import events
+from introspect.checkpoint.loading import LoadedModel
 from introspect.engine.engine import PREFILL_CHUNK
 from introspect.events import JSON
-from introspect.model.loading import LoadedModel
 from introspect.phase.config import PhaseConfig
 from introspect.session import Session
 

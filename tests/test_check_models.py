@@ -15,8 +15,8 @@ from tiny.tokenizer import train_tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen2Config
 
 from introspect import events
+from introspect.checkpoint.device_memory import free_memory
 from introspect.errors import ModelError
-from introspect.model.device_memory import free_memory
 from introspect.preflight import check_model, template_warnings
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events

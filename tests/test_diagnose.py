@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_run import model_dir  # noqa: F401
 
+from introspect.checkpoint.loading import load_model
 from introspect.diagnose import HYPOTHESES, Row, diagnose
 from introspect.errors import ModelError
 from introspect.faults import FAULTS
-from introspect.model.loading import load_model
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 from introspect.real_conversation import RealConversation, open_conversation

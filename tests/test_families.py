@@ -13,13 +13,13 @@ from model_zoo import ZOO, write_zoo_model, zoo_model
 from small_tokenizers import DATED_LLAMA3_TEMPLATE, llama3_tokenizer
 from transformers import AutoConfig
 
+from introspect.checkpoint.loading import find_model
+from introspect.checkpoint.reading import read_config, refuse_uncovered_layers
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError, UnsupportedCache
 from introspect.events import Audit, Generation, Prune, RunStart
 from introspect.model.cache_audit import check_cache
-from introspect.model.loading import find_model
-from introspect.model.reading import read_config, refuse_uncovered_layers
 from introspect.phase.config import ModelConfig, PhaseConfig
 from introspect.run_command import Run, RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events

@@ -10,10 +10,10 @@ from model_families import FAMILIES, SIZES
 from tiny.tokenizer import train_tokenizer
 from transformers import AutoConfig
 
-from introspect.model.config_sizes import refuse_sizes
-from introspect.model.forecast import kv_elements_of_config
-from introspect.model.judgement import judge
-from introspect.model.reading import ModelSource
+from introspect.checkpoint.config_sizes import refuse_sizes
+from introspect.checkpoint.forecast import kv_elements_of_config
+from introspect.checkpoint.judgement import judge
+from introspect.checkpoint.reading import ModelSource
 from introspect.phase.config import ModelConfig
 from introspect.preflight import check_model
 

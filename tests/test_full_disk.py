@@ -17,8 +17,8 @@ from test_cli import PHASE
 from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
+from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import RunFailed
-from introspect.model.loading import LoadedModel, load_model
 from introspect.run_command import Run, RunOptions, open_run
 from introspect.runlog.reader import read_events
 

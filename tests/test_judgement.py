@@ -26,8 +26,8 @@ from conftest import a_phase
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from introspect.checkpoint.loading import load_model, weight_hash
 from introspect.errors import ModelError
-from introspect.model.loading import load_model, weight_hash
 from introspect.preflight import check_model
 
 UP = "model.layers.1.mlp.up_proj.weight"

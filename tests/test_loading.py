@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import GemmaConfig, MistralConfig, Qwen2Config, Qwen3Config, T5Config
 
-from introspect.errors import ModelError
-from introspect.model.forecast import forecast_memory
-from introspect.model.loading import find_model, weight_hash
-from introspect.model.reading import (
+from introspect.checkpoint.forecast import forecast_memory
+from introspect.checkpoint.loading import find_model, weight_hash
+from introspect.checkpoint.reading import (
     refuse_overflow,
     refuse_uncovered_layers,
     resolve_device,
     resolve_dtype,
 )
+from introspect.errors import ModelError
 from introspect.phase.config import ModelConfig
 
 SMALL: dict[str, Any] = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from introspect.model.device_memory import free_memory
-from introspect.model.memory_limits import left_by_limits
+from introspect.checkpoint.device_memory import free_memory
+from introspect.checkpoint.memory_limits import left_by_limits
 
 GIB = 1 << 30
 UNSET = 9223372036854771712
@@ -106,7 +106,7 @@ RLIMIT = """
 import resource, sys
 kind = getattr(resource, sys.argv[1])
 resource.setrlimit(kind, (int(sys.argv[2]), resource.RLIM_INFINITY))
-from introspect.model.device_memory import free_memory
+from introspect.checkpoint.device_memory import free_memory
 free = free_memory("cpu")
 block = bytearray(int(sys.argv[3]))
 print(free, free_memory("cpu"))

@@ -15,8 +15,8 @@ from broken_models import INDEX, WEIGHTS, Tensors, rewrite, set_json, sharded, w
 from conftest import a_phase
 from transformers import AutoModelForCausalLM
 
+from introspect.checkpoint.loading import load_model
 from introspect.errors import ModelError
-from introspect.model.loading import load_model
 from introspect.preflight import check_model
 
 GPT = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 8192}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from in_process import introspect_here
 
+from introspect.checkpoint.loading import find_model
 from introspect.errors import ConfigError, ModelError
-from introspect.model.loading import find_model
 from introspect.phase.load import load_phase
 
 PINNED, MAIN, OTHER = "a" * 40, "b" * 40, "c" * 40

@@ -11,10 +11,10 @@ from broken_models import SIZES, whole_model
 from conftest import a_phase
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from introspect.checkpoint.loading import load_model
 from introspect.engine.engine import Engine
 from introspect.events import Audit, Generation
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
-from introspect.model.loading import load_model
 from introspect.preflight import check_model
 from introspect.run_command import RunOptions, open_run, prepare
 

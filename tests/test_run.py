@@ -12,8 +12,8 @@ from tiny.tokenizer import train_tokenizer
 from transformers import GenerationConfig
 
 from introspect import events
+from introspect.checkpoint.forecast import parameter_count
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
-from introspect.model.forecast import parameter_count
 from introspect.phase.config import PhaseConfig
 from introspect.run_command import Run, RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events

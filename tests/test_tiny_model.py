@@ -10,8 +10,8 @@ from conftest import ROOT, full
 from evaluate_tiny import evaluate_run, summarised
 from safetensors import safe_open
 
-from introspect.model.loading import find_model
-from introspect.model.reading import load_tokenizer
+from introspect.checkpoint.loading import find_model
+from introspect.checkpoint.reading import load_tokenizer
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import tiny_model

@@ -11,8 +11,8 @@ from document_table import Reading, mangled_names, reading_of, table
 from evaluate_tiny import executed
 from tiny.corpus import reading_lessons
 
-from introspect.model.loading import find_model
-from introspect.model.reading import load_tokenizer
+from introspect.checkpoint.loading import find_model
+from introspect.checkpoint.reading import load_tokenizer
 from introspect.phase.config import ModelConfig
 from introspect.tools.parsing import CallRequest, parse_reply
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from introspect.model.loading import load_model
-from introspect.model.meta_model import model_on_meta, probe_cache
-from introspect.model.weight_files import weight_files
-from introspect.model.weight_fit import WeightFit, fit_of, fit_weights, misfit, named
+from introspect.checkpoint.loading import load_model
+from introspect.checkpoint.meta_model import model_on_meta, probe_cache
+from introspect.checkpoint.weight_files import weight_files
+from introspect.checkpoint.weight_fit import WeightFit, fit_of, fit_weights, misfit, named
 
 KINDS: dict[str, dict[str, Any]] = {
     "qwen2": {},

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from introspect.checkpoint.judgement import Judgement, judge
+from introspect.checkpoint.meta_model import probe_cache, short
+from introspect.checkpoint.reading import ModelSource
+from introspect.checkpoint.weight_files import chosen_files
+from introspect.checkpoint.weight_fit import fit_of, misfit
 from introspect.errors import ModelError
 from introspect.events import Warning
-from introspect.model.judgement import Judgement, judge
-from introspect.model.meta_model import probe_cache, short
-from introspect.model.reading import ModelSource
-from introspect.model.weight_files import chosen_files
-from introspect.model.weight_fit import fit_of, misfit
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
 from introspect.prompt.prompt import PromptFormat

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from introspect.checkpoint.config_sizes import refuse_sizes
+from introspect.checkpoint.meta_model import short
 from introspect.errors import ModelError
-from introspect.model.config_sizes import refuse_sizes
 from introspect.model.context_length import usable_context
-from introspect.model.meta_model import short
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.prompt import PromptFormat
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from introspect.model.memory_limits import left_by_limits
+from introspect.checkpoint.memory_limits import left_by_limits
 
 _MEMINFO = Path("/proc/meminfo")
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from introspect.checkpoint.weight_files import ITEM_BITS, PLAIN_DTYPES, StoredTensor
 from introspect.display import one_line
 from introspect.model.structure import block_list_name
-from introspect.model.weight_files import ITEM_BITS, PLAIN_DTYPES, StoredTensor
 
 NAMED = 3
 """Tensors that a message names; the rest is counted."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from introspect.checkpoint.meta_model import short
 from introspect.display import one_line
 from introspect.errors import ModelError
-from introspect.model.meta_model import short
 from introspect.phase.config import GenerationConfig
 
 FILE = "generation_config.json"

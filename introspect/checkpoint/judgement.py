@@ -6,13 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.display import one_line
-from introspect.errors import ModelError
-from introspect.events import Warning
-from introspect.model.context_length import context_length_of, rotary_switch, usable_context
-from introspect.model.decoding_settings import FILE, ends_without_row, read_settings
-from introspect.model.meta_model import is_causal, model_on_meta, probe_cache
-from introspect.model.reading import (
+from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
+from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
+from introspect.checkpoint.reading import (
     ModelSource,
     load_tokenizer,
     read_config,
@@ -21,8 +17,12 @@ from introspect.model.reading import (
     resolve_device,
     resolve_dtype,
 )
-from introspect.model.weight_files import WeightFiles, weight_files
-from introspect.model.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.checkpoint.weight_files import WeightFiles, weight_files
+from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.display import one_line
+from introspect.errors import ModelError
+from introspect.events import Warning
+from introspect.model.context_length import context_length_of, rotary_switch, usable_context
 from introspect.phase.config import ModelConfig
 from introspect.prompt.prompt import PromptFormat
 
