@@ -12,7 +12,7 @@ from introspect.events import JSON, Event
 from introspect.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
-from introspect.tools.actions import NOTHING_DONE
+from introspect.tools.calls.actions import NOTHING_DONE
 
 
 def measured_run(source: str, output: Path) -> JSON:

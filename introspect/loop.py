@@ -12,10 +12,10 @@ from introspect.phase.config import ExperimentConfig
 from introspect.protocols import CachedTurn
 from introspect.pruning import plan_prune
 from introspect.session import GenerationRequest, Reply, Session
-from introspect.tools.actions import NOTHING_DONE, CallRequest, Completion, Unusable
-from introspect.tools.execution import execute
-from introspect.tools.parsing import parse_reply
-from introspect.tools.shortening import shorten_message
+from introspect.tools.calls.actions import NOTHING_DONE, CallRequest, Completion, Unusable
+from introspect.tools.calls.execution import execute
+from introspect.tools.calls.parsing import parse_reply
+from introspect.tools.calls.shortening import shorten_message
 
 Step = Event | GenerationRequest
 Steps = Generator[Step, Reply | None, str]

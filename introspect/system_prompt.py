@@ -7,8 +7,8 @@ from typing import Literal
 
 from introspect.errors import ConfigError
 from introspect.phase.config import PhaseConfig
-from introspect.tools.actions import CALL_FORM, COMPLETE_FORM
 from introspect.tools.base import Tool
+from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM
 from introspect.tools.context import to_json
 
 Detail = Literal["full", "brief"]

@@ -26,7 +26,7 @@ from introspect.phase.load import load_phase
 from introspect.quoted_figures import quotes, report_of
 from introspect.replay import load
 from introspect.run_command import RunOptions, open_run, prepare
-from introspect.tools.parsing import Unusable, parse_reply
+from introspect.tools.calls.parsing import Unusable, parse_reply
 
 SCRAMBLE_SEEDS = 700_000
 """Seeds of the replaced numbers; training, held-out runs and the tokenizer use others."""

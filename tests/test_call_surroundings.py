@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from introspect.tools.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.calls.parsing import CallRequest, Completion, Unusable, parse_reply
 
 GIVEN = {"category": "weights"}
 WRITTEN = json.dumps(GIVEN)

@@ -56,7 +56,7 @@ QUICK = {
     "cli_compare": ["-c", "import introspect.cli_compare"],
     "cli_phases": ["-c", "import introspect.cli_phases"],
     "runlog.reader": ["-c", "import introspect.runlog.reader"],
-    "tools.parsing": ["-c", "import introspect.tools.parsing"],
+    "tools.parsing": ["-c", "import introspect.tools.calls.parsing"],
     "model.template_sandbox": ["-c", "import introspect.templates.sandbox"],
     "preflight": ["-c", "import introspect.preflight"],
 }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.tools.parsing import (
+from introspect.tools.calls.parsing import (
     MAX_BROKEN,
     MAX_CALL_BYTES,
     CallRequest,

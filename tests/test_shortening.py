@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from introspect.prompt.formats import ChatML, prompt_format_for
 from introspect.tools.base import Tool
+from introspect.tools.calls.execution import ToolOutcome, execute
+from introspect.tools.calls.parsing import CallRequest
+from introspect.tools.calls.shortening import RESULT_HEADER, result_message, shorten_message
 from introspect.tools.context import ToolContext, to_json
-from introspect.tools.execution import ToolOutcome, execute
 from introspect.tools.note_store import NoteStore
-from introspect.tools.parsing import CallRequest
 from introspect.tools.plain_data import MAX_VALUES, plain
-from introspect.tools.shortening import RESULT_HEADER, result_message, shorten_message
 
 Count = Callable[[str], int]
 

@@ -16,13 +16,13 @@ from small_models import small_model
 from introspect.errors import ToolError
 from introspect.prompt.formats import ChatML
 from introspect.tools.base import Tool
+from introspect.tools.calls.execution import execute
+from introspect.tools.calls.parsing import CallRequest
+from introspect.tools.calls.shortening import shorten_result
 from introspect.tools.context import ToolContext
-from introspect.tools.execution import execute
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
-from introspect.tools.parsing import CallRequest
 from introspect.tools.registry import ALL_TOOLS
-from introspect.tools.shortening import shorten_result
 
 TEXT = "The quick brown fox."
 LAYER = "model.layers.1.mlp.up_proj"

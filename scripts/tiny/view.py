@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.session import Session
-from introspect.tools.parsing import CallRequest, parse_reply
-from introspect.tools.shortening import RESULT_HEADER
+from introspect.tools.calls.parsing import CallRequest, parse_reply
+from introspect.tools.calls.shortening import RESULT_HEADER
 
 
 @dataclass(frozen=True)

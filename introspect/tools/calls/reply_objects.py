@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.tools.strict_json import LENIENT, STRICT, problem_of
-from introspect.tools.thoughts import MARKS, PATTERN, Thoughts, is_mention
+from introspect.tools.calls.strict_json import LENIENT, STRICT, problem_of
+from introspect.tools.calls.thoughts import MARKS, PATTERN, Thoughts, is_mention
 
 _TOKENS = re.compile(rf"(?P<brace>[{{}}])|(?P<tag></?tool_call>)|{PATTERN}", re.I)
 _BEFORE_A_VALUE = re.compile(

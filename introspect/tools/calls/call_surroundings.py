@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
-from introspect.tools.call_words import ARGUMENT_KEYS, CALL_KEYS, PROSE_KEYS, plain_key
-from introspect.tools.reply_objects import Found
-from introspect.tools.strict_json import quotable
+from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.calls.call_words import ARGUMENT_KEYS, CALL_KEYS, PROSE_KEYS, plain_key
+from introspect.tools.calls.reply_objects import Found
+from introspect.tools.calls.strict_json import quotable
 
 _MEMBER_BEHIND = re.compile(
     r"""[\s}\])`,;]{0,99}["'“”]([^"'“”\n]{1,64})["'“”]\s{0,9}:\s{0,9}(?:["'“\[{\d-]|true\b|false\b|null\b)""",

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from introspect.tools.calls.cutting import cut_body
 from introspect.tools.context import to_json
-from introspect.tools.cutting import cut_body
 
 RESULT_HEADER = "TOOL_RESULTS:\n"
 ASK_FOR_LESS = "ask for less at a time"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.errors import ToolError, did_you_mean
-from introspect.tools.actions import CallRequest
 from introspect.tools.base import Tool
+from introspect.tools.calls.actions import CallRequest
+from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
 from introspect.tools.context import ToolContext
 from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
-from introspect.tools.shortening import ASK_FOR_LESS, result_message, shorten_message
 
 _PLACEHOLDER = re.compile(r"<[^<>]*>|\.\.\.|…|\[[a-z_ ]+\]|your_\w+|layer_name|name")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
-from introspect.tools.call_words import (
+from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.calls.call_words import (
     ARGUMENT_KEYS,
     CALL_KEYS,
     NAME_KEYS,
@@ -19,7 +19,7 @@ from introspect.tools.call_words import (
     PROSE_KEYS,
     plain_key,
 )
-from introspect.tools.strict_json import STRICT, problem_of, quotable
+from introspect.tools.calls.strict_json import STRICT, problem_of, quotable
 
 MAX_CALL_BYTES = 16 << 10
 """Bytes, as UTF-8, that the arguments of a call may take when they are written as JSON."""

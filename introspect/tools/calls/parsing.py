@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from introspect.tools.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
-from introspect.tools.call_keys import MAX_CALL_BYTES, action_of
-from introspect.tools.call_surroundings import ATTEMPT, with_surroundings
-from introspect.tools.reply_objects import ReplyObjects, objects_of
+from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.calls.call_keys import MAX_CALL_BYTES, action_of
+from introspect.tools.calls.call_surroundings import ATTEMPT, with_surroundings
+from introspect.tools.calls.reply_objects import ReplyObjects, objects_of
 
 __all__ = ["MAX_BROKEN", "MAX_CALL_BYTES", "Action", "CallRequest", "Completion", "Unusable", "parse_reply"]
 
