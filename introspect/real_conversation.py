@@ -18,8 +18,8 @@ from introspect.prompt.framing import injected_system
 from introspect.prompt.prompt import PromptFormat
 from introspect.session import GenerationRequest, Session, open_session
 from introspect.tools.context import to_json
+from introspect.tools.instruments.registry import tools_named
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import tools_named
 
 
 @dataclass(frozen=True)

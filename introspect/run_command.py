@@ -35,9 +35,9 @@ from introspect.run_notes import RunNotes
 from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session import Session, open_session
+from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import load_documents
 from introspect.tools.note_store import NoteStore, StoreFailed
-from introspect.tools.registry import tools_named
 from introspect.tools.shared_notes import SharedNotes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from introspect.tools.descriptions import CATALOGUE, describe
-from introspect.tools.registry import ALL_TOOLS
+from introspect.tools.instruments.registry import ALL_TOOLS
 
 
 def catalogue_text() -> str:

@@ -30,9 +30,9 @@ from introspect.errors import ToolError
 from introspect.phase.paths import shipped_documents, tiny_model
 from introspect.tools import context as context_module
 from introspect.tools.context import ToolContext
+from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.library import document_ids, load_documents
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import ALL_TOOLS
 
 BLOCK = 1 << 22
 

@@ -32,8 +32,8 @@ from introspect.model.auditor import RunAuditor  # noqa: E402
 from introspect.phase.config import PhaseConfig  # noqa: E402
 from introspect.prompt.formats import ChatML  # noqa: E402
 from introspect.session import Session, open_session  # noqa: E402
+from introspect.tools.instruments.registry import tools_named  # noqa: E402
 from introspect.tools.note_store import NoteStore  # noqa: E402
-from introspect.tools.registry import tools_named  # noqa: E402
 
 REAL_TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
 

@@ -14,8 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from introspect.prompt.formats import ChatML
 from introspect.tools.context import ToolContext
+from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import ALL_TOOLS
 
 
 @dataclass(frozen=True)

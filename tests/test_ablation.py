@@ -22,9 +22,9 @@ from tool_cases import (
 
 from introspect.errors import ToolError
 from introspect.model.hooks import forward_text
-from introspect.tools.ablation import ablation
-from introspect.tools.lens import lens
-from introspect.tools.registry import ALL_TOOLS
+from introspect.tools.instruments.ablation import ablation
+from introspect.tools.instruments.lens import lens
+from introspect.tools.instruments.registry import ALL_TOOLS
 
 MODELS = {family: family_model(family) for family in EVERY_MODEL}
 MODES = ("zero", "mean")

@@ -19,11 +19,11 @@ from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
 from introspect.prompt.formats import ChatML
 from introspect.tools.context import ToolContext
-from introspect.tools.explanations import COMPONENTS
-from introspect.tools.names import module_names
+from introspect.tools.instruments.explanations import COMPONENTS
+from introspect.tools.instruments.names import module_names
+from introspect.tools.instruments.questions import TOPICS
+from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.note_store import NoteStore
-from introspect.tools.questions import TOPICS
-from introspect.tools.registry import ALL_TOOLS
 
 
 def test_the_summary_is_what_the_file_and_the_builder_say(case: Case) -> None:

@@ -11,9 +11,9 @@ from family_models import Case
 
 from introspect.errors import ToolError
 from introspect.model.roles import role_of
-from introspect.tools.explanations import COMPONENTS
-from introspect.tools.names import module_names
-from introspect.tools.questions import TOPICS, matching_topics
+from introspect.tools.instruments.explanations import COMPONENTS
+from introspect.tools.instruments.names import module_names
+from introspect.tools.instruments.questions import TOPICS, matching_topics
 
 
 def true_numbers(case: Case) -> set[float]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect.errors import ToolError
-from introspect.tools.names import matching, module_names, resolve_module, resolve_weights
+from introspect.tools.instruments.names import matching, module_names, resolve_module, resolve_weights
 
 few_letters = st.text("ab.*[", max_size=8)
 

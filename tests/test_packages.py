@@ -20,8 +20,8 @@ from introspect.run_command import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 from introspect.tools.base import Tool
 from introspect.tools.descriptions import CATALOGUE
+from introspect.tools.instruments.registry import tools_named
 from introspect.tools.packages import offered_tools
-from introspect.tools.registry import tools_named
 
 MODULE = '''\
 """A package of somebody else."""

@@ -19,9 +19,9 @@ from introspect.phase.config import READING_TOOLS
 from introspect.phase.paths import shipped_documents
 from introspect.session import open_session
 from introspect.tools.catalogue import TOOL_MODULES
+from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import document_ids, load_documents
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import tools_named
 
 PHASES = [f"phase1{letter}" for letter in "abcde"]
 READING = set(READING_TOOLS)

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect.prompt.formats import ChatML
-from introspect.tools import streaming, weight_memo
-from introspect.tools.registry import ALL_TOOLS
-from introspect.tools.streaming import Moments, moments
-from introspect.tools.weight_comparison import compare
+from introspect.tools.instruments import streaming, weight_memo
+from introspect.tools.instruments.registry import ALL_TOOLS
+from introspect.tools.instruments.streaming import Moments, moments
+from introspect.tools.instruments.weight_comparison import compare
 
 CLOSE = 1e-10
 

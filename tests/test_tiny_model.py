@@ -17,7 +17,7 @@ from introspect.phase.load import load_phase
 from introspect.phase.paths import tiny_model
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.system_prompt import build_system_prompt
-from introspect.tools.registry import tools_named
+from introspect.tools.instruments.registry import tools_named
 
 
 def test_it_is_small_enough_to_ship() -> None:

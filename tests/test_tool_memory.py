@@ -10,9 +10,9 @@ from tool_cases import arguments_of, context_for
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from introspect.tools.activations import MAX_TEXT_TOKENS
-from introspect.tools.names import module_names
-from introspect.tools.registry import ALL_TOOLS
+from introspect.tools.instruments.activations import MAX_TEXT_TOKENS
+from introspect.tools.instruments.names import module_names
+from introspect.tools.instruments.registry import ALL_TOOLS
 
 LIMIT = 256 << 20
 TEXT = "x" * MAX_TEXT_TOKENS

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from introspect.phase.paths import tiny_model
 from introspect.tools import context as context_module
 from introspect.tools.context import ToolContext
-from introspect.tools.registry import ALL_TOOLS
+from introspect.tools.instruments.registry import ALL_TOOLS
 
 CHECKED = sorted(name for name, example in EXAMPLES.items() if example.oracle is not None)
 

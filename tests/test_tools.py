@@ -20,9 +20,9 @@ from introspect.tools.calls.execution import execute
 from introspect.tools.calls.parsing import CallRequest
 from introspect.tools.calls.shortening import shorten_result
 from introspect.tools.context import ToolContext
+from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import ALL_TOOLS
 
 TEXT = "The quick brown fox."
 LAYER = "model.layers.1.mlp.up_proj"

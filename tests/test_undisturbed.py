@@ -28,8 +28,8 @@ from introspect.phase.config import ModelConfig
 from introspect.session import GenerationRequest, Reply, open_session
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
+from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import ALL_TOOLS
 
 RUN_THE_MODEL = {
     "process_text",

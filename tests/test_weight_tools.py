@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from introspect.errors import ToolError
 from introspect.prompt.formats import ChatML
 from introspect.tools import context as context_module
-from introspect.tools.registry import ALL_TOOLS
+from introspect.tools.instruments.registry import ALL_TOOLS
 
 CLOSE = 1e-10
 """Of the largest reference value; the issue of the tools asks for 1e-5."""

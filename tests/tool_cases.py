@@ -18,9 +18,9 @@ from transformers import (
 
 from introspect.phase.paths import tiny_model
 from introspect.tools.context import ToolContext
+from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import ALL_TOOLS
 
 TEXT = "The quick brown fox."
 ARGUMENTS: dict[str, Any] = {

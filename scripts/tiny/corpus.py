@@ -25,9 +25,9 @@ from introspect.phase.paths import shipped_documents
 from introspect.prompt.formats import ChatML
 from introspect.session import open_session
 from introspect.tools.base import Tool
+from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document, load_documents
 from introspect.tools.note_store import NoteStore
-from introspect.tools.registry import tools_named
 
 CONTEXT = 3584
 """Tokens of the model's context: system prompt up to 1,000, conversation up to 2,000, a reply."""

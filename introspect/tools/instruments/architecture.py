@@ -7,7 +7,7 @@ from typing import Any
 from introspect.model.roles import Role, role_of
 from introspect.model.structure import Structure, features, is_linear, named_tensors, norm_eps, read_structure
 from introspect.tools.context import ToolContext
-from introspect.tools.names import matching, module_names, resolve_module
+from introspect.tools.instruments.names import matching, module_names, resolve_module
 
 
 def get_architecture_summary(context: ToolContext) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 from introspect.errors import ToolError
 from introspect.model.structure import named_tensors
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.names import resolve_weights
-from introspect.tools.streaming import Moments
-from introspect.tools.weight_memo import measured
+from introspect.tools.instruments.names import resolve_weights
+from introspect.tools.instruments.streaming import Moments
+from introspect.tools.instruments.weight_memo import measured
 
 MOST_TENSORS = 16
 """Tensors measured for one call; a result has room for no more."""

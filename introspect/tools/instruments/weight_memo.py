@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from introspect.tools.context import ToolContext
-from introspect.tools.streaming import Moments, moments
+from introspect.tools.instruments.streaming import Moments, moments
 
 SAMPLE = 64
 

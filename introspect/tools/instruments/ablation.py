@@ -10,11 +10,11 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import changed_input, changed_output, forward_text
-from introspect.tools.activations import text_ids
-from introspect.tools.anatomy import Head, head_named, layer_names
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.distribution import divergence, log_probabilities, top_tokens
-from introspect.tools.names import resolve_module
+from introspect.tools.instruments.activations import text_ids
+from introspect.tools.instruments.anatomy import Head, head_named, layer_names
+from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
+from introspect.tools.instruments.names import resolve_module
 
 TOP = 5
 Mode = Literal["zero", "mean"]

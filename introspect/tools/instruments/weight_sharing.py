@@ -8,7 +8,7 @@ import torch
 
 from introspect.model.structure import named_tensors
 from introspect.tools.context import ToolContext
-from introspect.tools.names import resolve_weights
+from introspect.tools.instruments.names import resolve_weights
 
 
 def get_shared_weights(context: ToolContext, start: int = 0) -> dict[str, Any]:

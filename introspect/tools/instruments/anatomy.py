@@ -11,7 +11,7 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.structure import OUTPUT_PROJECTIONS, block_list_name
-from introspect.tools.names import resolve_module
+from introspect.tools.instruments.names import resolve_module
 
 IN_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value")
 """What families call the projection that an attention layer begins with."""

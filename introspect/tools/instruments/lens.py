@@ -10,11 +10,11 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import captured, forward_text, last_position
-from introspect.tools.activations import text_ids
-from introspect.tools.anatomy import layer_names, logits_of
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.distribution import divergence, log_probabilities, top_tokens
-from introspect.tools.names import matching, resolve_module
+from introspect.tools.instruments.activations import text_ids
+from introspect.tools.instruments.anatomy import layer_names, logits_of
+from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
+from introspect.tools.instruments.names import matching, resolve_module
 
 MOST_TOKENS = 20
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}

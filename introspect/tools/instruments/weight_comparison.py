@@ -10,8 +10,8 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.names import resolve_weights
-from introspect.tools.streaming import blocks, widen, widening_buffer
+from introspect.tools.instruments.names import resolve_weights
+from introspect.tools.instruments.streaming import blocks, widen, widening_buffer
 
 
 @dataclass(frozen=True)

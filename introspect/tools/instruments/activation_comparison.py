@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from introspect.model.hooks import widened
-from introspect.tools.activations import output_of, text_ids
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.names import resolve_module
+from introspect.tools.instruments.activations import output_of, text_ids
+from introspect.tools.instruments.names import resolve_module
 
 MOST_CHANNELS = 5
 

@@ -9,9 +9,9 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import captured_inputs, forward_text
-from introspect.tools.activations import processed_ids
-from introspect.tools.anatomy import attention_name, check_head
 from introspect.tools.context import ToolContext, rounded
+from introspect.tools.instruments.activations import processed_ids
+from introspect.tools.instruments.anatomy import attention_name, check_head
 
 STRONGEST = 3
 QUERIES = 64

@@ -8,8 +8,8 @@ from introspect.errors import ToolError, did_you_mean
 from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
 from introspect.tools.context import ToolContext
-from introspect.tools.explanations import COMPONENTS, describe
-from introspect.tools.names import resolve_module
+from introspect.tools.instruments.explanations import COMPONENTS, describe
+from introspect.tools.instruments.names import resolve_module
 
 ALIASES = {
     "self attention": "attention", "self attn": "attention", "attn": "attention", "head": "attention",

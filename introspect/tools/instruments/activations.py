@@ -13,7 +13,7 @@ import torch
 from introspect.errors import ToolError
 from introspect.model.hooks import Keep, captured, forward_text, widened
 from introspect.tools.context import ToolContext, rounded
-from introspect.tools.names import resolve_module
+from introspect.tools.instruments.names import resolve_module
 
 MAX_TEXT_TOKENS = 256
 
