@@ -150,7 +150,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     """
     from introspect.checkpoint.forecast import forecast_memory
     from introspect.engine.engine import PREFILL_CHUNK
-    from introspect.system_prompt import fitting_system_prompt
+    from introspect.session.system_prompt import fitting_system_prompt
     from introspect.tools.instruments.registry import tools_named
 
     context = judged.context_length

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.checkpoint.loading import LoadedModel
-from introspect.driver import EngineDriver
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
 from introspect.events import Prune
 from introspect.fault_scene import Conversation
-from introspect.loop import run_phase
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.framing import injected_system
 from introspect.prompt.prompt import PromptFormat
-from introspect.session import GenerationRequest, Session, open_session
+from introspect.session.driver import EngineDriver
+from introspect.session.loop import run_phase
+from introspect.session.session import GenerationRequest, Session, open_session
 from introspect.tools.context import to_json
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.note_store import NoteStore

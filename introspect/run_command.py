@@ -16,14 +16,12 @@ from pathlib import Path
 from introspect import events
 from introspect.cache_check.view import refuse_model
 from introspect.checkpoint.loading import LoadedModel, find_model, load_model
-from introspect.driver import EngineDriver, drive
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError, RunFailed, did_you_mean
 from introspect.events import JSON, Event
 from introspect.faults import FAULTS
 from introspect.forced import forced_replies
-from introspect.loop import run_phase
 from introspect.model.auditor import RunAuditor
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
@@ -34,7 +32,9 @@ from introspect.run_header import manifest_of, run_start, tokenizer_hash
 from introspect.run_notes import RunNotes
 from introspect.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
-from introspect.session import Session, open_session
+from introspect.session.driver import EngineDriver, drive
+from introspect.session.loop import run_phase
+from introspect.session.session import Session, open_session
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import load_documents
 from introspect.tools.note_store import NoteStore, StoreFailed

@@ -12,7 +12,7 @@ from introspect.checkpoint.loading import LoadedModel
 from introspect.engine.engine import PREFILL_CHUNK
 from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
-from introspect.session import Session
+from introspect.session.session import Session
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -34,7 +34,7 @@ from introspect.faults import FAULTS, Fault  # noqa: E402
 from introspect.model.auditor import RunAuditor  # noqa: E402
 from introspect.model.cache_audit import check_cache  # noqa: E402
 from introspect.phase.config import AuditConfig  # noqa: E402
-from introspect.protocols import CachedTurn  # noqa: E402
+from introspect.session.protocols import CachedTurn  # noqa: E402
 
 OUT = ROOT / "data" / "benchmarks" / "fault-matrix.md"
 Models = dict[tuple[str, torch.dtype], Any]

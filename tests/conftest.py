@@ -24,14 +24,14 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from family_models import SHAPES, Case  # noqa: E402
 from tiny.tokenizer import train_tokenizer  # noqa: E402
 
-from introspect.driver import EngineDriver, drive  # noqa: E402
 from introspect.engine.engine import Engine  # noqa: E402
 from introspect.events import Event  # noqa: E402
-from introspect.loop import run_phase  # noqa: E402
 from introspect.model.auditor import RunAuditor  # noqa: E402
 from introspect.phase.config import PhaseConfig  # noqa: E402
 from introspect.prompt.formats import ChatML  # noqa: E402
-from introspect.session import Session, open_session  # noqa: E402
+from introspect.session.driver import EngineDriver, drive  # noqa: E402
+from introspect.session.loop import run_phase  # noqa: E402
+from introspect.session.session import Session, open_session  # noqa: E402
 from introspect.tools.instruments.registry import tools_named  # noqa: E402
 from introspect.tools.note_store import NoteStore  # noqa: E402
 

@@ -12,7 +12,7 @@ from introspect import events
 from introspect.faults import FAULTS
 from introspect.prompt.formats import ChatML
 from introspect.run_planter import RunPlanter
-from introspect.session import Session
+from introspect.session.session import Session
 
 STEPS = [
     call_text("get_architecture_summary"),
@@ -262,9 +262,9 @@ def test_audits_are_made_when_they_are_asked_for(
 
 
 def test_an_interrupt_between_tokens_leaves_the_cache_whole(model: Any, byte_format: ChatML) -> None:
-    from introspect.driver import EngineDriver, drive
     from introspect.engine.engine import Engine
-    from introspect.loop import run_phase
+    from introspect.session.driver import EngineDriver, drive
+    from introspect.session.loop import run_phase
 
     session = forced_session(model, byte_format, a_phase(), [STEPS])
     seen = 0

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from introspect.phase.config import MemoryConfig
-from introspect.pruning import plan_prune
+from introspect.session.pruning import plan_prune
 from introspect.tools.calls.shortening import result_message, shorten_message
 from introspect.transcript import Transcript
 

@@ -17,7 +17,7 @@ from introspect.engine.engine import Engine
 from introspect.model.auditor import RunAuditor
 from introspect.phase.config import READING_TOOLS
 from introspect.phase.paths import shipped_documents
-from introspect.session import open_session
+from introspect.session.session import open_session
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import document_ids, load_documents

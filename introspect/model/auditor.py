@@ -26,7 +26,7 @@ from introspect.model.one_pass import (
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
 from introspect.prompt.framing import measure_framing
-from introspect.protocols import CachedTurn
+from introspect.session.protocols import CachedTurn
 
 SMALL_MODEL = 50_000_000
 """Parameters below which audits are made whatever they cost."""

@@ -17,13 +17,13 @@ from tiny.reports import REPORTS
 from tiny.teacher import Lesson, Teacher
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from introspect.driver import drive
-from introspect.loop import run_phase
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
 from introspect.prompt.formats import ChatML
-from introspect.session import open_session
+from introspect.session.driver import drive
+from introspect.session.loop import run_phase
+from introspect.session.session import open_session
 from introspect.tools.base import Tool
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document, load_documents

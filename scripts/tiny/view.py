@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from introspect.session import Session
+from introspect.session.session import Session
 from introspect.tools.calls.parsing import CallRequest, parse_reply
 from introspect.tools.calls.shortening import RESULT_HEADER
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from introspect import events
 from introspect.events import Event
 from introspect.phase.config import ExperimentConfig
-from introspect.protocols import CachedTurn
-from introspect.pruning import plan_prune
-from introspect.session import GenerationRequest, Reply, Session
+from introspect.session.protocols import CachedTurn
+from introspect.session.pruning import plan_prune
+from introspect.session.session import GenerationRequest, Reply, Session
 from introspect.tools.calls.actions import NOTHING_DONE, CallRequest, Completion, Unusable
 from introspect.tools.calls.execution import execute
 from introspect.tools.calls.parsing import parse_reply

@@ -12,8 +12,8 @@ from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
-from introspect.protocols import Auditor, CachedTurn
-from introspect.system_prompt import Detail, build_system_prompt, fitting_detail
+from introspect.session.protocols import Auditor, CachedTurn
+from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.library import Document

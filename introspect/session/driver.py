@@ -8,10 +8,10 @@ from typing import Protocol
 
 from introspect.engine.engine import DECODE_PATH, DecodingSequence, Engine
 from introspect.events import Event, Token
-from introspect.loop import Steps
 from introspect.prompt.prompt import PromptFormat
-from introspect.protocols import FaultPlanter
-from introspect.session import GenerationRequest, Reply
+from introspect.session.loop import Steps
+from introspect.session.protocols import FaultPlanter
+from introspect.session.session import GenerationRequest, Reply
 
 
 class Driver(Protocol):
