@@ -51,7 +51,7 @@ def _audited(
 ) -> dict[str, object]:
     import torch
 
-    from introspect.audit import (
+    from introspect.audits.record import (
         FAILED_IN_RUN,
         audit_recompute,
         audit_replay,

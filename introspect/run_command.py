@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from introspect import events
+from introspect.audits.auditor import RunAuditor
 from introspect.cache_check.view import refuse_model
 from introspect.checkpoint.loading import LoadedModel, find_model, load_model
 from introspect.engine.engine import Engine
@@ -22,7 +23,6 @@ from introspect.errors import ConfigError, RunFailed, did_you_mean
 from introspect.events import JSON, Event
 from introspect.faults import FAULTS
 from introspect.forced import forced_replies
-from introspect.model.auditor import RunAuditor
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
 from introspect.preflight import run_warnings

@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from family_models import SHAPES, Case  # noqa: E402
 from tiny.tokenizer import train_tokenizer  # noqa: E402
 
+from introspect.audits.auditor import RunAuditor  # noqa: E402
 from introspect.engine.engine import Engine  # noqa: E402
 from introspect.events import Event  # noqa: E402
-from introspect.model.auditor import RunAuditor  # noqa: E402
 from introspect.phase.config import PhaseConfig  # noqa: E402
 from introspect.prompt.formats import ChatML  # noqa: E402
 from introspect.session.driver import EngineDriver, drive  # noqa: E402

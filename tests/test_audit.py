@@ -9,7 +9,7 @@ import pytest
 from conftest import a_phase, forced_session, run_session, sampled
 from test_loop import STEPS
 
-from introspect.audit import (
+from introspect.audits.record import (
     RecordedTurn,
     Verdict,
     audit_recompute,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_tokenizers import DATED_LLAMA3_TEMPLATE, llama3_tokenizer
 from test_formats import EVERY, FORMATS, contents, messages_of, opening_length
 
-from introspect.model.intent_audit import check_intent
+from introspect.audits.intent import check_intent
 from introspect.prompt.framing import measure_framing
 from introspect.transcript import Transcript
 

@@ -8,7 +8,7 @@ from test_prompt_format import BYTES, conversations, spaced, transcript_of, with
 from tiny.tokenizer import train_tokenizer
 from tokenizers import normalizers
 
-from introspect.model.intent_audit import check_intent
+from introspect.audits.intent import check_intent
 from introspect.prompt.formats import ChatML
 from introspect.transcript import Transcript
 

@@ -16,8 +16,8 @@ from conftest import DONE, a_phase, call_text, forced_session, random_model, run
 from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
-from introspect.audit import audit_recompute, audit_replay, audit_structure, recorded_turns
-from introspect.audit_gaps import distance, largest_gap, mean_gap
+from introspect.audits.gaps import distance, largest_gap, mean_gap
+from introspect.audits.record import audit_recompute, audit_replay, audit_structure, recorded_turns
 from introspect.engine.engine import DecodingSequence, Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from introspect import events
-from introspect.audit import audit_recompute, audit_replay, recorded_turns
+from introspect.audits.one_pass import against_one_pass, alarm_of_rounding, refused_one_pass
+from introspect.audits.record import audit_recompute, audit_replay, recorded_turns
 from introspect.engine.engine import Engine
-from introspect.model.one_pass import against_one_pass, alarm_of_rounding, refused_one_pass
 from introspect.prompt.formats import ChatML
 
 SWITCH = 600

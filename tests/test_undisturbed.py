@@ -16,12 +16,12 @@ import torch
 from conftest import a_phase, call_text
 from tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
 
+from introspect.audits.auditor import RunAuditor
 from introspect.checkpoint.loading import load_model
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler, NucleusSampler
 from introspect.events import Generation, Token
-from introspect.model.auditor import RunAuditor
 from introspect.phase.config import ModelConfig
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase

@@ -9,6 +9,13 @@ from typing import Any
 
 import torch
 
+from introspect.audits.intent import check_intent, told_apart
+from introspect.audits.one_pass import (
+    FORWARD_FAULT,
+    against_one_pass,
+    refused_one_pass,
+    seconds_of_one_pass,
+)
 from introspect.cache_check.examine import Finding
 from introspect.engine.cache_replay import first_difference, passes_before, replay_passes
 from introspect.engine.engine import Engine
@@ -16,13 +23,6 @@ from introspect.engine.kv_cache import ForwardPass, KVCache
 from introspect.errors import UnsupportedCache
 from introspect.events import Audit
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
-from introspect.model.intent_audit import check_intent, told_apart
-from introspect.model.one_pass import (
-    FORWARD_FAULT,
-    against_one_pass,
-    refused_one_pass,
-    seconds_of_one_pass,
-)
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
 from introspect.prompt.framing import measure_framing

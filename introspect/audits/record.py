@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.audit_gaps import (
+from introspect.audits.gaps import (
     largest_gap,
     mean_gap,
     recorded_logits,
@@ -16,15 +16,15 @@ from introspect.audit_gaps import (
     told,
     was_not_finite,
 )
-from introspect.audit_pass import figures_of_rows, reply_rows
+from introspect.audits.one_pass import NOISE_FACTOR, alarm_of_rounding
+from introspect.audits.reply_pass import figures_of_rows, reply_rows
+from introspect.audits.rounding_noise import rounded_otherwise
 from introspect.engine.engine import DecodingSequence, Engine
 from introspect.engine.finite import CODE, NON_FINITE, examine_logits, is_sound
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
-from introspect.model.one_pass import NOISE_FACTOR, alarm_of_rounding
-from introspect.model.rounding_noise import rounded_otherwise
 from introspect.prompt.prompt import PromptFormat
 
 FAILED_IN_RUN = "the run's own audit failed here"

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from introspect.audits.rounding_noise import rounded_otherwise
 from introspect.engine.engine import Engine
 from introspect.engine.finite import largest_difference
 from introspect.engine.kv_cache import KVCache
-from introspect.model.rounding_noise import rounded_otherwise
 
 ALARMS = {
     ("cpu", "float64"): 1e-9,

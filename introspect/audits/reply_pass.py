@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from introspect.audit_gaps import TopLogits
+from introspect.audits.gaps import TopLogits
 from introspect.engine.kv_cache import KVCache
 
 
