@@ -136,7 +136,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
-    from introspect.replay import replay_command
+    from introspect.readers.replay import replay_command
 
     raise typer.Exit(replay_command(source, only or (), follow, speed, json, output))
 

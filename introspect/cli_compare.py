@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from introspect.comparison import is_corrupt, measured_run
 from introspect.display import one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
-from introspect.quoted_figures import VERDICTS
+from introspect.readers.comparison import is_corrupt, measured_run
+from introspect.readers.quoted_figures import VERDICTS
 
 CORRUPT = 3
 _LABEL = 12

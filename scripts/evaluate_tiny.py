@@ -23,8 +23,8 @@ from tiny.invention import scrambled_tools
 
 from introspect import events
 from introspect.phase.load import load_phase
-from introspect.quoted_figures import quotes, report_of
-from introspect.replay import load
+from introspect.readers.quoted_figures import quotes, report_of
+from introspect.readers.replay import load
 from introspect.run_command import RunOptions, open_run, prepare
 from introspect.tools.calls.parsing import Unusable, parse_reply
 

@@ -20,9 +20,9 @@ from test_run import model_dir, opened_run, phase_for  # noqa: F401
 
 from introspect import events as ev
 from introspect.cli_compare import _show, compare_command
-from introspect.comparison import _covered, figures_of, measured_run
 from introspect.errors import ConfigError, RecordError
-from introspect.quoted_figures import judged_quotes, quotes, report_of
+from introspect.readers.comparison import _covered, figures_of, measured_run
+from introspect.readers.quoted_figures import judged_quotes, quotes, report_of
 from introspect.runlog.reader import read_events
 
 NOTE = {"obs_type": "finding", "category": "c", "description": "std 0.25"}

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_examples import CALL, DOCUMENT, GARBLED, PROSE
 
-from introspect import evidence, garble, splices
-from introspect.garble import GARBLED as ENOUGH
-from introspect.garble import Evidence, evidence_of, shared_fragments, weight, without_valid_json
-from introspect.onset import judge
+from introspect.readers import evidence, garble, splices
+from introspect.readers.garble import GARBLED as ENOUGH
+from introspect.readers.garble import Evidence, evidence_of, shared_fragments, weight, without_valid_json
+from introspect.readers.onset import judge
 from introspect.runlog.history import Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.text_reader import parse_text
 

@@ -50,7 +50,7 @@ QUICK = {
     "cli": ["-m", "introspect", "--help"],
     "cli_tools": ["-m", "introspect", "tools"],
     "phases": ["-c", "import introspect.phase.load"],
-    "replay": ["-c", "import introspect.replay"],
+    "replay": ["-c", "import introspect.readers.replay"],
     "report": ["-c", "import introspect.report"],
     "requirements": ["-c", "import introspect.requirements"],
     "cli_compare": ["-c", "import introspect.cli_compare"],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from introspect.garble import GARBLED, evidence_of, weight
-from introspect.splices import run_together
+from introspect.readers.garble import GARBLED, evidence_of, weight
+from introspect.readers.splices import run_together
 
 PROMPT = """You have these tools.
 - get_layer_info(layer_name): what a layer holds

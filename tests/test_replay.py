@@ -30,7 +30,7 @@ from rich.console import Console
 
 from introspect import events as ev
 from introspect.errors import RecordError
-from introspect.replay import CORRUPT, load, replay_command, show
+from introspect.readers.replay import CORRUPT, load, replay_command, show
 from introspect.runlog.writer import RunWriter
 
 GOOD = PROSE + CALL

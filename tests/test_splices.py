@@ -10,12 +10,12 @@ import pytest
 from record_examples import CALL, PROSE, conversation, generation, run_start, ticking_clock
 
 from introspect import events as ev
-from introspect.garble import GARBLED, evidence_of, weight
-from introspect.onset import judge
-from introspect.replay import load
+from introspect.readers.garble import GARBLED, evidence_of, weight
+from introspect.readers.onset import judge
+from introspect.readers.replay import load
+from introspect.readers.splices import mangled_names, near_misses, run_together, shuffled_lines
 from introspect.runlog.history import ContextSeen, GenerationSeen, History, PruneSeen
 from introspect.runlog.writer import RunWriter
-from introspect.splices import mangled_names, near_misses, run_together, shuffled_lines
 
 ROOT = Path(__file__).parent.parent
 PROMPT = """You are a language model that examines itself. Your tools measure your own weights while you run.

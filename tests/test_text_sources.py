@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from record_examples import CALL, DOCUMENT, PROSE, conversation, written
 
 from introspect.errors import RecordError
-from introspect.replay import load
+from introspect.readers.replay import load
 from introspect.runlog import text_bytes
 from introspect.runlog.history import History
 from introspect.runlog.sources import is_event_log
@@ -515,7 +515,7 @@ def test_whatever_bytes_are_damaged_nothing_is_raised_but_a_record_error(tmp_pat
 def test_what_is_read_of_a_terminal_reaches_none(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from introspect.replay import show
+    from introspect.readers.replay import show
 
     path = tmp_path / "some.log"
     path.write_text(

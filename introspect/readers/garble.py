@@ -27,8 +27,8 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from introspect.evidence import Evidence as Evidence
-from introspect.splices import run_together, shuffled_lines
+from introspect.readers.evidence import Evidence as Evidence
+from introspect.readers.splices import run_together, shuffled_lines
 
 GARBLED = 2
 """The weight from which a text counts as garbled."""

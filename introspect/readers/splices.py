@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from introspect.evidence import Evidence
+from introspect.readers.evidence import Evidence
 
 FRAGMENT = 14
 """Characters: the longest word that two texts share by chance is shorter, with the space around it."""

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from introspect.engine.interrupts import Terminated
 from introspect.errors import RecordError, did_you_mean
-from introspect.onset import judge
-from introspect.replay_view import View, show_findings
+from introspect.readers.onset import judge
+from introspect.readers.replay_view import View, show_findings
 from introspect.runlog.event_history import follow_events, history_of_events
 from introspect.runlog.history import Entry, Finding, History
 from introspect.runlog.sources import find_source, is_event_log

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from introspect.display import one_line
-from introspect.evidence import Evidence
-from introspect.garble import GARBLED, evidence_of, weight
+from introspect.readers.evidence import Evidence
+from introspect.readers.garble import GARBLED, evidence_of, weight
+from introspect.readers.splices import mangled_names, near_misses
 from introspect.runlog.history import ContextSeen, Finding, GenerationSeen, History, PruneSeen
-from introspect.splices import mangled_names, near_misses
 
 _MAX_EARLIER = 40
 """Texts that a reply is compared with, the newest of the session; each is bounded by `garble.MAX_CHARS`."""

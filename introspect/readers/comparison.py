@@ -9,7 +9,7 @@ from pathlib import Path
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
-from introspect.quoted_figures import VERDICTS, judged_quotes
+from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tools.calls.actions import NOTHING_DONE
