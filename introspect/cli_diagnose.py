@@ -25,9 +25,9 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
     `settings` are dotted keys of a phase that name the model and how it is loaded.
     """
     from introspect.checkpoint.loading import load_model
-    from introspect.diagnose import diagnose
-    from introspect.faults import FAULTS
-    from introspect.real_conversation import open_conversation
+    from introspect.faults.catalogue import FAULTS
+    from introspect.faults.conversation import open_conversation
+    from introspect.faults.diagnose import diagnose
 
     for name in names:
         if name not in FAULTS:
@@ -60,7 +60,7 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
 
 
 def _show(report: dict[str, Any]) -> None:
-    from introspect.diagnose import HYPOTHESES
+    from introspect.faults.diagnose import HYPOTHESES
 
     console = Console(highlight=False)
     rows = {row["fault"]: row for row in report["rows"]}

@@ -30,8 +30,8 @@ from small_models import small_model  # noqa: E402
 from introspect.audits.auditor import RunAuditor  # noqa: E402
 from introspect.engine.engine import Engine  # noqa: E402
 from introspect.engine.kv_cache import KVCache  # noqa: E402
-from introspect.fault_scene import Conversation, Depth, Place, Scene, fed, feed  # noqa: E402
-from introspect.faults import FAULTS, Fault  # noqa: E402
+from introspect.faults.catalogue import FAULTS, Fault  # noqa: E402
+from introspect.faults.scene import Conversation, Depth, Place, Scene, fed, feed  # noqa: E402
 from introspect.model.cache_audit import check_cache  # noqa: E402
 from introspect.phase.config import AuditConfig  # noqa: E402
 from introspect.session.protocols import CachedTurn  # noqa: E402

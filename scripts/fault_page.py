@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from introspect.cache_check.limits import OUT_OF_REACH
-from introspect.faults import FAULTS, Fault
+from introspect.faults.catalogue import FAULTS, Fault
 
 Key = tuple[str, str, str, str]
 """Fault, dtype, place, depth."""

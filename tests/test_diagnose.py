@@ -10,12 +10,12 @@ import torch
 from test_run import model_dir  # noqa: F401
 
 from introspect.checkpoint.loading import load_model
-from introspect.diagnose import HYPOTHESES, Row, diagnose
 from introspect.errors import ModelError
-from introspect.faults import FAULTS
+from introspect.faults.catalogue import FAULTS
+from introspect.faults.conversation import RealConversation, open_conversation
+from introspect.faults.diagnose import HYPOTHESES, Row, diagnose
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
-from introspect.real_conversation import RealConversation, open_conversation
 
 CHOSEN = [
     "second-system-prompt",

@@ -16,8 +16,8 @@ from small_models import small_model
 
 import introspect.model
 from introspect.cache_check.naming import CONTENT, DAMAGE, MEANINGS
-from introspect.fault_scene import DEPTHS, PLACES, Conversation, Scene, fed, own_copy
-from introspect.faults import FAULTS, Fault
+from introspect.faults.catalogue import FAULTS, Fault
+from introspect.faults.scene import DEPTHS, PLACES, Conversation, Scene, fed, own_copy
 from introspect.model.cache_audit import check_cache
 
 CODES = set(MEANINGS) - {"tail-missing"}

@@ -9,9 +9,9 @@ import torch
 from conftest import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
-from introspect.faults import FAULTS
+from introspect.faults.catalogue import FAULTS
+from introspect.faults.run_planter import RunPlanter
 from introspect.prompt.formats import ChatML
-from introspect.run_planter import RunPlanter
 from introspect.session.session import Session
 
 STEPS = [

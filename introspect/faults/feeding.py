@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from introspect.engine.kv_cache import KVCache
-from introspect.fault_scene import Damaged, Scene, evicted, fed, feed, own_copy, state_of
+from introspect.faults.scene import Damaged, Scene, evicted, fed, feed, own_copy, state_of
 
 SHIFT = 42
 """Positions that `wrong-position` is off by."""

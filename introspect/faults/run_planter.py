@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from introspect.engine.kv_cache import KVCache
-from introspect.fault_scene import Conversation, Scene
-from introspect.faults import Fault
+from introspect.faults.catalogue import Fault
+from introspect.faults.scene import Conversation, Scene
 
 SEED = 20_251_110
 

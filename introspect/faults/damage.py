@@ -7,7 +7,7 @@ import copy
 import torch
 
 from introspect.engine.kv_cache import BufferLayer, KVCache
-from introspect.fault_scene import Damaged, Scene, fed, own_copy, state_of
+from introspect.faults.scene import Damaged, Scene, fed, own_copy, state_of
 
 STEPS = 8
 """Rounding steps that `element-corrupted` moves a value by."""

@@ -10,7 +10,7 @@ from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
 from introspect.events import Prune
-from introspect.fault_scene import Conversation
+from introspect.faults.scene import Conversation
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.framing import injected_system
 from introspect.prompt.prompt import PromptFormat

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from introspect import fault_damage as damage
-from introspect import fault_feeding as feeding
-from introspect.fault_scene import DEPTHS, PLACES, Damaged, Depth, Place, Planter, Scene
+from introspect.faults.catalogue import damage, feeding
+from introspect.faults.scene import DEPTHS, PLACES, Damaged, Depth, Place, Planter, Scene
 
 ANYWHERE: tuple[Place, ...] = PLACES
 BEFORE_LAST: tuple[Place, ...] = ("first-prefix", "last-prefix", "first-kept")

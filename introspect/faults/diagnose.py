@@ -16,10 +16,10 @@ import torch
 from introspect.engine.finite import examine_logits, largest_difference
 from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
-from introspect.fault_scene import Damaged, Scene
-from introspect.faults import FAULTS, Fault
+from introspect.faults.catalogue import FAULTS, Fault
+from introspect.faults.conversation import RealConversation
+from introspect.faults.scene import Damaged, Scene
 from introspect.model.cache_audit import examine_cache
-from introspect.real_conversation import RealConversation
 
 REPLY_TOKENS = 120
 """Tokens of the clean run's next reply that are compared, at most."""
