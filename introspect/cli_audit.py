@@ -61,7 +61,7 @@ def _audited(
     )
     from introspect.checkpoint.loading import load_model
     from introspect.engine.engine import Engine
-    from introspect.run_header import tokenizer_hash
+    from introspect.run.header import tokenizer_hash
 
     try:
         turns = recorded_turns([read.event for read in log.events])

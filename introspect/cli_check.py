@@ -17,7 +17,7 @@ from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
 from introspect.phase.load import load_phase, open_phase
 from introspect.phase.paths import look, shown
-from introspect.preflight import check_model, check_template
+from introspect.run.preflight import check_model, check_template
 
 COLUMNS = (
     ("injects_system_prompt", "prose", False),

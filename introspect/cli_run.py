@@ -59,7 +59,7 @@ def run(
         try:
             # While a model is loaded there is no record to end in good order.
             with interrupts.breakable, busy(console, f"loading {phase.model.id}", quiet):
-                from introspect.run_command import RunOptions, open_run, prepare
+                from introspect.run.run import RunOptions, open_run, prepare
 
                 options = RunOptions(output, limit, forced, fault, force)
                 loaded = prepare(phase, options, partial(_tell, console) if verbose else _say_nothing)
@@ -131,7 +131,7 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
     """
     from introspect.checkpoint.judgement import judge
     from introspect.checkpoint.loading import find_model
-    from introspect.preflight import memory_report, run_warnings
+    from introspect.run.preflight import memory_report, run_warnings
 
     source = find_model(phase.model)
     judged = judge(phase.model, source)
@@ -149,7 +149,7 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
 
 def _requirement(phase: PhaseConfig, output: Path, source: Any) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
-    from introspect.requirements import SameModel, judge_requirement
+    from introspect.run.requirements import SameModel, judge_requirement
 
     if phase.requires is None:
         return None

@@ -25,7 +25,7 @@ from introspect import events
 from introspect.phase.load import load_phase
 from introspect.readers.quoted_figures import quotes, report_of
 from introspect.readers.replay import load
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.tools.calls.parsing import Unusable, parse_reply
 
 SCRAMBLE_SEEDS = 700_000

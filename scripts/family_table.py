@@ -23,8 +23,8 @@ from transformers.utils import logging
 from introspect.errors import IntrospectError
 from introspect.events import Audit, Event, ToolResult
 from introspect.phase.config import PhaseConfig
-from introspect.preflight import check_model
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.preflight import check_model
+from introspect.run.run import RunOptions, open_run, prepare
 
 CALL = (
     'I look.\n{"reasoning": "to see", "tool_call": {"function": "get_architecture_summary", "arguments": {}}}'

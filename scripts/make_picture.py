@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from introspect.phase.load import load_phase
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.run_summary import show_summary
 from introspect.terminal import RunView
 

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen2C
 from introspect import events
 from introspect.checkpoint.device_memory import free_memory
 from introspect.errors import ModelError
-from introspect.preflight import check_model, template_warnings
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.preflight import check_model, template_warnings
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 
 CHATML = (

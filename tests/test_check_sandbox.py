@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from introspect.preflight import check_template
+from introspect.run.preflight import check_template
 from introspect.templates.process import TOO_MUCH, Job, Rendering, render_all
 
 TEMPLATES = sorted((ROOT.parent / "shared" / "data" / "chat-templates").glob("*.jinja"))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils import chat_template_utils
 
-from introspect.preflight import check_template
+from introspect.run.preflight import check_template
 from introspect.templates.probes import ChatTemplate
 from introspect.templates.row import template_row
 

@@ -21,7 +21,7 @@ from introspect.errors import ModelError, UnsupportedCache
 from introspect.events import Audit, Generation, Prune, RunStart
 from introspect.model.cache_audit import check_cache
 from introspect.phase.config import ModelConfig, PhaseConfig
-from introspect.run_command import Run, RunOptions, open_run, prepare
+from introspect.run.run import Run, RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 
 FORMATS = {"qwen2": "chatml", "qwen3": "chatml", "llama": "llama3", "gemma": "gemma", "gpt2": "plain"}

@@ -15,7 +15,7 @@ from introspect.checkpoint.forecast import kv_elements_of_config
 from introspect.checkpoint.judgement import judge
 from introspect.checkpoint.reading import ModelSource
 from introspect.phase.config import ModelConfig
-from introspect.preflight import check_model
+from introspect.run.preflight import check_model
 
 LATENT = FAMILIES["deepseek_v3"]
 # Multi-head latent attention caches the latent and one rotary part: DeepSeek-V2, arXiv:2405.04434, 2.1.

@@ -19,7 +19,7 @@ from test_run import model_dir, phase_for  # noqa: F401
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import RunFailed
-from introspect.run_command import Run, RunOptions, open_run
+from introspect.run.run import Run, RunOptions, open_run
 from introspect.runlog.reader import read_events
 
 NOTE = call_text("record_observation", obs_type="finding", category="c", description="d")

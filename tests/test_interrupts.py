@@ -28,7 +28,7 @@ from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.cli_exit import exit_code
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import ENDING, AtOnce, Interrupts, Terminated, ending_code, handled_by
-from introspect.run_command import Run, RunOptions, open_run
+from introspect.run.run import Run, RunOptions, open_run
 from introspect.runlog.reader import read_events
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGUSR1: 143}

@@ -28,7 +28,7 @@ from transformers import AutoTokenizer
 
 from introspect.checkpoint.loading import load_model, weight_hash
 from introspect.errors import ModelError
-from introspect.preflight import check_model
+from introspect.run.preflight import check_model
 
 UP = "model.layers.1.mlp.up_proj.weight"
 TABLE = "model.embed_tokens.weight"

@@ -52,13 +52,13 @@ QUICK = {
     "phases": ["-c", "import introspect.phase.load"],
     "replay": ["-c", "import introspect.readers.replay"],
     "report": ["-c", "import introspect.report"],
-    "requirements": ["-c", "import introspect.requirements"],
+    "requirements": ["-c", "import introspect.run.requirements"],
     "cli_compare": ["-c", "import introspect.cli_compare"],
     "cli_phases": ["-c", "import introspect.cli_phases"],
     "runlog.reader": ["-c", "import introspect.runlog.reader"],
     "tools.parsing": ["-c", "import introspect.tools.calls.parsing"],
     "model.template_sandbox": ["-c", "import introspect.templates.sandbox"],
-    "preflight": ["-c", "import introspect.preflight"],
+    "preflight": ["-c", "import introspect.run.preflight"],
 }
 
 

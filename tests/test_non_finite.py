@@ -22,7 +22,7 @@ from introspect.engine.engine import DecodingSequence, Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
 from introspect.prompt.formats import ChatML
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.runlog.codec import canonical, sealed, to_plain_record
 from introspect.runlog.reader import read_events
 

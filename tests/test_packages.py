@@ -16,7 +16,7 @@ from test_run import model_dir  # noqa: F401
 
 from introspect.errors import ConfigError
 from introspect.events import ToolResult
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 from introspect.tools.base import Tool
 from introspect.tools.descriptions import CATALOGUE

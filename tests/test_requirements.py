@@ -18,8 +18,8 @@ from test_run import model_dir, opened_run, phase_for  # noqa: F401
 from introspect.errors import RequirementError
 from introspect.events import Event, RunEnd
 from introspect.phase.config import PhaseConfig
-from introspect.requirements import SameModel, checked_requirement, judge_requirement
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.requirements import SameModel, checked_requirement, judge_requirement
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 from introspect.runlog.writer import RunWriter
 

@@ -15,8 +15,8 @@ from introspect.checkpoint.loading import load_model
 from introspect.engine.engine import Engine
 from introspect.events import Audit, Generation
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
-from introspect.preflight import check_model
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.preflight import check_model
+from introspect.run.run import RunOptions, open_run, prepare
 
 SWITCH = 48
 FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 3.0, 9.0, 20.0]}

@@ -15,7 +15,7 @@ from introspect import events
 from introspect.checkpoint.forecast import parameter_count
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.phase.config import PhaseConfig
-from introspect.run_command import Run, RunOptions, open_run, prepare
+from introspect.run.run import Run, RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.tools.note_store import NoteStore

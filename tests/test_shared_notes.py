@@ -14,7 +14,7 @@ from test_run import model_dir, opened_run, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.errors import ConfigError
-from introspect.run_command import Run
+from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 from introspect.tools.note_store import Note, NoteStore
 from introspect.tools.notes import rebuild_notes

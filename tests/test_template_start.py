@@ -14,7 +14,7 @@ from in_process import introspect_here
 
 from introspect.errors import ProcessError
 from introspect.phase.paths import tiny_model
-from introspect.preflight import template_warnings
+from introspect.run.preflight import template_warnings
 from introspect.templates.process import Job, render_all
 
 RENDER = """

@@ -15,7 +15,7 @@ from introspect.checkpoint.reading import load_tokenizer
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import tiny_model
-from introspect.run_command import RunOptions, open_run, prepare
+from introspect.run.run import RunOptions, open_run, prepare
 from introspect.session.system_prompt import build_system_prompt
 from introspect.tools.instruments.registry import tools_named
 

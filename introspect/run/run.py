@@ -23,14 +23,14 @@ from introspect.errors import ConfigError, RunFailed, did_you_mean
 from introspect.events import JSON, Event
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
-from introspect.forced import forced_replies
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import DEFAULT_OUTPUT, refuse_unwritable, shipped_documents
-from introspect.preflight import run_warnings
-from introspect.requirements import SameModel, checked_requirement
-from introspect.run_failures import notes_failed, record_failed
-from introspect.run_header import manifest_of, run_start, tokenizer_hash
-from introspect.run_notes import RunNotes
+from introspect.run.failures import notes_failed, record_failed
+from introspect.run.forced import forced_replies
+from introspect.run.header import manifest_of, run_start, tokenizer_hash
+from introspect.run.notes import RunNotes
+from introspect.run.preflight import run_warnings
+from introspect.run.requirements import SameModel, checked_requirement
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
