@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from introspect.cli_exit import exit_code
-from introspect.cli_start import refuse_stripped_docstrings
+from introspect.commands.exit import exit_code
+from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
@@ -102,7 +102,7 @@ def run(
 ) -> None:
     """Run the experiments of a phase."""
     refuse_stripped_docstrings()
-    from introspect import cli_run
+    from introspect.commands import run as cli_run
 
     given = {
         "model.id": model,
@@ -150,7 +150,7 @@ def audit(
 ) -> None:
     """Recompute what a record claims, from the record alone."""
     refuse_stripped_docstrings()
-    from introspect.cli_audit import audit_command
+    from introspect.commands.audit import audit_command
 
     raise typer.Exit(audit_command(run, level, output, json))
 
@@ -171,7 +171,7 @@ def diagnose(
 ) -> None:
     """Plant each known fault in a real conversation, and show what it does and whether it is caught."""
     refuse_stripped_docstrings()
-    from introspect.cli_diagnose import diagnose_command
+    from introspect.commands.diagnose import diagnose_command
 
     settings = {"model.id": model, "model.device": device, "model.dtype": dtype}
     if revision is not None:
@@ -184,7 +184,7 @@ def tools(
     json: Json = False,
 ) -> None:
     """List the tools that a phase can give to a model."""
-    from introspect.cli_tools import tools_command
+    from introspect.commands.tools import tools_command
 
     raise typer.Exit(tools_command(json))
 
@@ -205,7 +205,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Look for what would go wrong with a model or a chat template; loads no weights."""
-    from introspect.cli_check import check_command
+    from introspect.commands.check import check_command
 
     if models:
         refuse_stripped_docstrings()
@@ -219,7 +219,7 @@ def phases(
     json: Json = False,
 ) -> None:
     """List the phases: what each does, offers and requires."""
-    from introspect.cli_phases import phases_command
+    from introspect.commands.phases import phases_command
 
     raise typer.Exit(phases_command(json))
 
@@ -231,7 +231,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Show what runs did side by side: tokens, tools, notes, audits, documents, numbers right and wrong."""
-    from introspect.cli_compare import compare_command
+    from introspect.commands.compare import compare_command
 
     raise typer.Exit(compare_command(runs, output, json))
 

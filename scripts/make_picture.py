@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from introspect.commands.summary import show_summary
+from introspect.commands.terminal import RunView
 from introspect.phase.load import load_phase
 from introspect.run.run import RunOptions, open_run, prepare
-from introspect.run_summary import show_summary
-from introspect.terminal import RunView
 
 TARGET = Path(__file__).resolve().parent.parent / "data" / "images" / "run.svg"
 COMMAND = "introspect run phase1a --model tiny --seed 0 --limit 1"

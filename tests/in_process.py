@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from introspect.cli import app
-from introspect.cli_exit import exit_code
+from introspect.commands.exit import exit_code
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from record_examples import run_start
 
-from introspect.cli_audit import _model_config
+from introspect.commands.audit import _model_config
 from introspect.errors import RecordError
 
 COMMIT = "e" * 40

@@ -87,7 +87,7 @@ def test_options_from_the_environment(templates: Path) -> None:
 
 def test_templates_alone_need_no_tensor_library(templates: Path) -> None:
     code = (
-        "import sys; from introspect.cli_check import check_command;"
+        "import sys; from introspect.commands.check import check_command;"
         f"check_command([], [{str(templates / 'good.jinja')!r}], 'phase1a', {{}}, True);"
         "print([m for m in ('torch', 'transformers') if m in sys.modules], file=sys.stderr)"
     )

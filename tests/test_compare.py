@@ -19,7 +19,7 @@ from rich.console import Console
 from test_run import model_dir, opened_run, phase_for  # noqa: F401
 
 from introspect import events as ev
-from introspect.cli_compare import _show, compare_command
+from introspect.commands.compare import _show, compare_command
 from introspect.errors import ConfigError, RecordError
 from introspect.readers.comparison import _covered, figures_of, measured_run
 from introspect.readers.quoted_figures import judged_quotes, quotes, report_of

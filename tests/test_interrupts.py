@@ -25,7 +25,7 @@ from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
-from introspect.cli_exit import exit_code
+from introspect.commands.exit import exit_code
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import ENDING, AtOnce, Interrupts, Terminated, ending_code, handled_by
 from introspect.run.run import Run, RunOptions, open_run

@@ -13,7 +13,7 @@ from rich.console import Console
 from terminal_screen import screen_of
 
 from introspect import events
-from introspect.terminal import RunView
+from introspect.commands.terminal import RunView
 
 WORDS = [
     "layer",

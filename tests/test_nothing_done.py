@@ -13,9 +13,9 @@ from test_requirements import SUMMARY, baseline, judged, two
 from test_run import model_dir, opened_run, phase_for  # noqa: F401
 
 from introspect import events
+from introspect.commands.summary import show_summary
 from introspect.prompt.formats import ChatML
 from introspect.readers.comparison import measured_run
-from introspect.run_summary import show_summary
 
 CALL = call_text("get_architecture_summary")
 BAD_CALL = call_text("no_such_tool")

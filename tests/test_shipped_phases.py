@@ -12,8 +12,8 @@ from conftest import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.audits.auditor import RunAuditor
-from introspect.cli_phases import phases_command
-from introspect.cli_run import read_phase
+from introspect.commands.phases import phases_command
+from introspect.commands.run import read_phase
 from introspect.engine.engine import Engine
 from introspect.phase.config import READING_TOOLS
 from introspect.phase.paths import shipped_documents

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from introspect import events, live_line
+from introspect import events
+from introspect.commands import live_line
+from introspect.commands.live_line import LiveLine
+from introspect.commands.summary import show_summary
+from introspect.commands.terminal import RunView
 from introspect.display import one_line
-from introspect.live_line import LiveLine
-from introspect.run_summary import show_summary
-from introspect.terminal import RunView
 
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Categories of characters that act on a display instead of standing in it."""

@@ -13,9 +13,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from introspect import events
+from introspect.commands.live_line import LiveLine
 from introspect.display import one_line, printable
 from introspect.events import Event
-from introspect.live_line import LiveLine
 
 INDENT = 2
 STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "corrupt": "bold red"}

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from introspect.cli_status import busy
+from introspect.commands.status import busy
 from introspect.display import one_line
 from introspect.errors import ConfigError, ModelError, RecordError
 from introspect.events import RunStart

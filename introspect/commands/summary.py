@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.commands.terminal import STATUS_STYLES
 from introspect.display import one_line
 from introspect.events import JSON
-from introspect.terminal import STATUS_STYLES
 
 MOST_NOTES = 12
 """Notes that are listed; the rest is counted."""

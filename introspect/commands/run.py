@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from introspect.cli_exit import leave_output
-from introspect.cli_status import busy
+from introspect.commands.exit import leave_output
+from introspect.commands.status import busy
+from introspect.commands.summary import show_summary
+from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
 from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
-from introspect.run_summary import show_summary
-from introspect.terminal import RunView
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools

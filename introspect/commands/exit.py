@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import typer
 
-from introspect.cli_start import leave_unwritable_streams, open_streams
+from introspect.commands.start import leave_unwritable_streams, open_streams
 from introspect.engine.interrupts import Terminated
 from introspect.errors import IntrospectError
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from introspect.cli_status import busy
+from introspect.commands.status import busy
 from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from introspect.cli_status import busy
+from introspect.commands.status import busy
 from introspect.display import one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON

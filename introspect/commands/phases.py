@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from introspect.cli_run import read_phase
+from introspect.commands.run import read_phase
 from introspect.display import one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
