@@ -1,4 +1,4 @@
-"""The shape of the program: who may import whom. Run with `-s` to see the import graph.
+"""The shape of the program: who may import whom, and how much fits into a file.
 
 Every import counts, wherever it stands in a file: under TYPE_CHECKING and inside functions too.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import graphlib
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -16,49 +15,56 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "introspect"
 
-# A module or folder at the top of the package, and its layer. It may import its own layer and lower ones.
-LAYERS = {
-    **dict.fromkeys(["errors", "yaml_source", "phases", "config", "transcript", "events"], 0),
-    **dict.fromkeys(["pruning", "protocols", "display", "paths", "interrupts"], 0),
-    **dict.fromkeys(["phase_values", "model_pins"], 0),
-    "model": 1,
-    "tools": 2,
-    **dict.fromkeys(["system_prompt", "session", "loop", "driver"], 3),
-    "runlog": 4,
-    **dict.fromkeys(["forced", "evidence", "splices", "garble", "onset", "replay", "replay_view"], 5),
-    **dict.fromkeys(["report", "audit", "audit_gaps", "audit_pass", "diagnose", "preflight"], 5),
-    **dict.fromkeys(
-        ["faults", "fault_scene", "fault_feeding", "fault_damage", "real_conversation", "run_planter"], 5
-    ),
-    **dict.fromkeys(["requirements", "comparison", "quoted_figures"], 5),
-    **dict.fromkeys(
-        ["cli", "terminal", "live_line", "run_command", "run_header", "run_notes", "run_summary"], 6
-    ),
-    "run_failures": 6,
-    "__main__": 6,
-}
-LAST_LAYER_PREFIX = "cli_"
+# What stands in the root of the package beside the folders; the door to the command line is the top.
+VALUES = {"errors", "events", "transcript", "display"}
+DOOR = {"cli", "__main__"}
+# The folders, lowest first. A module imports from its own folder and from those before it.
+FOLDERS = (
+    "phase",
+    "runlog",
+    "engine",
+    "prompt",
+    "cache_check",
+    "model",
+    "templates",
+    "checkpoint",
+    "tools",
+    "tools.calls",
+    "tools.instruments",
+    "session",
+    "audits",
+    "readers",
+    "faults",
+    "run",
+    "commands",
+)
 # The record stands on values alone, so that it can be read where no model can be loaded.
-ONLY_VALUES_BELOW = {4}
-# Layers whose files name no tensor library at all, and modules of other layers that do without it.
+ONLY_VALUES_BELOW = {"runlog": {"phase"}}
+# Folders and modules that name no tensor library at all.
 HEAVY = {"torch", "transformers"}
-LIGHT_LAYERS = {0, 4}
-LIGHT_MODULES = {"evidence", "splices", "garble", "onset", "replay", "replay_view", "report"}
-LIGHT_MODULES |= {"requirements", "comparison", "quoted_figures", "cli_compare", "cli_phases"}
+LIGHT = {"phase", "runlog", "readers", "templates", "tools.calls"}
+LIGHT_MODULES = VALUES | {"run.requirements", "commands.compare", "commands.phases", "engine.interrupts"}
+MOST_ROOT_FILES = 8
+MOST_LINES = 250
+MOST_FUNCTION_LINES = 60
 # What must start quickly, as arguments of the interpreter; left out until the module exists.
 QUICK = {
     "cli": ["-m", "introspect", "--help"],
-    "cli_tools": ["-m", "introspect", "tools"],
-    "phases": ["-c", "import introspect.phase.load"],
-    "replay": ["-c", "import introspect.readers.replay"],
-    "report": ["-c", "import introspect.report"],
-    "requirements": ["-c", "import introspect.run.requirements"],
-    "cli_compare": ["-c", "import introspect.commands.compare"],
-    "cli_phases": ["-c", "import introspect.commands.phases"],
-    "runlog.reader": ["-c", "import introspect.runlog.reader"],
-    "tools.parsing": ["-c", "import introspect.tools.calls.parsing"],
-    "model.template_sandbox": ["-c", "import introspect.templates.sandbox"],
-    "preflight": ["-c", "import introspect.run.preflight"],
+    "commands.tools": ["-m", "introspect", "tools"],
+    **{
+        module: ["-c", f"import introspect.{module}"]
+        for module in (
+            "phase.load",
+            "readers.replay",
+            "run.requirements",
+            "run.preflight",
+            "commands.compare",
+            "commands.phases",
+            "runlog.reader",
+            "tools.calls.parsing",
+            "templates.sandbox",
+        )
+    },
 }
 
 
@@ -72,12 +78,19 @@ FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in FILES.items()}
 
 
-def layer_of(module: str) -> int:
-    top = module.partition(".")[0]
-    if top.startswith(LAST_LAYER_PREFIX):
-        return max(LAYERS.values())
-    assert top in LAYERS, f"introspect/{top} has no layer: give it one in LAYERS of {Path(__file__).name}"
-    return LAYERS[top]
+def folder_of(module: str) -> str:
+    """The folder of the package that a module stands in; empty in the root."""
+    return module.rpartition(".")[0] if FILES[module].name != "__init__.py" else module
+
+
+def level_of(module: str) -> int:
+    """How high a module stands: values 0, folders from 1 on in their order, the door highest."""
+    folder = folder_of(module)
+    if not folder:
+        assert module in VALUES | DOOR, f"introspect/{module} stands in the root: give it a folder"
+        return 0 if module in VALUES else len(FOLDERS) + 1
+    assert folder in FOLDERS, f"introspect/{folder} has no place: give it one in FOLDERS"
+    return 1 + FOLDERS.index(folder)
 
 
 def imported_names(module: str) -> set[str]:
@@ -118,20 +131,40 @@ MODULES = sorted(name for name, path in FILES.items() if path.name != "__init__.
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_lower_layers_or_its_own(module: str) -> None:
-    layer = layer_of(module)
+def test_a_module_imports_only_lower_folders_or_its_own(module: str) -> None:
     for target in sorted(GRAPH[module]):
-        below = layer_of(target)
-        assert below <= layer, f"{module} (L{layer}) imports {target} (L{below}), which lies above it"
-        if layer in ONLY_VALUES_BELOW:
-            assert below in (0, layer), f"{module} (L{layer}) may import L0 and its own package, not {target}"
+        assert level_of(target) <= level_of(module), f"{module} imports {target}, which lies above it"
+        folder, below = folder_of(module), folder_of(target)
+        if folder in ONLY_VALUES_BELOW and below and below != folder:
+            assert below in ONLY_VALUES_BELOW[folder], f"{module} may not import {target}"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_values_record_and_readers_name_no_tensor_library(module: str) -> None:
-    if layer_of(module) in LIGHT_LAYERS or module in LIGHT_MODULES:
+    if folder_of(module) in LIGHT or module in LIGHT_MODULES:
         heavy = {name.partition(".")[0] for name in imported_names(module)} & HEAVY
         assert not heavy, f"{module} must do without {', '.join(sorted(heavy))}"
+
+
+def test_every_folder_and_value_exists() -> None:
+    assert set(FOLDERS) <= {folder_of(module) for module in MODULES}
+    assert set(MODULES) >= VALUES | DOOR
+    assert set(FOLDERS) >= LIGHT and set(MODULES) >= LIGHT_MODULES and set(QUICK) <= set(MODULES)
+
+
+def test_the_root_has_few_files() -> None:
+    files = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert len(files) <= MOST_ROOT_FILES, files
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_and_functions_fit(module: str) -> None:
+    lines = len(FILES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{module} has {lines} lines; {MOST_LINES} at most"
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MOST_FUNCTION_LINES, f"{module}.{node.name} has {length} lines"
 
 
 def test_the_import_graph_has_no_cycle() -> None:
@@ -146,18 +179,6 @@ def test_init_files_are_empty() -> None:
     assert not full, f"re-exports tie a code base into import cycles; empty these: {full}"
 
 
-def test_show_the_graph_and_the_sizes() -> None:
-    shown = [
-        f"L{layer_of(module)} {module} -> {', '.join(sorted(GRAPH[module])) or '-'}"
-        for module in sorted(MODULES, key=lambda name: (layer_of(name), name))
-    ]
-    lines = {module: len(FILES[module].read_text(encoding="utf-8").splitlines()) for module in MODULES}
-    biggest = max(lines, key=lambda module: lines[module])
-    median = statistics.median(lines.values())
-    shown.append(f"{len(lines)} modules, median {median:.0f} lines, biggest {biggest} with {lines[biggest]}")
-    print("", *shown, sep="\n")  # noqa: T201
-
-
 def loaded_by(*arguments: str) -> set[str]:
     """Every module that an interpreter loads which is started so."""
     command = [sys.executable, "-X", "importtime", *arguments]
@@ -169,9 +190,9 @@ def loaded_by(*arguments: str) -> set[str]:
 
 def test_quick_commands_do_not_load_torch() -> None:
     """What only imports does so in one interpreter: where that loads nothing heavy, none of them does."""
-    together = {module: how for module, how in QUICK.items() if module in FILES and how[0] == "-c"}
+    together = {module: how for module, how in QUICK.items() if how[0] == "-c"}
     groups = [(set(together), ["-c", "; ".join(code for _, code in together.values())])]
-    groups += [({module}, how) for module, how in QUICK.items() if module in FILES and how[0] != "-c"]
+    groups += [({module}, how) for module, how in QUICK.items() if how[0] != "-c"]
     for modules, how in groups:
         loaded = loaded_by(*how)
         assert {f"introspect.{module}" for module in modules} <= loaded

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from introspect.faults.catalogue import damage, feeding
+from introspect.faults import damage, feeding
 from introspect.faults.scene import DEPTHS, PLACES, Damaged, Depth, Place, Planter, Scene
 
 ANYWHERE: tuple[Place, ...] = PLACES

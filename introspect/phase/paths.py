@@ -10,7 +10,7 @@ from typing import Literal
 from introspect.display import one_line
 from introspect.errors import ConfigError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _CHECKOUT = _PACKAGE.parent
 
 DEFAULT_OUTPUT = Path("data/runs")

@@ -21,6 +21,7 @@ Description = dict[str, Any]
 
 def describe(tool: Tool) -> Description:
     """A tool as `introspect tools --json` shows it."""
+    module = tool.function.__module__
     return {
         "name": tool.name,
         "meaning": tool.meaning,
@@ -34,7 +35,7 @@ def describe(tool: Tool) -> Description:
             }
             for p in tool.parameters
         ],
-        "module": tool.function.__module__.removeprefix("introspect.tools."),
+        "module": module if tool.package else module.rpartition(".")[2],
         "source": "package" if tool.package else "built in",
         "package": tool.package,
         "version": tool.version,
