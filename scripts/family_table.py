@@ -92,9 +92,9 @@ def run_two_turns(phase: PhaseConfig, work: Path) -> tuple[bool, float | None, s
     """Whether two turns ran to their end, the largest E2 difference, and what was wrong."""
     options = RunOptions(work / "runs")
     run = open_run(phase, options, prepare(phase, options), lambda: False)
-    chat_format = run.session.prompt_format
+    prompt_format = run.session.prompt_format
     run.session.forced_replies = {
-        (0, turn): (*chat_format.encode(text), *sorted(chat_format.control_ids())[-1:])
+        (0, turn): (*prompt_format.encode(text), *sorted(prompt_format.control_ids())[-1:])
         for turn, text in enumerate((CALL, DONE), start=1)
     }
     seen: list[Event] = []

@@ -102,7 +102,7 @@ class Trainer:
         self.plan = NEW if start is None else ON
         if start is None and not (work / "tokenizer").is_dir():
             make_tokenizer().save_pretrained(work / "tokenizer")
-        self.chat_format = ChatML(PreTrainedTokenizerFast.from_pretrained(start or work / "tokenizer"))
+        self.prompt_format = ChatML(PreTrainedTokenizerFast.from_pretrained(start or work / "tokenizer"))
         with torch.random.fork_rng():
             torch.manual_seed(MODEL_SEED)
             self.model = Qwen2ForCausalLM.from_pretrained(start) if start else Qwen2ForCausalLM(tiny_config())
@@ -143,13 +143,13 @@ class Trainer:
     def train(self, minutes: float) -> None:
         """Train until `minutes` of training in all have passed, making rows included."""
         rng = random.Random(self.step)
-        stream = self.plan.stream(self.chat_format, self.seed + self.rank, self.processes)
+        stream = self.plan.stream(self.prompt_format, self.seed + self.rank, self.processes)
         losses: list[float] = []
         saved = said = started = time.monotonic()
         while (share := self.seconds / (minutes * 60)) < 1:
             stage = next(stage for stage in self.plan.stages if share < stage.until)
             tokens = self.plan.tokens // self.processes
-            for batch in batches(stream, stage, self.chat_format.end_id, tokens, rng):
+            for batch in batches(stream, stage, self.prompt_format.end_id, tokens, rng):
                 losses.append(self.update(batch, self.seconds / (minutes * 60), started))
                 started = time.monotonic()
                 if self.seconds >= minutes * 60:
@@ -194,7 +194,7 @@ class Trainer:
         kept = {}
         for name, runs, reading in (("runs", 4, False), ("reading", 48, True)):
             rngs = (random.Random(seed) for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + runs))
-            kept[name] = [row for rng in rngs for row in rows(self.chat_format, rng, reading=reading)]
+            kept[name] = [row for rng in rngs for row in rows(self.prompt_format, rng, reading=reading)]
         return kept
 
     def held_out(self, share: float = 1.0) -> str:
@@ -202,20 +202,20 @@ class Trainer:
         figures = {}
         for name, kept in self.held_out_rows.items():
             part = kept[: math.ceil(share * len(kept))]
-            figures[name] = taught_figures(self.model, self.chat_format, part)
+            figures[name] = taught_figures(self.model, self.prompt_format, part)
         return json.dumps(figures)
 
     def install(self, target: Path) -> None:
         """Write model and tokenizer where the product looks for them."""
         self.model.generation_config = GenerationConfig(
             eos_token_id=[
-                self.chat_format.end_id,
-                self.chat_format.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+                self.prompt_format.end_id,
+                self.prompt_format.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
             ]
         )
         self.model.config.architectures = ["Qwen2ForCausalLM"]
         self.model.save_pretrained(target, safe_serialization=True)
-        self.chat_format.tokenizer.save_pretrained(target)
+        self.prompt_format.tokenizer.save_pretrained(target)
 
 
 def main() -> None:

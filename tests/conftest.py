@@ -171,11 +171,11 @@ DONE = 'All is seen.\n{"reasoning": "done", "complete": true}'
 
 
 def forced_session(
-    model: Any, chat_format: ChatML, phase: PhaseConfig, replies: list[list[str]], **options: Any
+    model: Any, prompt_format: ChatML, phase: PhaseConfig, replies: list[list[str]], **options: Any
 ) -> Session:
     """A session whose replies are the given texts, by experiment and turn."""
     forced = {
-        (index, turn): (*chat_format.encode(text), chat_format.end_id)
+        (index, turn): (*prompt_format.encode(text), prompt_format.end_id)
         for index, texts in enumerate(replies)
         for turn, text in enumerate(texts, start=1)
     }
@@ -183,12 +183,12 @@ def forced_session(
         phase,
         0,
         model,
-        chat_format,
+        prompt_format,
         8192,
         NoteStore(),
         {},
         tools_named(phase.tools),
-        auditor=RunAuditor(Engine(model), phase.audit, chat_format.tokenizer),
+        auditor=RunAuditor(Engine(model), phase.audit, prompt_format.tokenizer),
         forced_replies=forced,
         **options,
     )

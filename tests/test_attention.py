@@ -31,7 +31,7 @@ from transformers import (
 
 from introspect.errors import ToolError
 from introspect.tools.context import rounded
-from introspect.tools.instruments.attention import CHECKED_FAMILIES, QUERIES, attention_weights
+from introspect.tools.instruments.attention import CHECKED_MODEL_TYPES, QUERIES, attention_weights
 
 PRECISION = 1e-5
 LONG = "What a head looks at is a row of weights, one for each token before it. " * 3
@@ -47,7 +47,7 @@ def eager_maps(model: Any, ids: Any) -> list[torch.Tensor]:
 
 
 def test_every_checked_family_is_checked_here() -> None:
-    assert sorted(CHECKED_FAMILIES) == EVERY_FAMILY
+    assert sorted(CHECKED_MODEL_TYPES) == EVERY_FAMILY
 
 
 @pytest.mark.parametrize("family", EVERY_MODEL)

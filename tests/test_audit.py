@@ -10,11 +10,11 @@ from conftest import a_phase, forced_session, run_session, sampled
 from test_loop import STEPS
 
 from introspect.audits.record import (
+    RecordAudit,
     RecordedTurn,
-    Verdict,
     audit_recompute,
     audit_replay,
-    audit_structure,
+    audit_schedule,
     audit_texts,
     recorded_turns,
 )
@@ -32,9 +32,9 @@ def turns(model: Any, byte_format: ChatML) -> list[RecordedTurn]:
     return recorded_turns(stream)
 
 
-def audited(level: str, turns: list[RecordedTurn], model: Any) -> Verdict:
+def audited(level: str, turns: list[RecordedTurn], model: Any) -> RecordAudit:
     if level == "e0":
-        return audit_structure(turns, 640)
+        return audit_schedule(turns, 640)
     engine = Engine(model)
     return audit_replay(turns, engine) if level == "e1" else audit_recompute(turns, engine, "cpu", "float32")
 
@@ -100,7 +100,7 @@ def test_a_text_that_its_ids_do_not_decode_to_is_found(
     turns: list[RecordedTurn], byte_format: ChatML
 ) -> None:
     for changed, found in ((turns, []), (with_generation(turns, 4, text="I saw nothing."), [5])):
-        verdict = Verdict("e1")
+        verdict = RecordAudit("e1")
         audit_texts(changed, byte_format, verdict)
         assert [f["turn"] for f in verdict.failures] == found
 

@@ -53,9 +53,10 @@ def opened_run(phase: PhaseConfig, output: Path, forced: str | None = None) -> R
 
 
 def force(opened: Run, texts: list[str]) -> None:
-    chat_format = opened.session.prompt_format
+    prompt_format = opened.session.prompt_format
     opened.session.forced_replies = {
-        (0, turn): (*chat_format.encode(text), chat_format.end_id) for turn, text in enumerate(texts, start=1)
+        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
+        for turn, text in enumerate(texts, start=1)
     }
 
 

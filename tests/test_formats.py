@@ -54,10 +54,10 @@ kinds = st.sampled_from(["task", "memory_note", "tool_result", "feedback", "repl
 windows = st.lists(st.tuples(kinds, contents), max_size=5)
 
 
-def messages_of(chat_format: PromptFormat, said: list[tuple[str, str]]) -> list[Message]:
+def messages_of(prompt_format: PromptFormat, said: list[tuple[str, str]]) -> list[Message]:
     transcript = Transcript()
     for kind, text in said:
-        ids = chat_format.encode(text) if kind == "reply" else ()
+        ids = prompt_format.encode(text) if kind == "reply" else ()
         transcript = transcript.append(kind, text, reply_ids=ids)  # type: ignore[arg-type]
     return list(transcript.messages)
 
@@ -70,13 +70,13 @@ def opening_length(prompt: Prompt) -> int:
 @EVERY
 @given(system=contents, said=windows)
 def test_no_control_token_comes_out_of_content(name: str, system: str, said: list[tuple[str, str]]) -> None:
-    chat_format = FORMATS[name]
-    prompt = chat_format.render(system, messages_of(chat_format, said))
+    prompt_format = FORMATS[name]
+    prompt = prompt_format.render(system, messages_of(prompt_format, said))
     assert all(span.length > 0 for span in prompt.spans)
     position = 0
     for span in prompt.spans:
         ids = prompt.token_ids[position : position + span.length]
-        assert span.source == "template" or not set(ids) & chat_format.added_ids
+        assert span.source == "template" or not set(ids) & prompt_format.added_ids
         position += span.length
     assert position == len(prompt.token_ids)
 
@@ -84,13 +84,13 @@ def test_no_control_token_comes_out_of_content(name: str, system: str, said: lis
 @EVERY
 @given(system=contents, said=windows)
 def test_a_further_message_only_appends_ids(name: str, system: str, said: list[tuple[str, str]]) -> None:
-    chat_format = FORMATS[name]
-    window = messages_of(chat_format, said)
-    longest = chat_format.render(system, window).token_ids
-    system_ids = chat_format.render(system, []).token_ids[: chat_format.system_length(system)]
+    prompt_format = FORMATS[name]
+    window = messages_of(prompt_format, said)
+    longest = prompt_format.render(system, window).token_ids
+    system_ids = prompt_format.render(system, []).token_ids[: prompt_format.system_length(system)]
     assert longest[: len(system_ids)] == system_ids
     for count in range(len(window)):
-        prompt = chat_format.render(system, window[:count])
+        prompt = prompt_format.render(system, window[:count])
         held = len(prompt.token_ids)
         if window[count].kind != "reply":
             held -= opening_length(prompt)
@@ -100,10 +100,10 @@ def test_a_further_message_only_appends_ids(name: str, system: str, said: list[t
 @EVERY
 @given(text=contents)
 def test_text_comes_back_from_its_ids(name: str, text: str) -> None:
-    chat_format = FORMATS[name]
+    prompt_format = FORMATS[name]
     # A piece tokenizer writes a space as a block, and cannot tell a block from it.
     assume(name not in ("gemma", "pieces") or "\u2581" not in text)
-    assert chat_format.decode(chat_format.encode(text)) == text
+    assert prompt_format.decode(prompt_format.encode(text)) == text
 
 
 def template_ids(tokenizer: Any, messages: list[tuple[str, str]]) -> list[int]:
@@ -112,9 +112,12 @@ def template_ids(tokenizer: Any, messages: list[tuple[str, str]]) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def with_a_seam(chat_format: PromptFormat, first: str, second: str) -> bool:
+def with_a_seam(prompt_format: PromptFormat, first: str, second: str) -> bool:
     """Whether two texts have the same ids apart and as one."""
-    return chat_format.encode(first + second) == (*chat_format.encode(first), *chat_format.encode(second))
+    return prompt_format.encode(first + second) == (
+        *prompt_format.encode(first),
+        *prompt_format.encode(second),
+    )
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama3"])
@@ -122,49 +125,49 @@ def with_a_seam(chat_format: PromptFormat, first: str, second: str) -> bool:
 def test_ids_are_those_of_the_familys_template(
     name: str, system: str, task: str, reply: str, result: str
 ) -> None:
-    chat_format = FORMATS[name]
+    prompt_format = FORMATS[name]
     reply = reply.strip()
-    assume(with_a_seam(chat_format, HEADER[name], reply))
-    window = messages_of(chat_format, [("task", task), ("reply", reply), ("tool_result", result)])
+    assume(with_a_seam(prompt_format, HEADER[name], reply))
+    window = messages_of(prompt_format, [("task", task), ("reply", reply), ("tool_result", result)])
     said = [("system", system), *((m.role, m.text) for m in window)]
-    rendered = chat_format.render(system, window).token_ids
-    assert list(rendered) == template_ids(chat_format.tokenizer, said)
+    rendered = prompt_format.render(system, window).token_ids
+    assert list(rendered) == template_ids(prompt_format.tokenizer, said)
 
 
 @given(system=free, task=free, note=free, reply=free, result=free)
 def test_ids_are_those_of_gemmas_template(system: str, task: str, note: str, reply: str, result: str) -> None:
-    chat_format = FORMATS["gemma"]
+    prompt_format = FORMATS["gemma"]
     reply = reply.strip()
     parts = [part.strip() for part in (system, task, note) if part.strip()]
     first = JOIN.join(parts)
     shown = "user\n"
     for i, part in enumerate(parts):
-        assume(with_a_seam(chat_format, shown, JOIN * (i > 0) + part) or (i == 0 and shown == "user\n"))
+        assume(with_a_seam(prompt_format, shown, JOIN * (i > 0) + part) or (i == 0 and shown == "user\n"))
         shown += JOIN * (i > 0) + part
-    assume(with_a_seam(chat_format, HEADER["gemma"], reply))
+    assume(with_a_seam(prompt_format, HEADER["gemma"], reply))
     said = [("task", task), ("memory_note", note), ("reply", reply), ("tool_result", result)]
-    rendered = chat_format.render(system, messages_of(chat_format, said)).token_ids
+    rendered = prompt_format.render(system, messages_of(prompt_format, said)).token_ids
     meant = [("user", first), ("assistant", reply), ("user", result)]
-    assert list(rendered) == template_ids(chat_format.tokenizer, meant)
+    assert list(rendered) == template_ids(prompt_format.tokenizer, meant)
 
 
 def test_runs_of_newlines_are_the_pieces_that_gemma_knows() -> None:
-    chat_format = FORMATS["gemma"]
-    run = chat_format.tokenizer.convert_tokens_to_ids("\n\n")
-    assert chat_format.encode("a\n\nb")[1] == run and run not in chat_format.added_ids
-    table = chat_format.tokenizer.convert_tokens_to_ids("<table>")
-    assert table in chat_format.added_ids and table not in chat_format.encode("<table>")
-    assert chat_format.encode("the  user") == tuple(
-        chat_format.tokenizer("the  user", add_special_tokens=False)["input_ids"]
+    prompt_format = FORMATS["gemma"]
+    run = prompt_format.tokenizer.convert_tokens_to_ids("\n\n")
+    assert prompt_format.encode("a\n\nb")[1] == run and run not in prompt_format.added_ids
+    table = prompt_format.tokenizer.convert_tokens_to_ids("<table>")
+    assert table in prompt_format.added_ids and table not in prompt_format.encode("<table>")
+    assert prompt_format.encode("the  user") == tuple(
+        prompt_format.tokenizer("the  user", add_special_tokens=False)["input_ids"]
     )
 
 
 def test_added_runs_of_blanks_keep_their_ids_where_the_vocabulary_has_none() -> None:
     tokenizer = chatml_tokenizer()
     tokenizer.add_tokens([AddedToken("\n \n", normalized=False), AddedToken("\t\t", normalized=False)])
-    chat_format = prompt_format_for(tokenizer, "blanks")
+    prompt_format = prompt_format_for(tokenizer, "blanks")
     text = "a\n \nb\t\tc"
-    ids = chat_format.encode(text)
+    ids = prompt_format.encode(text)
     assert {tokenizer.convert_tokens_to_ids(run) for run in ("\n \n", "\t\t")} <= set(ids)
     assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -177,11 +180,11 @@ def test_control_tokens_are_known_by_name() -> None:
 
 
 def test_gemma_puts_system_task_and_note_into_one_turn() -> None:
-    chat_format = FORMATS["gemma"]
+    prompt_format = FORMATS["gemma"]
     window = messages_of(
-        chat_format, [("task", " Look. "), ("memory_note", "MEMORY: 2 left."), ("reply", "Yes")]
+        prompt_format, [("task", " Look. "), ("memory_note", "MEMORY: 2 left."), ("reply", "Yes")]
     )
-    text = chat_format.decode(chat_format.render("You look.", window).token_ids)
+    text = prompt_format.decode(prompt_format.render("You look.", window).token_ids)
     assert text == (
         "<bos><start_of_turn>user\nYou look.\n\nLook.\n\nMEMORY: 2 left.<end_of_turn>\n"
         "<start_of_turn>model\nYes<end_of_turn>\n<start_of_turn>model\n"
@@ -189,24 +192,24 @@ def test_gemma_puts_system_task_and_note_into_one_turn() -> None:
 
 
 def test_llama_writes_no_date_although_its_template_does() -> None:
-    chat_format = FORMATS["dated"]
-    prompt = chat_format.render("You look.", messages_of(chat_format, [("task", "Go.")]))
-    assert chat_format.decode(prompt.token_ids) == (
+    prompt_format = FORMATS["dated"]
+    prompt = prompt_format.render("You look.", messages_of(prompt_format, [("task", "Go.")]))
+    assert prompt_format.decode(prompt.token_ids) == (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou look.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nGo.<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
-    before, after = chat_format.framing.system_prose
+    before, after = prompt_format.framing.system_prose
     assert before.startswith("It is ") and before.endswith(".\n\n") and after == ""
-    assert chat_format.framing.described()["system_prose_not_rendered"] == [before, after]
+    assert prompt_format.framing.described()["system_prose_not_rendered"] == [before, after]
 
 
 def test_no_space_is_put_before_a_stretch_of_text() -> None:
     tokenizer = plain_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    chat_format = prompt_format_for(tokenizer, "prefixed")
-    assert chat_format.decode(chat_format.encode("seen")) == "seen"
-    assert chat_format.decode(chat_format.render("S", []).token_ids) == "System: S\n\nAssistant:"
+    prompt_format = prompt_format_for(tokenizer, "prefixed")
+    assert prompt_format.decode(prompt_format.encode("seen")) == "seen"
+    assert prompt_format.decode(prompt_format.render("S", []).token_ids) == "System: S\n\nAssistant:"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_no_space_is_put_before_a_stretch_of_text() -> None:
     ],
 )
 def test_what_ends_a_reply(name: str, tokens: list[str]) -> None:
-    chat_format = FORMATS[name]
-    own = set(chat_format.tokenizer.convert_tokens_to_ids(tokens))
-    assert chat_format.stop_ids(None) == own and chat_format.end_id in own
-    assert chat_format.stop_ids(5) == own | {5} and chat_format.stop_ids([5, 6]) == own | {5, 6}
+    prompt_format = FORMATS[name]
+    own = set(prompt_format.tokenizer.convert_tokens_to_ids(tokens))
+    assert prompt_format.stop_ids(None) == own and prompt_format.end_id in own
+    assert prompt_format.stop_ids(5) == own | {5} and prompt_format.stop_ids([5, 6]) == own | {5, 6}

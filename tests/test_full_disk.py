@@ -33,9 +33,9 @@ def loaded(model_dir: Path) -> LoadedModel:  # noqa: F811
 def opened(loaded: LoadedModel, output: Path, *texts: str) -> Run:
     phase = phase_for(loaded.source.path, tools=("query_memory", "record_observation"))
     run = open_run(phase, RunOptions(output), loaded, lambda: False)
-    chat_format = run.session.prompt_format
+    prompt_format = run.session.prompt_format
     run.session.forced_replies = {
-        (0, turn): (*chat_format.encode(text), chat_format.end_id)
+        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
         for turn, text in enumerate((*texts, DONE), start=1)
     }
     return run

@@ -82,7 +82,7 @@ def test_both_texts_stand_side_by_side() -> None:
 def test_what_the_tokenizer_itself_changes_is_no_finding(text: str) -> None:
     tokenizer = train_tokenizer([])
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    chat_format = ChatML(tokenizer)
-    prompt = chat_format.render(SYSTEM, Transcript().append("task", text).window())
+    prompt_format = ChatML(tokenizer)
+    prompt = prompt_format.render(SYSTEM, Transcript().append("task", text).window())
     assert check_intent(tokenizer, prompt.token_ids, [("system", SYSTEM), ("user", text)]) == []
     assert check_intent(tokenizer, prompt.token_ids, [("system", SYSTEM), ("user", "e")]) != []

@@ -146,9 +146,10 @@ def loaded(model_dir: Path) -> LoadedModel:  # noqa: F811
 def opened(loaded: LoadedModel, output: Path, interrupts: Interrupts) -> Run:
     phase = phase_for(loaded.source.path, memory=PRUNED, tools=TOOLS)
     run = open_run(phase, RunOptions(output), loaded, interrupts)
-    chat_format = run.session.prompt_format
+    prompt_format = run.session.prompt_format
     run.session.forced_replies = {
-        (0, turn): (*chat_format.encode(text), chat_format.end_id) for turn, text in enumerate(STEPS, start=1)
+        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
+        for turn, text in enumerate(STEPS, start=1)
     }
     return run
 

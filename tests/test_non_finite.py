@@ -17,7 +17,7 @@ from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.audits.gaps import distance, largest_gap, mean_gap
-from introspect.audits.record import audit_recompute, audit_replay, audit_structure, recorded_turns
+from introspect.audits.record import audit_recompute, audit_replay, audit_schedule, recorded_turns
 from introspect.engine.engine import DecodingSequence, Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
@@ -167,7 +167,7 @@ def test_the_record_of_such_a_run_fails_its_audit_by_name(
     turns = recorded_turns(stream)
     engine = Engine(model)
     if level == "e0":
-        verdict = audit_structure(turns, 640)
+        verdict = audit_schedule(turns, 640)
     elif level == "e1":
         verdict = audit_replay(turns, engine)
     else:

@@ -163,9 +163,10 @@ def run_with(tools: tuple[str, ...], moves: list[str], folder: Path, model: Any)
     phase = a_phase(model={"id": str(model)}, tools=tools, generation={"max_new_tokens": 20})
     options = RunOptions(folder / "runs")
     opened = open_run(phase, options, prepare(phase, options), lambda: False)
-    chat_format = opened.session.prompt_format
+    prompt_format = opened.session.prompt_format
     opened.session.forced_replies = {
-        (0, turn): (*chat_format.encode(text), chat_format.end_id) for turn, text in enumerate(moves, start=1)
+        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
+        for turn, text in enumerate(moves, start=1)
     }
     summary = opened.execute(lambda event: None, None)
     log = read_events(Path(summary["run"]) / "events.jsonl")

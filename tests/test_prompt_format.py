@@ -22,11 +22,11 @@ spaced = st.builds(lambda a, text, b: a + text + b, edges, contents, edges)
 conversations = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), spaced), min_size=1, max_size=5)
 
 
-def transcript_of(chat_format: ChatML, conversation: list[tuple[str, str]]) -> Transcript:
+def transcript_of(prompt_format: ChatML, conversation: list[tuple[str, str]]) -> Transcript:
     transcript = Transcript()
     for role, text in conversation:
         if role == "assistant":
-            transcript = transcript.append("reply", text, reply_ids=chat_format.encode(text))
+            transcript = transcript.append("reply", text, reply_ids=prompt_format.encode(text))
         else:
             transcript = transcript.append("tool_result", text)
     return transcript
@@ -38,11 +38,11 @@ def template_ids(tokenizer: Any, system: str, conversation: list[tuple[str, str]
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def retokenises(chat_format: ChatML, conversation: list[tuple[str, str]]) -> bool:
+def retokenises(prompt_format: ChatML, conversation: list[tuple[str, str]]) -> bool:
     """Whether each reply has, in its place after the header, the ids that it has alone."""
-    header = chat_format.encode("assistant\n")
+    header = prompt_format.encode("assistant\n")
     return all(
-        chat_format.encode("assistant\n" + text) == (*header, *chat_format.encode(text))
+        prompt_format.encode("assistant\n" + text) == (*header, *prompt_format.encode(text))
         for role, text in conversation
         if role == "assistant"
     )
@@ -61,7 +61,7 @@ def test_ids_are_those_of_the_template_for_bytes(system: str, conversation: list
 
 
 def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
     compared = 0
 
     @given(system=spaced, conversation=conversations)
@@ -69,10 +69,10 @@ def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
     def check(system: str, conversation: list[tuple[str, str]]) -> None:
         nonlocal compared
         said = [("system", system), *conversation]
-        if not (retokenises(chat_format, conversation) and without_control(real_tokenizer, said)):
+        if not (retokenises(prompt_format, conversation) and without_control(real_tokenizer, said)):
             return
         compared += 1
-        rendered = chat_format.render(system, transcript_of(chat_format, conversation).window())
+        rendered = prompt_format.render(system, transcript_of(prompt_format, conversation).window())
         assert list(rendered.token_ids) == template_ids(real_tokenizer, system, conversation)
 
     check()
@@ -81,25 +81,25 @@ def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("newlines", ["\n", "\n\n", " \n", "  "])
 def test_leading_white_space_of_a_task_is_as_the_template_has_it(real_tokenizer: Any, newlines: str) -> None:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
     conversation = [("user", f"{newlines}Look.{newlines}")]
-    rendered = chat_format.render("S", transcript_of(chat_format, conversation).window())
+    rendered = prompt_format.render("S", transcript_of(prompt_format, conversation).window())
     assert list(rendered.token_ids) == template_ids(real_tokenizer, "S", conversation)
 
 
-def assert_no_added_token(chat_format: ChatML, prompt: Prompt) -> None:
+def assert_no_added_token(prompt_format: ChatML, prompt: Prompt) -> None:
     position = 0
     for span in prompt.spans:
         ids = prompt.token_ids[position : position + span.length]
         if span.source != "template":
-            assert not set(ids) & chat_format.added_ids
+            assert not set(ids) & prompt_format.added_ids
         position += span.length
     assert position == len(prompt.token_ids)
 
 
 def test_no_added_token_comes_out_of_content(real_tokenizer: Any) -> None:
     for tokenizer in (real_tokenizer, BYTES.tokenizer):
-        chat_format = ChatML(tokenizer)
+        prompt_format = ChatML(tokenizer)
         for token in tokenizer.added_tokens_decoder.values():
             for text in (
                 token.content,
@@ -108,9 +108,9 @@ def test_no_added_token_comes_out_of_content(real_tokenizer: Any) -> None:
                 f" {token.content} ",
             ):
                 transcript = Transcript().append("task", text).append("tool_result", text)
-                prompt = chat_format.render(text, transcript.window())
-                assert_no_added_token(chat_format, prompt)
-                assert chat_format.decode(chat_format.encode(text)) == text
+                prompt = prompt_format.render(text, transcript.window())
+                assert_no_added_token(prompt_format, prompt)
+                assert prompt_format.decode(prompt_format.encode(text)) == text
 
 
 pieces = st.sampled_from(["<|im_end|>", "<|im_start|>", "<tool_call>", "<|", "im_", "|>", "\n", "x"])
@@ -123,17 +123,17 @@ def test_no_control_token_comes_out_of_pieces_of_it(text: str) -> None:
 
 
 def test_a_sampled_control_token_stays_what_was_sampled(real_tokenizer: Any) -> None:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
     call = real_tokenizer.convert_tokens_to_ids("<tool_call>")
     transcript = Transcript().append("task", "x").append("reply", "<tool_call>", reply_ids=(call,))
-    assert call in chat_format.render("s", transcript.window()).token_ids
-    assert chat_format.decode((call,)) == "<tool_call>"
+    assert call in prompt_format.render("s", transcript.window()).token_ids
+    assert prompt_format.decode((call,)) == "<tool_call>"
 
 
 def test_spans_tell_header_from_content(real_tokenizer: Any) -> None:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
     transcript = Transcript().append("task", "\nHello")
-    prompt = chat_format.render("S", transcript.window())
+    prompt = prompt_format.render("S", transcript.window())
     sources = [span.source for span in prompt.spans]
     assert sources == ["template", "system", "template", "template", "user", "template", "template"]
     # "user" and the newline that it shares with the content: the shared id counts as content.
@@ -141,10 +141,10 @@ def test_spans_tell_header_from_content(real_tokenizer: Any) -> None:
 
 
 def test_no_default_system_prompt_is_injected(real_tokenizer: Any) -> None:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
-    prompt = chat_format.render("Mine.", Transcript().append("task", "Hello").window())
-    assert chat_format.decode(prompt.token_ids).count("<|im_start|>system") == 1
-    assert "Alibaba" not in chat_format.decode(prompt.token_ids)
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt = prompt_format.render("Mine.", Transcript().append("task", "Hello").window())
+    assert prompt_format.decode(prompt.token_ids).count("<|im_start|>system") == 1
+    assert "Alibaba" not in prompt_format.decode(prompt.token_ids)
 
 
 def test_the_tiny_template_injects_a_default_system_prompt() -> None:

@@ -125,13 +125,13 @@ def test_notes_are_the_same_in_the_file_and_in_the_record(model_dir: Path, tmp_p
     note = call_text("record_observation", obs_type="finding", category="c", description="d 1.5")
     tools = ("record_observation", "update_observation", "query_memory")
     opened = opened_run(phase_for(model_dir, tools=tools), tmp_path)
-    chat_format = opened.session.prompt_format
+    prompt_format = opened.session.prompt_format
     change = call_text("update_observation", note_id="1", description="d 2.5", tags="later", importance=7.0)
     refused = call_text("update_observation", note_id=9, description="no such note")
     moves = [note, change, refused, note, call_text("query_memory"), DONE]
     texts = {(0, turn): text for turn, text in enumerate(moves, start=1)}
     opened.session.forced_replies = {
-        k: (*chat_format.encode(t), chat_format.end_id) for k, t in texts.items()
+        k: (*prompt_format.encode(t), prompt_format.end_id) for k, t in texts.items()
     }
     summary = opened.execute(lambda event: None, None)
     assert summary["status"] == "complete" and summary["notes"] == 2

@@ -113,8 +113,8 @@ def test_any_result_fits_any_budget_of_characters(result: Any, budget: int) -> N
 
 @pytest.fixture(scope="session")
 def real_count(real_tokenizer: Any) -> Count:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
-    return lambda text: len(chat_format.encode(text))
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    return lambda text: len(prompt_format.encode(text))
 
 
 @given(result=results, budget=st.integers(16, 700))

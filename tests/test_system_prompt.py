@@ -53,9 +53,9 @@ def test_the_prompts_that_the_tiny_model_was_trained_on_stay(phase: str, detail:
 
 @pytest.mark.parametrize("detail", ["full", "brief"])
 def test_the_whole_catalogue_fits_the_size_of_the_original(real_tokenizer: Any, detail: Any) -> None:
-    chat_format = prompt_format_for(real_tokenizer, "qwen2.5")
+    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
     config = load_phase("phase1a")
-    tokens = chat_format.system_length(build_system_prompt(config, ALL_TOOLS, detail))
+    tokens = prompt_format.system_length(build_system_prompt(config, ALL_TOOLS, detail))
     print(f"{len(ALL_TOOLS)} tools, {detail}: {tokens} tokens")  # noqa: T201
     assert tokens <= 5909
 

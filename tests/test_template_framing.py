@@ -113,11 +113,11 @@ def test_a_template_of_no_family_is_refused_with_what_it_writes() -> None:
 
 def test_a_chatml_template_may_open_with_a_control_token_and_trim() -> None:
     template = "{{ '<|endoftext|>' }}" + CHATML_TEMPLATE.replace("message.content", "message.content | trim")
-    chat_format = prompt_format_for(with_template("chatml", template), "m")
-    assert chat_format.framing.opening == "<|endoftext|>" and chat_format.framing.trims
-    ids = chat_format.render(" S ", Transcript().append("task", "\nGo. ").window()).token_ids
+    prompt_format = prompt_format_for(with_template("chatml", template), "m")
+    assert prompt_format.framing.opening == "<|endoftext|>" and prompt_format.framing.trims
+    ids = prompt_format.render(" S ", Transcript().append("task", "\nGo. ").window()).token_ids
     said = [("system", " S "), ("user", "\nGo. ")]
-    assert chat_format.decode(ids) == rendered(chat_format.tokenizer, said)
+    assert prompt_format.decode(ids) == rendered(prompt_format.tokenizer, said)
 
 
 def test_what_is_injected_without_a_system_message_is_told() -> None:
@@ -159,16 +159,16 @@ def test_real_templates_are_taken_or_refused_for_what_they_do(name: str) -> None
     if meant not in MAKERS:
         assert meant in refusal(tokenizer)
         return
-    chat_format = prompt_format_for(tokenizer, name)
-    assert chat_format.name == meant
+    prompt_format = prompt_format_for(tokenizer, name)
+    assert prompt_format.name == meant
     transcript = (
-        Transcript().append("task", "Look.").append("reply", "Yes.", reply_ids=chat_format.encode("Yes."))
+        Transcript().append("task", "Look.").append("reply", "Yes.", reply_ids=prompt_format.encode("Yes."))
     )
-    ids = chat_format.render("You look.", transcript.append("tool_result", "{}").window()).token_ids
+    ids = prompt_format.render("You look.", transcript.append("tool_result", "{}").window()).token_ids
     said = [("system", "You look."), ("user", "Look."), ("assistant", "Yes."), ("user", "{}")]
     if meant == "gemma":
         said = [("user", "You look.\n\nLook."), *said[2:]]
-    before, after = chat_format.framing.system_prose
+    before, after = prompt_format.framing.system_prose
     written = rendered(tokenizer, said)
     assert list(ids) == tokenizer(written.replace(before, "", 1), add_special_tokens=False)["input_ids"]
     assert bool(before) == (meant == "llama3") and not after

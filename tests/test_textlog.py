@@ -15,7 +15,7 @@ from introspect import events as ev
 from introspect.display import one_line, printable
 from introspect.runlog.reader import read_events
 from introspect.runlog.text_reader import parse_text
-from introspect.runlog.textlog import Message, messages, prefix, render, shielded, unshielded
+from introspect.runlog.textlog import LogMessage, messages, prefix, render, shielded, unshielded
 
 # Written from the description of the format, apart from the reader of the program.
 PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - introspect - (INFO|WARNING|ERROR) - ")
@@ -204,4 +204,4 @@ def test_times_are_local() -> None:
 
 def test_every_kind_of_event_that_is_written_has_a_line_or_needs_none() -> None:
     assert messages(ev.Token(0, 1, "x", 1, 1)) == []
-    assert str(Message("INFO", "", "two\n[MODEL] lines")) == "two\n\\[MODEL] lines"
+    assert str(LogMessage("INFO", "", "two\n[MODEL] lines")) == "two\n\\[MODEL] lines"

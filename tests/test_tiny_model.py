@@ -29,10 +29,10 @@ def test_it_is_small_enough_to_ship() -> None:
 
 
 def test_its_system_prompt_is_brief_in_its_own_tokens() -> None:
-    _, chat_format = load_tokenizer(find_model(ModelConfig(id="tiny")))
+    _, prompt_format = load_tokenizer(find_model(ModelConfig(id="tiny")))
     config = load_phase("phase1b")
     brief = build_system_prompt(config, tools_named(config.tools), "brief")
-    assert chat_format.system_length(brief) <= 1000
+    assert prompt_format.system_length(brief) <= 1000
 
 
 # Daily with every number of every result replaced, the harder of the two; the smoke run is a plain one.

@@ -22,7 +22,7 @@ UNSEEN = 600_000
 
 
 @pytest.fixture(scope="module")
-def chat_format() -> Any:
+def prompt_format() -> Any:
     return load_tokenizer(find_model(ModelConfig(id="tiny")))[1]
 
 
@@ -47,18 +47,18 @@ def test_a_name_that_is_nearly_one_of_those_offered_counts_as_mangled(text: str,
 
 
 @pytest.mark.parametrize("seed", range(UNSEEN, UNSEEN + 6))
-def test_the_teacher_reads_every_document_and_corrects_itself(chat_format: Any, seed: int) -> None:
-    lessons = reading_lessons(chat_format, random.Random(seed))
+def test_the_teacher_reads_every_document_and_corrects_itself(prompt_format: Any, seed: int) -> None:
+    lessons = reading_lessons(prompt_format, random.Random(seed))
     listed: list[str] = []
     asked: list[str] = []
     for lesson in lessons:
-        text = chat_format.decode(lesson.prompt)
+        text = prompt_format.decode(lesson.prompt)
         for part in text.split('{"document": "')[1:]:
             name = part.split('"')[0]
             # Of the results' objects, those of the list have the lines of a document next.
             if part.split('"')[2:3] == ["lines"] and name not in listed:
                 listed.append(name)
-        action = parse_reply(chat_format.decode(lesson.reply[:-1]), False, 0)
+        action = parse_reply(prompt_format.decode(lesson.reply[:-1]), False, 0)
         if isinstance(action, CallRequest) and action.function == "read_heritage_document":
             asked.append(action.arguments["document"])
     right = [name for name in asked if name in listed]

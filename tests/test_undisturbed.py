@@ -192,16 +192,16 @@ def looking_at(count: int, model: Any) -> Tool:
 
 def test_what_is_sampled_does_not_depend_on_what_tools_read() -> None:
     loaded = load_model(ModelConfig(id="tiny"))
-    model, chat_format = loaded.model, loaded.prompt_format
+    model, prompt_format = loaded.model, loaded.prompt_format
     phase = a_phase(tools=("look",), limits={"max_turns": 5}, generation={"max_new_tokens": 60})
     generations = []
     for count in (0, 1, model.config.num_hidden_layers):
         tool = looking_at(count, model)
         session = open_session(
-            phase, 11, model, chat_format, 4096, NoteStore(), {}, {"look": tool},
-            auditor=RunAuditor(Engine(model), phase.audit, chat_format.tokenizer),
+            phase, 11, model, prompt_format, 4096, NoteStore(), {}, {"look": tool},
+            auditor=RunAuditor(Engine(model), phase.audit, prompt_format.tokenizer),
         )  # fmt: skip
-        driver = FirstRepliesForced(Engine(model), chat_format)
+        driver = FirstRepliesForced(Engine(model), prompt_format)
         driver.force([call_text("look"), call_text("look")])
         events = list(drive(run_phase(session, phase.experiments), driver))
         generations.append([e for e in events if isinstance(e, Generation)])

@@ -104,11 +104,11 @@ def attention_of(model: Any, layer: int) -> str:
     return f"{layer_prefix(model)}.{layer}.{'attn' if model.config.model_type == 'gpt2' else 'self_attn'}"
 
 
-def context_for(model: Any, chat_format: Any, budget: int = 1500) -> ToolContext:
+def context_for(model: Any, prompt_format: Any, budget: int = 1500) -> ToolContext:
     """A context with one document, one note, and a text that has been processed."""
     document = Document("waves", "On waves", "What waves do", tuple(f"line {i} of it" for i in range(1, 101)))
     context = ToolContext(
-        model, chat_format.encode, chat_format.decode, NoteStore(), {"waves": document}, budget
+        model, prompt_format.encode, prompt_format.decode, NoteStore(), {"waves": document}, budget
     )
     context.processed_text = TEXT
     context.notes.add("finding", "x", "an older note", 5, {}, [])

@@ -44,7 +44,7 @@ class RecordedTurn:
 
 
 @dataclass
-class Verdict:
+class RecordAudit:
     """What an audit of a record found. `noise` says what rounding alone does, and under which conditions."""
 
     level: str
@@ -92,14 +92,14 @@ def recorded_turns(events: list[Event]) -> list[RecordedTurn]:
     return turns
 
 
-def audit_structure(turns: list[RecordedTurn], vocabulary: int | None) -> Verdict:
+def audit_schedule(turns: list[RecordedTurn], vocabulary: int | None) -> RecordAudit:
     """E0: the schedule of passes is possible, and each reply is as long as what was noted of it.
 
     `vocabulary` is that of the model, None where the record does not say it.
 
     A turn whose own audit failed in the run fails here too: it had the cache before it, the record has not.
     """
-    verdict = Verdict("e0")
+    verdict = RecordAudit("e0")
     held = 0
     for turn in turns:
         verdict.checked += 1
@@ -114,12 +114,12 @@ def audit_structure(turns: list[RecordedTurn], vocabulary: int | None) -> Verdic
 
 def audit_replay(
     turns: list[RecordedTurn], engine: Engine, tell: Tell = lambda number, total: None
-) -> Verdict:
+) -> RecordAudit:
     """E1: the recorded passes again; logits, log-probabilities and K and V must come out bit-equal.
 
     Logits that are not finite fail, whether the record has them too or not.
     """
-    verdict = Verdict("e1")
+    verdict = RecordAudit("e1")
     cache = engine.new_cache()
     for number, turn in enumerate(turns, start=1):
         tell(number, len(turns))
@@ -158,13 +158,13 @@ def audit_recompute(
     device: str,
     dtype: str,
     tell: Tell = lambda number, total: None,
-) -> Verdict:
+) -> RecordAudit:
     """E2: every reply scored in one pass over its whole prompt; alarms above what rounding can do.
 
     Rounding is measured on the first reply whose logits are finite. Logits that are not finite fail, in the
     record or in the pass.
     """
-    verdict = Verdict("e2")
+    verdict = RecordAudit("e2")
     noise: float | None = None
     held: tuple[int, ...] = ()
     for number, turn in enumerate(turns, start=1):
@@ -201,7 +201,7 @@ def audit_recompute(
     return verdict
 
 
-def audit_texts(turns: list[RecordedTurn], prompt_format: PromptFormat, verdict: Verdict) -> None:
+def audit_texts(turns: list[RecordedTurn], prompt_format: PromptFormat, verdict: RecordAudit) -> None:
     """Add to a verdict the turns whose text is not what the ids of their reply decode to."""
     for turn in turns:
         generation = turn.generation

@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, Encod
 from introspect.engine.kv_cache import BufferLayer
 from introspect.errors import UnsupportedCache
 
-FAMILIES = frozenset(
+COVERED_MODEL_TYPES = frozenset(
     ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "granite"]
 )
 """Values of `config.model_type` whose layers hold K and V of every token, K turned by a rotary position."""
@@ -46,9 +46,9 @@ def refuse_model(model: Any) -> None:
     """Raise UnsupportedCache, with the reason, for a model whose cache is no memo of K and V alone."""
     config = model.config
     kind = config.model_type
-    if kind not in FAMILIES:
+    if kind not in COVERED_MODEL_TYPES:
         raise UnsupportedCache(
-            f"models of type {kind} are not covered; covered: {', '.join(sorted(FAMILIES))}"
+            f"models of type {kind} are not covered; covered: {', '.join(sorted(COVERED_MODEL_TYPES))}"
         )
     layer_types = getattr(config, "layer_types", None)
     odd = sorted(set(layer_types or ()) - {"full_attention"})

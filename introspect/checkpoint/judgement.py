@@ -227,10 +227,10 @@ def _refuse_quantized(config: Any) -> None:
 
 def _refuse_ids_without_rows(judged: Judgement, rows: int) -> None:
     """Raise ModelError where a prompt can hold ids that the embedding has no row for."""
-    chat_format = judged.prompt_format
-    if chat_format is None:
+    prompt_format = judged.prompt_format
+    if prompt_format is None:
         return
-    largest = max(chat_format.encoder.largest_id(), *chat_format.control_ids())
+    largest = max(prompt_format.encoder.largest_id(), *prompt_format.control_ids())
     if largest >= rows:
         raise ModelError(
             f"its tokenizer writes ids up to {largest}, and the model has rows for {rows} tokens: they do not"

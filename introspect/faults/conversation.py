@@ -50,28 +50,28 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
     the model's logits are not finite.
     """
     engine = Engine(loaded.model)
-    chat_format = loaded.prompt_format
+    prompt_format = loaded.prompt_format
     session = open_session(
         phase,
         0,
         loaded.model,
-        chat_format,
+        prompt_format,
         loaded.context_length,
         NoteStore(),
         {},
         tools_named(phase.tools),
     )
     session.forced_replies = {
-        (0, turn): (*chat_format.encode(text), chat_format.end_id)
+        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
         for turn, text in enumerate(_TURNS, start=1)
     }
-    request = _request_after_prune(session, EngineDriver(engine, chat_format))
+    request = _request_after_prune(session, EngineDriver(engine, prompt_format))
     held, ids = session.cache.fork(), request.prompt.token_ids
     prefix = session.system_tokens
     first_kept = session.transcript.turns()[0][0]
     dropped = _before_message(held.token_ids, prefix, first_kept.reply_ids)
     talk = Conversation(ids, prefix, dropped, _injected(loaded))
-    return RealConversation(engine, chat_format, held, talk, session.stop_ids)
+    return RealConversation(engine, prompt_format, held, talk, session.stop_ids)
 
 
 def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
@@ -82,12 +82,12 @@ def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tup
 
 def _injected(loaded: LoadedModel) -> tuple[int, ...]:
     """The ids of the system message that the template writes for a conversation that has none."""
-    chat_format = loaded.prompt_format
-    content = injected_system(loaded.tokenizer, chat_format.framing)
+    prompt_format = loaded.prompt_format
+    content = injected_system(loaded.tokenizer, prompt_format.framing)
     if content is None:
         return ()
-    opening = bool(chat_format.framing.opening)
-    return chat_format.render(content, []).token_ids[opening : chat_format.system_length(content)]
+    opening = bool(prompt_format.framing.opening)
+    return prompt_format.render(content, []).token_ids[opening : prompt_format.system_length(content)]
 
 
 def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRequest:

@@ -13,7 +13,7 @@ Said = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Family:
+class ChatFamily:
     """How a family writes a turn: `start`, role, `header_end`, `gap`, content, `end`, `after`.
 
     `start`, `header_end` and `end` are control tokens. `opening` and `trims` are what the family's own
@@ -61,8 +61,8 @@ class Family:
         return turns
 
 
-CHATML = Family("chatml", "ChatML", "<|im_start|>", "", "\n", "<|im_end|>", "\n")
-LLAMA3 = Family(
+CHATML = ChatFamily("chatml", "ChatML", "<|im_start|>", "", "\n", "<|im_end|>", "\n")
+LLAMA3 = ChatFamily(
     "llama3",
     "Llama 3",
     "<|start_header_id|>",
@@ -73,7 +73,7 @@ LLAMA3 = Family(
     opening="<|begin_of_text|>",
     trims=True,
 )
-GEMMA = Family(
+GEMMA = ChatFamily(
     "gemma",
     "Gemma",
     "<start_of_turn>",
@@ -86,7 +86,7 @@ GEMMA = Family(
     assistant="model",
     system_role=False,
 )
-FAMILIES = (CHATML, LLAMA3, GEMMA)
+CHAT_FAMILIES = (CHATML, LLAMA3, GEMMA)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Framing:
     it is never rendered here.
     """
 
-    family: Family | None
+    family: ChatFamily | None
     opening: str = ""
     trims: bool = False
     system_prose: tuple[str, str] = ("", "")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from introspect.errors import ModelError
 from introspect.prompt.content_encoder import control_id
-from introspect.prompt.families import CHATML, GEMMA, JOIN, LLAMA3, Family, Framing
+from introspect.prompt.families import CHATML, GEMMA, JOIN, LLAMA3, ChatFamily, Framing
 from introspect.prompt.framing import measure_framing
 from introspect.prompt.plain_format import Plain
 from introspect.prompt.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
@@ -23,7 +23,7 @@ class TurnFormat(PromptFormat):
     Raises ModelError where the tokenizer lacks the control tokens or is no BPE that can spell every text.
     """
 
-    family: ClassVar[Family]
+    family: ClassVar[ChatFamily]
 
     def __init__(self, tokenizer: Any, framing: Framing | None = None) -> None:
         family = self.family

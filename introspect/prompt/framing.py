@@ -9,7 +9,7 @@ from typing import Any
 
 from introspect.errors import ModelError
 from introspect.prompt.content_encoder import has_control_tokens
-from introspect.prompt.families import FAMILIES, Family, Framing, Said
+from introspect.prompt.families import CHAT_FAMILIES, ChatFamily, Framing, Said
 
 FRAMING_PROBE = (
     ("system", "Sys \n\n1"),
@@ -41,7 +41,7 @@ def measure_framing(tokenizer: Any) -> Framing:
     """
     if not getattr(tokenizer, "chat_template", None):
         return Framing(None, _put_before_text(tokenizer))
-    known = [family for family in FAMILIES if has_control_tokens(tokenizer, family.control)]
+    known = [family for family in CHAT_FAMILIES if has_control_tokens(tokenizer, family.control)]
     if not known:
         raise ModelError(_of_no_family(tokenizer))
     refused = []
@@ -89,7 +89,7 @@ def injected_system(tokenizer: Any, framing: Framing) -> str | None:
     return text.removeprefix(header).partition(family.end)[0] if text.startswith(header) else None
 
 
-def _framing_of(tokenizer: Any, family: Family) -> Framing:
+def _framing_of(tokenizer: Any, family: ChatFamily) -> Framing:
     written = rendered(tokenizer, family.turns(FRAMING_PROBE))
     opening = written.partition(family.start)[0]
     if opening and not has_control_tokens(tokenizer, [opening]):
@@ -153,7 +153,7 @@ def _rewritten(written: str, said: Said) -> str | None:
     return None
 
 
-def _difference(written: str, meant: str, family: Family) -> str:
+def _difference(written: str, meant: str, family: ChatFamily) -> str:
     at = next(
         (i for i, (a, b) in enumerate(zip(written, meant, strict=False)) if a != b),
         min(len(written), len(meant)),
@@ -165,7 +165,7 @@ def _difference(written: str, meant: str, family: Family) -> str:
 
 
 def _of_no_family(tokenizer: Any) -> str:
-    titles = ", ".join(family.title for family in FAMILIES)
+    titles = ", ".join(family.title for family in CHAT_FAMILIES)
     said = _conversations()[0]
     try:
         written = rendered(tokenizer, said)

@@ -22,7 +22,7 @@ class ForcedReplies:
 
 
 def forced_replies(
-    source: str, output: Path, chat_format: PromptFormat, tokenizer_hash: str
+    source: str, output: Path, prompt_format: PromptFormat, tokenizer_hash: str
 ) -> ForcedReplies:
     """The replies of a record. Raises RecordError where it cannot be read or has none."""
     log = read_events(find_source(source, output))
@@ -40,9 +40,9 @@ def forced_replies(
     replies = {}
     for event in events:
         if isinstance(event, Generation):
-            ended = (chat_format.end_id,) if event.finish_reason == "stop" else ()
-            ids = event.token_ids if same else (*chat_format.encode(event.text), *ended)
-            replies[event.experiment, event.turn] = ids or (chat_format.end_id,)
+            ended = (prompt_format.end_id,) if event.finish_reason == "stop" else ()
+            ids = event.token_ids if same else (*prompt_format.encode(event.text), *ended)
+            replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
     if not replies:
         raise RecordError(f"{source}: holds no generation to take replies from")
     return ForcedReplies(source, replies, not same)

@@ -28,7 +28,7 @@ _USER_TAGS = {"task": "USER", "feedback": "FEEDBACK TO MODEL", "memory_note": "M
 
 
 @dataclass(frozen=True)
-class Message:
+class LogMessage:
     """One message of the log. `tag` is without brackets; `text` may have several lines, and is printable."""
 
     level: str
@@ -67,13 +67,13 @@ def render(event: ev.Event, time: str, utc_offset: int) -> str:
 
 
 @singledispatch
-def messages(event: ev.Event) -> list[Message]:
+def messages(event: ev.Event) -> list[LogMessage]:
     """The messages of one event, in the order of the log."""
     return []
 
 
 @messages.register
-def _(event: ev.RunStart) -> list[Message]:
+def _(event: ev.RunStart) -> list[LogMessage]:
     number = one_line(event.phase.removeprefix("phase")) or "?"
     start = [
         *_between_rules(f"PHASE {number}: {one_line(event.title or event.phase)}"),
@@ -87,14 +87,14 @@ def _(event: ev.RunStart) -> list[Message]:
         start.append(_info("INITIALIZATION", f"Begins with {len(event.notes_before)} notes of other runs"))
     if event.fault:
         start.append(
-            Message("WARNING", "INITIALIZATION", f"Fault planted on purpose: {one_line(event.fault)}")
+            LogMessage("WARNING", "INITIALIZATION", f"Fault planted on purpose: {one_line(event.fault)}")
         )
     if event.forced_from:
         start.append(_info("INITIALIZATION", f"Replies taken from {one_line(event.forced_from)}"))
     return start
 
 
-def _prompt_format(described: object) -> list[Message]:
+def _prompt_format(described: object) -> list[LogMessage]:
     """Which prompt format was used, and what of the model's own template was not rendered."""
     if not isinstance(described, dict):
         return []
@@ -106,7 +106,7 @@ def _prompt_format(described: object) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.ExperimentStart) -> list[Message]:
+def _(event: ev.ExperimentStart) -> list[LogMessage]:
     title = _between_rules(f"EXPERIMENT {event.experiment + 1}: {one_line(event.name)}")
     if event.system_tokens is None:
         return title
@@ -114,7 +114,7 @@ def _(event: ev.ExperimentStart) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.UserMessage) -> list[Message]:
+def _(event: ev.UserMessage) -> list[LogMessage]:
     if event.kind == "feedback":
         reason = "the reply has no call that can be run"
         asked = _info("SYSTEM", f"No tool call detected, asking for clarification: {reason}")
@@ -123,14 +123,14 @@ def _(event: ev.UserMessage) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.Prefill) -> list[Message]:
+def _(event: ev.Prefill) -> list[LogMessage]:
     count = len(event.token_ids)
     last = event.start + max(count, 1) - 1
     return [_info("CACHE", f"{event.start} kept, {count} prefilled at {event.start}..{last}")]
 
 
 @messages.register
-def _(event: ev.Generation) -> list[Message]:
+def _(event: ev.Generation) -> list[LogMessage]:
     count, used = len(event.token_ids), event.cached_tokens > 0
     reply = [
         _info("GENERATION", f"Generated {count} tokens, cache used: {used}"),
@@ -138,19 +138,19 @@ def _(event: ev.Generation) -> list[Message]:
     ]
     if event.finish_reason == "length":
         cut = f"Generation truncated at token limit ({event.max_new_tokens} tokens)"
-        reply.append(Message("WARNING", "", cut))
+        reply.append(LogMessage("WARNING", "", cut))
     return reply
 
 
 @messages.register
-def _(event: ev.ToolCall) -> list[Message]:
+def _(event: ev.ToolCall) -> list[LogMessage]:
     call = f"{one_line(event.function)}({one_line(json_text(event.arguments, None))})"
     reasoning = [_info("MODEL REASONING", printable(event.reasoning))] if event.reasoning else []
     return [*reasoning, _info("TOOL CALL", call)]
 
 
 @messages.register
-def _(event: ev.ToolResult) -> list[Message]:
+def _(event: ev.ToolResult) -> list[LogMessage]:
     text = json_text(event.result, 2)
     if len(text) > MAX_RESULT_CHARS:
         text = text[:MAX_RESULT_CHARS] + "... (truncated in log only)"
@@ -158,16 +158,16 @@ def _(event: ev.ToolResult) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.Prune) -> list[Message]:
+def _(event: ev.Prune) -> list[LogMessage]:
     due = " and ".join(map(one_line, event.reasons))
-    block = [Message("WARNING", _PRUNING, f"Pruning needed in tool loop: {due}")]
+    block = [LogMessage("WARNING", _PRUNING, f"Pruning needed in tool loop: {due}")]
     if event.refused is not None:
-        return [*block, Message("WARNING", _PRUNING, f"Nothing pruned: {one_line(event.refused)}")]
+        return [*block, LogMessage("WARNING", _PRUNING, f"Nothing pruned: {one_line(event.refused)}")]
     keeping = f"keeping last {event.kept_turns} turns"
     shortened = len(event.shortened_messages)
     return [
         *block,
-        Message("WARNING", _PRUNING, f"Clearing cache and {keeping}"),
+        LogMessage("WARNING", _PRUNING, f"Clearing cache and {keeping}"),
         _info(_PRUNING, f"Reset conversation, {keeping}"),
         _info(_PRUNING, f"Pruned {event.dropped_turns} old exchanges"),
         *([_info(_PRUNING, f"Shortened {shortened} tool results")] if shortened else []),
@@ -177,10 +177,10 @@ def _(event: ev.Prune) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.Audit) -> list[Message]:
+def _(event: ev.Audit) -> list[LogMessage]:
     where = f"{one_line(event.level)} at turn {event.turn}"
     if event.codes:
-        return [Message("ERROR", "AUDIT", f"{where} FAILED: {printable(event.failure)}")]
+        return [LogMessage("ERROR", "AUDIT", f"{where} FAILED: {printable(event.failure)}")]
     verdict = "skipped" if event.skipped else "passed"
     figures = ", ".join(
         f"{one_line(str(name))} {one_line(str(value))}" for name, value in sorted(event.figures.items())
@@ -191,18 +191,20 @@ def _(event: ev.Audit) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.Warning) -> list[Message]:
+def _(event: ev.Warning) -> list[LogMessage]:
     # Its first sentence: where the model is told too, the whole of it stands in the feedback.
-    return [Message("WARNING", "SYSTEM", f"{one_line(event.code)}: {one_line(event.message.split('. ')[0])}")]
+    return [
+        LogMessage("WARNING", "SYSTEM", f"{one_line(event.code)}: {one_line(event.message.split('. ')[0])}")
+    ]
 
 
 @messages.register
-def _(event: ev.Error) -> list[Message]:
-    return [Message("ERROR", "ERROR", printable(event.message))]
+def _(event: ev.Error) -> list[LogMessage]:
+    return [LogMessage("ERROR", "ERROR", printable(event.message))]
 
 
 @messages.register
-def _(event: ev.ExperimentEnd) -> list[Message]:
+def _(event: ev.ExperimentEnd) -> list[LogMessage]:
     counts = f"{event.turns} turns, {event.tool_calls} tool calls"
     return [
         _info(
@@ -212,23 +214,23 @@ def _(event: ev.ExperimentEnd) -> list[Message]:
 
 
 @messages.register
-def _(event: ev.RunEnd) -> list[Message]:
+def _(event: ev.RunEnd) -> list[LogMessage]:
     level = "INFO" if event.status in ("complete", "limited") else "ERROR"
-    return [Message(level, "COMPLETE", f"Run ended: {one_line(event.status)}")]
+    return [LogMessage(level, "COMPLETE", f"Run ended: {one_line(event.status)}")]
 
 
-def _required(found: ev.JSON) -> Message:
+def _required(found: ev.JSON) -> LogMessage:
     phase, run, unmet = (one_line(str(found.get(key))) for key in ("phase", "run", "unmet"))
     if found.get("unmet") is None:
         return _info("INITIALIZATION", f"Required {phase}: met by {run}")
-    return Message("WARNING", "INITIALIZATION", f"Required {phase} is not met, forced to go on: {unmet}")
+    return LogMessage("WARNING", "INITIALIZATION", f"Required {phase} is not met, forced to go on: {unmet}")
 
 
-def _info(tag: str, text: str) -> Message:
-    return Message("INFO", tag, text)
+def _info(tag: str, text: str) -> LogMessage:
+    return LogMessage("INFO", tag, text)
 
 
-def _between_rules(text: str) -> list[Message]:
+def _between_rules(text: str) -> list[LogMessage]:
     return [_info("", RULE), _info("", text), _info("", RULE)]
 
 

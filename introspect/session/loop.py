@@ -151,8 +151,8 @@ def generate(
     session.account(request.prompt, reply)
     place = (request.experiment, request.turn)
     yield events.Prefill(*place, reply.start, reply.prefilled, reply.chunks, reply.prefill_seconds)
-    chat_format = session.prompt_format
-    text = chat_format.decode(chat_format.content_ids(reply.token_ids, reply.finish_reason))
+    prompt_format = session.prompt_format
+    text = prompt_format.decode(prompt_format.content_ids(reply.token_ids, reply.finish_reason))
     yield events.Generation(
         *place,
         len(request.prompt.token_ids),
@@ -178,7 +178,7 @@ def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Ge
         session.experiment,
         session.turn,
         session.cache,
-        session.previous_ids,
+        session.expected_ids,
         len(request.prompt.token_ids),
         session.messages(),
         pruned,

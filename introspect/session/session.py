@@ -109,7 +109,7 @@ class Session:
     calls_ok_before: int = 0
     turns_since_prune: int = 0
     totals: Totals = field(default_factory=Totals)
-    previous_ids: tuple[int, ...] = ()
+    expected_ids: tuple[int, ...] = ()
     last_turn: CachedTurn | None = None
     started: float = 0.0
 
@@ -191,7 +191,7 @@ class Session:
 
     def account(self, prompt: Prompt, reply: Reply) -> None:
         """Add a reply to the totals. `minimum` is what any exact cache must feed for this prompt."""
-        ids, previous = prompt.token_ids, self.previous_ids
+        ids, previous = prompt.token_ids, self.expected_ids
         common = next(
             (i for i, (a, b) in enumerate(zip(ids, previous, strict=False)) if a != b),
             min(len(ids), len(previous)),
@@ -201,8 +201,8 @@ class Session:
         totals.minimum += max(1, len(ids) - common)
         totals.prefilled += len(reply.prefilled)
         totals.generated += len(reply.token_ids)
-        self.previous_ids = (*ids, *reply.token_ids[:-1])
-        totals.cached_peak = max(totals.cached_peak, len(self.previous_ids))
+        self.expected_ids = (*ids, *reply.token_ids[:-1])
+        totals.cached_peak = max(totals.cached_peak, len(self.expected_ids))
         self.turns_since_prune += 1
 
 

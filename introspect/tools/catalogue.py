@@ -1,4 +1,4 @@
-"""The names of the tools and the modules of `introspect.tools` that hold them: known without importing any."""
+"""The names of the tools, and the modules in `introspect.tools` that hold them: known without an import."""
 
 from __future__ import annotations
 

@@ -42,16 +42,16 @@ class Batch:
     weights: torch.Tensor
 
 
-def row_stream(chat_format: ChatML, first_seed: int, stride: int = 1) -> Iterator[tuple[int, Row]]:
+def row_stream(prompt_format: ChatML, first_seed: int, stride: int = 1) -> Iterator[tuple[int, Row]]:
     """Rows of run after run, each with the seed of its run."""
     seed = first_seed
     while True:
-        for row in rows(chat_format, random.Random(seed)):
+        for row in rows(prompt_format, random.Random(seed)):
             yield seed, row
         seed += stride
 
 
-def mixed_stream(chat_format: ChatML, first_seed: int, stride: int = 1) -> Iterator[tuple[int, Row]]:
+def mixed_stream(prompt_format: ChatML, first_seed: int, stride: int = 1) -> Iterator[tuple[int, Row]]:
     """Rows of many runs in random order, about half of their tokens from runs that read documents.
 
     A run gives twenty rows that are much alike; a short training sees more kinds of them when it takes a
@@ -60,14 +60,14 @@ def mixed_stream(chat_format: ChatML, first_seed: int, stride: int = 1) -> Itera
     seed, waiting = first_seed, list[tuple[int, Row]]()
     while True:
         rng = random.Random(-seed)
-        long = [row for row in rows(chat_format, random.Random(seed)) if rng.random() < 0.25]
+        long = [row for row in rows(prompt_format, random.Random(seed)) if rng.random() < 0.25]
         waiting += ((seed, row) for row in long)
         tokens = sum(len(row.token_ids) for row in long)
         while tokens > 0:
             seed += stride
             whole = rng.random() < 0.3
-            for row in rows(chat_format, random.Random(seed), reading=True):
-                start = 0 if whole else row.token_ids.index(chat_format.end_id) + 2
+            for row in rows(prompt_format, random.Random(seed), reading=True):
+                start = 0 if whole else row.token_ids.index(prompt_format.end_id) + 2
                 waiting.append((seed, Row(row.token_ids[start:], row.learned[start:])))
                 tokens -= len(row.token_ids) - start
         seed += stride

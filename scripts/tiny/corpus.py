@@ -63,7 +63,7 @@ def host_model(layers: int, vocabulary: int) -> Any:
         return Qwen2ForCausalLM(config).eval()
 
 
-def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
+def lessons(prompt_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
     """The lessons of one taught run: of a shipped phase or a generic one.
 
     `tokens_per_token` widens every budget for a tokenizer that has not learned its vocabulary yet.
@@ -78,14 +78,14 @@ def lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) 
         phase, tools, steps = generic.phase, generic.tools, generic.steps
     elif rng.random() < 0.3:
         tools = _with_strangers(tools, rng)
-    words = vocabulary_words(chat_format.tokenizer)
+    words = vocabulary_words(prompt_format.tokenizer)
     documents = renamed(load_documents(shipped_documents(), phase.documents), words, rng)
-    return _taught(chat_format, phase, tools, documents, steps, rng, tokens_per_token)
+    return _taught(prompt_format, phase, tools, documents, steps, rng, tokens_per_token)
 
 
-def reading_lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
+def reading_lessons(prompt_format: ChatML, rng: random.Random, tokens_per_token: int = 1) -> list[Lesson]:
     """The lessons of a run that reads documents: a short one of its own, or how a shipped one begins."""
-    words = vocabulary_words(chat_format.tokenizer)
+    words = vocabulary_words(prompt_format.tokenizer)
     base = _varied(load_phase(rng.choice(PRIMED)), rng, tokens_per_token)
     shipped = rng.random() < 0.5
     if shipped:
@@ -95,18 +95,18 @@ def reading_lessons(chat_format: ChatML, rng: random.Random, tokens_per_token: i
     else:
         phase, documents = reading_phase(base, words, rng)
     tools = scrambled_tools(tools_named(phase.tools), rng)
-    taught = _taught(chat_format, phase, tools, documents, None, rng, tokens_per_token)
-    beyond = [i for i, lesson in enumerate(taught) if not _reads(chat_format, lesson)]
+    taught = _taught(prompt_format, phase, tools, documents, None, rng, tokens_per_token)
+    beyond = [i for i, lesson in enumerate(taught) if not _reads(prompt_format, lesson)]
     return taught[: beyond[0] + 1] if shipped and beyond else taught
 
 
-def _reads(chat_format: ChatML, lesson: Lesson) -> bool:
+def _reads(prompt_format: ChatML, lesson: Lesson) -> bool:
     """Whether a reply is about the documents, or is a mistake that will be corrected."""
-    return lesson.mistake or "_heritage_" in chat_format.decode(lesson.reply)
+    return lesson.mistake or "_heritage_" in prompt_format.decode(lesson.reply)
 
 
 def _taught(
-    chat_format: ChatML,
+    prompt_format: ChatML,
     phase: PhaseConfig,
     tools: dict[str, Tool],
     documents: dict[str, Document],
@@ -116,9 +116,9 @@ def _taught(
 ) -> list[Lesson]:
     """Run the phase through the loop with the teacher in the model's place."""
     phase = phase.model_copy(update={"tools": tuple(tools), "documents": tuple(documents)})
-    model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), len(chat_format.tokenizer))
+    model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), len(prompt_format.tokenizer))
     context = CONTEXT * tokens_per_token
-    session = open_session(phase, 0, model, chat_format, context, NoteStore(), documents, tools)
+    session = open_session(phase, 0, model, prompt_format, context, NoteStore(), documents, tools)
 
     def move(view: Any) -> Any:
         if steps is not None:
@@ -133,12 +133,12 @@ def _taught(
 
 
 def rows(
-    chat_format: ChatML, rng: random.Random, tokens_per_token: int = 1, reading: bool = False
+    prompt_format: ChatML, rng: random.Random, tokens_per_token: int = 1, reading: bool = False
 ) -> Iterator[Row]:
     """The windows of one taught run: a row grows while each prompt continues the one before it."""
     row: Row | None = None
     teach = reading_lessons if reading else lessons
-    for lesson in teach(chat_format, rng, tokens_per_token):
+    for lesson in teach(prompt_format, rng, tokens_per_token):
         prompt = list(lesson.prompt)
         if row is not None and prompt[: len(row.token_ids)] == row.token_ids:
             fresh = prompt[len(row.token_ids) :]

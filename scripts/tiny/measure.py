@@ -21,10 +21,10 @@ def weighted_loss(model: Any, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def taught_figures(model: Any, chat_format: ChatML, rows: Iterable[Row]) -> dict[str, float]:
+def taught_figures(model: Any, prompt_format: ChatML, rows: Iterable[Row]) -> dict[str, float]:
     """Shares of the ids to learn: nats lost per id, digits right, whole replies right to the last id."""
     nats = ids = digits = digits_right = replies = replies_right = 0.0
-    digit_ids = torch.tensor([chat_format.encode(digit)[0] for digit in "0123456789"])
+    digit_ids = torch.tensor([prompt_format.encode(digit)[0] for digit in "0123456789"])
     for row in rows:
         targets = torch.tensor(row.token_ids)[1:]
         learned = torch.tensor(row.learned)[1:]
@@ -36,7 +36,7 @@ def taught_figures(model: Any, chat_format: ChatML, rows: Iterable[Row]) -> dict
         digits += int(are_digits.sum())
         digits_right += int((right & are_digits).sum())
         begin = 0
-        for end in torch.nonzero(learned & (targets == chat_format.end_id)).flatten().tolist():
+        for end in torch.nonzero(learned & (targets == prompt_format.end_id)).flatten().tolist():
             reply = learned[begin : end + 1]
             replies += 1
             replies_right += bool(right[begin : end + 1][reply].all())

@@ -16,7 +16,7 @@ from introspect.tools.instruments.anatomy import attention_name, check_head
 STRONGEST = 3
 QUERIES = 64
 """Queries whose scores are computed at a time."""
-CHECKED_FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2")
+CHECKED_MODEL_TYPES = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gpt2")
 """Model types whose maps were compared with those of their own eager attention."""
 
 
@@ -80,7 +80,7 @@ def _refuse_unchecked(model: Any, name: str) -> None:
     # Where a family mixes kinds of layers, each layer has its own window; else the configuration has it.
     window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
     reason = None
-    if config.model_type not in CHECKED_FAMILIES:
+    if config.model_type not in CHECKED_MODEL_TYPES:
         reason = f"models of type {config.model_type}"
     elif window is not None:
         reason = f"{name}, which sees a sliding window only"

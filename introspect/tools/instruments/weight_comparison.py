@@ -15,7 +15,7 @@ from introspect.tools.instruments.streaming import blocks, widen, widening_buffe
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WeightComparison:
     """Sums over pairs of numbers a and b, in fp64: of a², b², ab and (a-b)², and the largest |a-b|."""
 
     first: float = 0.0
@@ -24,8 +24,8 @@ class Comparison:
     distance: float = 0.0
     largest: float = 0.0
 
-    def joined(self, other: Comparison) -> Comparison:
-        return Comparison(
+    def joined(self, other: WeightComparison) -> WeightComparison:
+        return WeightComparison(
             self.first + other.first,
             self.second + other.second,
             self.product + other.product,
@@ -57,7 +57,7 @@ def compare_weights(context: ToolContext, layer1: str, layer2: str) -> dict[str,
     """
     (name1, own1), (name2, own2) = (resolve_weights(context.model, name) for name in (layer1, layer2))
     pairs = _pairs(name1, own1, name2, own2)
-    total, rows = Comparison(), []
+    total, rows = WeightComparison(), []
     done, all_elements = 0, sum(a.numel() for _, a, _ in pairs)
     for key, a, b in pairs:
         compared = compare(a, b)
@@ -85,11 +85,11 @@ def compare_weights(context: ToolContext, layer1: str, layer2: str) -> dict[str,
     return context.fit_page(page, len(rows))
 
 
-def compare(a: torch.Tensor, b: torch.Tensor) -> Comparison:
+def compare(a: torch.Tensor, b: torch.Tensor) -> WeightComparison:
     """Two tensors of one shape, element by element. Infinite or undefined numbers make sums undefined."""
     room_a, room_b, products = widening_buffer(a), widening_buffer(a), widening_buffer(a)
     flat, size = a.is_contiguous() and b.is_contiguous(), len(room_a)
-    total = Comparison()
+    total = WeightComparison()
     for part_a, part_b in zip(blocks(a.detach(), flat, size), blocks(b.detach(), flat, size), strict=True):
         wide_a, wide_b = widen(part_a, room_a), widen(part_b, room_b)
         product = products[: len(wide_a)]
@@ -97,7 +97,9 @@ def compare(a: torch.Tensor, b: torch.Tensor) -> Comparison:
         gap = torch.sub(wide_a, wide_b, out=product).abs_()
         largest = float(gap.max())
         distance = float(gap.square_().sum())
-        total = total.joined(Comparison(float(wide_a.square_().sum()), sums[1], sums[0], distance, largest))
+        total = total.joined(
+            WeightComparison(float(wide_a.square_().sum()), sums[1], sums[0], distance, largest)
+        )
     return total
 
 
