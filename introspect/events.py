@@ -8,14 +8,25 @@ positions are slots of the cache counted from 0, experiments and turns count fro
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 SCHEMA_VERSION = 1
 
 JSON = dict[str, Any]
 
+Status = Literal["complete", "limited", "failed", "corrupt"]
+"""How an experiment ends, the worst last; a run ends as the worst of its experiments."""
+RunStatus = Literal[Status, "interrupted"]
+"""How a run ends, whether by itself or by a signal."""
+FinishReason = Literal["stop", "length", "non-finite"]
+"""Why a reply ended: an end token, its limit of tokens, or logits from which none can be sampled."""
+MessageKind = Literal["task", "memory_note", "feedback"]
+"""What a message to the model is that no tool wrote."""
+AuditLevel = Literal["e0", "e1", "e2"]
+"""What a check of the cache looks at: its structure and ids, its bits, or the logits of one pass over it."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RunStart:
     """The first record. `utc_offset` is in minutes; `settings` is the resolved phase.
 
@@ -40,7 +51,7 @@ class RunStart:
     notes_before: tuple[JSON, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExperimentStart:
     """`system_prompt` stands where it is another than that before it: experiments may offer other tools."""
 
@@ -52,18 +63,18 @@ class ExperimentStart:
     system_tokens: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UserMessage:
     """A message to the model that no tool wrote: the task, a memory note or feedback on its reply."""
 
     event: ClassVar[str] = "user_message"
     experiment: int
     turn: int
-    kind: str
+    kind: MessageKind
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prefill:
     """The ids fed for one prompt, standing at slots `start`, `start + 1`, ...; `chunks` are their lengths."""
 
@@ -76,7 +87,7 @@ class Prefill:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Generation:
     """One reply. `token_ids` has every sampled id, the end token included.
 
@@ -93,7 +104,7 @@ class Generation:
     cached_tokens: int
     token_ids: tuple[int, ...]
     text: str
-    finish_reason: str
+    finish_reason: FinishReason
     seconds: float
     logprobs: tuple[float, ...]
     top_logits: dict[str, list[tuple[int, float]]]
@@ -104,7 +115,7 @@ class Generation:
     forced: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ToolCall:
     event: ClassVar[str] = "tool_call"
     experiment: int
@@ -114,7 +125,7 @@ class ToolCall:
     reasoning: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ToolResult:
     """The whole result of a call, and `text`, the message in which the model reads it."""
 
@@ -129,7 +140,7 @@ class ToolResult:
     traceback: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prune:
     """A prune that was due. `cached_before` and `cached_after` are tokens of the cache that the window uses.
 
@@ -153,7 +164,7 @@ class Prune:
     refused: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """The verdict of one check of cached state. `codes` names what is wrong; empty where nothing is.
 
@@ -163,7 +174,7 @@ class Audit:
     event: ClassVar[str] = "audit"
     experiment: int
     turn: int
-    level: str
+    level: AuditLevel
     codes: tuple[str, ...]
     detail: str
     figures: JSON = field(default_factory=dict)
@@ -177,7 +188,7 @@ class Audit:
         return self.detail if self.detail.startswith(codes) else f"{codes}. {self.detail}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Warning:
     event: ClassVar[str] = "warning"
     experiment: int
@@ -186,34 +197,34 @@ class Warning:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Error:
     event: ClassVar[str] = "error"
     message: str
     traceback: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExperimentEnd:
     event: ClassVar[str] = "experiment_end"
     experiment: int
     name: str
-    status: str
+    status: Status
     reason: str
     turns: int
     tool_calls: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunEnd:
     """The last record of a session. `summary` is the object that `run --json` prints."""
 
     event: ClassVar[str] = "run_end"
-    status: str
+    status: RunStatus
     summary: JSON
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Token:
     """Ephemeral: ids that were just decoded, and the text that they completed."""
 

@@ -76,17 +76,31 @@ def records_of(log: str) -> list[str]:
 def test_the_log_holds_the_generations_of_the_events_and_no_others(
     tmp_path: Path, texts: list[str], reasoning: str, feedback: str, title: str
 ) -> None:
-    events: list[ev.Event] = [ev.ExperimentStart(0, title, feedback)]
+    events: list[ev.Event] = [ev.ExperimentStart(experiment=0, name=title, task=feedback)]
     for turn, text in enumerate(texts, 1):
         events += [
-            ev.UserMessage(0, turn, "feedback", feedback),
+            ev.UserMessage(experiment=0, turn=turn, kind="feedback", text=feedback),
             prune(turn, reasons=(reasoning,)),
             generation(text, turn, tokens=turn, cached_tokens=612 * (turn % 2)),
-            ev.Warning(0, turn, "odd", reasoning),
-            ev.ToolCall(0, turn, reasoning, {reasoning: feedback}, reasoning),
-            ev.ToolResult(0, turn, "f", True, {feedback: [reasoning]}, text, 0.1),
-            ev.Audit(0, turn, "e0", (reasoning,), feedback),
-            ev.Error(feedback),
+            ev.Warning(experiment=0, turn=turn, code="odd", message=reasoning),
+            ev.ToolCall(
+                experiment=0,
+                turn=turn,
+                function=reasoning,
+                arguments={reasoning: feedback},
+                reasoning=reasoning,
+            ),
+            ev.ToolResult(
+                experiment=0,
+                turn=turn,
+                function="f",
+                ok=True,
+                result={feedback: [reasoning]},
+                text=text,
+                seconds=0.1,
+            ),
+            ev.Audit(experiment=0, turn=turn, level="e0", codes=(reasoning,), detail=feedback),
+            ev.Error(message=feedback),
         ]
     log = log_of(written(tmp_path, events, title=title))
     history = parse_text(log)
@@ -183,7 +197,10 @@ def test_a_prune_that_was_refused_drops_nothing_in_the_log(tmp_path: Path) -> No
 
 def test_long_results_are_cut_in_the_log_only(tmp_path: Path) -> None:
     result = {"names": ["model.layers.0"] * 200}
-    run = written(tmp_path, [ev.ToolResult(0, 1, "f", True, result, "", 0.1)])
+    run = written(
+        tmp_path,
+        [ev.ToolResult(experiment=0, turn=1, function="f", ok=True, result=result, text="", seconds=0.1)],
+    )
     [shown] = [message for message in records_of(log_of(run)) if message.startswith("TOOL_RESULTS:")]
     body, mark = shown.split("\n", 1)[1][:500], shown.split("\n", 1)[1][500:]
     assert body.startswith('{\n  "names": [\n') and mark == "... (truncated in log only)"
@@ -203,5 +220,5 @@ def test_times_are_local() -> None:
 
 
 def test_every_kind_of_event_that_is_written_has_a_line_or_needs_none() -> None:
-    assert messages(ev.Token(0, 1, "x", 1, 1)) == []
+    assert messages(ev.Token(experiment=0, turn=1, text="x", sampled=1, cached_tokens=1)) == []
     assert str(LogMessage("INFO", "", "two\n[MODEL] lines")) == "two\n\\[MODEL] lines"

@@ -21,7 +21,7 @@ from introspect.engine.cache_replay import first_difference, passes_before, repl
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import ForwardPass, KVCache
 from introspect.errors import UnsupportedCache
-from introspect.events import Audit
+from introspect.events import JSON, Audit, AuditLevel
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
@@ -122,14 +122,13 @@ class RunAuditor:
         detail = detail or f"{count} tokens as meant{told_apart(self._framing)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
-        return Audit(state.experiment, state.turn, "e0", codes, detail, figures, seconds)
+        return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds)
 
     def _e1(self, state: CachedTurn, length: int) -> Audit:
         passes = passes_before(state.cache, length)
-        place = (state.experiment, state.turn, "e1")
         figures = self._conditions() | {"tokens": length, "passes": len(passes)}
         if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in passes)):
-            return Audit(*place, (), skipped, figures, 0.0, skipped)
+            return _verdict(state, "e1", skipped, figures, skipped=skipped)
         began = time.perf_counter()
         replay = replay_passes(self.engine, passes, length)
         difference = first_difference(state.cache, replay, length)
@@ -139,7 +138,7 @@ class RunAuditor:
         self.spent += seconds
         if difference is None:
             detail = f"{length} tokens bit-equal to a replay of {len(passes)} passes"
-            return Audit(*place, (), detail, figures, seconds)
+            return _verdict(state, "e1", detail, figures, seconds=seconds)
         figures |= {"layer": difference.layer, "slot": difference.slot, "max_abs": difference.size}
         detail = (
             f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
@@ -148,7 +147,7 @@ class RunAuditor:
         found = self._examined(state, [("unknown", "")])
         told = "; ".join(seen for _, seen in found if seen)
         codes = tuple(dict.fromkeys(code for code, _ in found))
-        return Audit(*place, codes, f"{detail}. {told}".rstrip(". "), figures, seconds)
+        return _verdict(state, "e1", f"{detail}. {told}".rstrip(". "), figures, codes=codes, seconds=seconds)
 
     def _examined(self, state: CachedTurn, found: Findings) -> Findings:
         """What is wrong by the name that an examination gives it; `found` where it has none."""
@@ -183,17 +182,18 @@ class RunAuditor:
     def _e2(self, state: CachedTurn) -> Audit:
         cache: KVCache = state.cache
         ids = list(cache.token_ids)
-        place = (state.experiment, state.turn, "e2")
         figures = self._conditions() | {"tokens": len(ids)}
         estimate = seconds_of_one_pass(cache)
         if skipped := refused_one_pass(self.engine.model, len(ids)) or self._too_costly(estimate):
-            return Audit(*place, (), skipped, figures, 0.0, skipped)
+            return _verdict(state, "e2", skipped, figures, skipped=skipped)
         began = time.perf_counter()
         try:
             found = against_one_pass(self.engine, cache)
         except torch.OutOfMemoryError:
             skipped = f"one pass over {len(ids)} tokens takes more memory than there is"
-            return Audit(*place, (), skipped, figures, time.perf_counter() - began, skipped)
+            return _verdict(
+                state, "e2", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
+            )
         seconds = time.perf_counter() - began
         self.spent += seconds
         figures |= {"max_abs_logit": found.size, "alarm": found.alarm}
@@ -201,8 +201,10 @@ class RunAuditor:
             figures["noise"] = found.noise
         detail = f"logits of one pass differ by {found.size:.2g}, alarm at {found.alarm:.2g}"
         if not found.alarmed:
-            return Audit(*place, (), detail, figures, seconds)
-        return Audit(*place, ("unknown",), f"{detail}: {FORWARD_FAULT}", figures, seconds)
+            return _verdict(state, "e2", detail, figures, seconds=seconds)
+        return _verdict(
+            state, "e2", f"{detail}: {FORWARD_FAULT}", figures, codes=("unknown",), seconds=seconds
+        )
 
     def _too_costly(self, estimate: float) -> str | None:
         if self._small:
@@ -218,3 +220,25 @@ class RunAuditor:
             "threads": torch.get_num_threads(),
             "attention": self.engine.model.config._attn_implementation,
         }
+
+
+def _verdict(
+    state: CachedTurn,
+    level: AuditLevel,
+    detail: str,
+    figures: JSON,
+    codes: tuple[str, ...] = (),
+    seconds: float = 0.0,
+    skipped: str | None = None,
+) -> Audit:
+    """The event of one check of a turn's cache."""
+    return Audit(
+        experiment=state.experiment,
+        turn=state.turn,
+        level=level,
+        codes=codes,
+        detail=detail,
+        figures=figures,
+        seconds=seconds,
+        skipped=skipped,
+    )

@@ -14,6 +14,7 @@ from introspect.engine.finite import NON_FINITE, NonFinite, examine_logits
 from introspect.engine.interrupts import Interrupts
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import Sampler
+from introspect.events import FinishReason
 
 PREFILL_CHUNK = 512
 """Tokens of one prefill pass at most: bounds the activations, not the result."""
@@ -53,7 +54,7 @@ class DecodingSequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     through_faults: bool = False
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     fault: NonFinite | None = None
     top_logits: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     _digest: Any = field(default_factory=hashlib.sha256)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from introspect.engine.kv_cache import KVCache
 
-NON_FINITE = "non-finite"
+NON_FINITE: Final = "non-finite"
 """How a reply ends whose next logits are not finite; also the code of K or V that are not."""
 CODE = "non-finite-logits"
 
