@@ -140,6 +140,27 @@ def test_a_value_outside_a_closed_set_is_one_finding(
     assert log.records == 6 and len(log.events) == 5
 
 
+def test_a_record_without_the_newer_fields_is_read(tmp_path: Path) -> None:
+    """As programs wrote it before a field was added: the field has its default, and nothing is damaged."""
+    newer = {
+        "run_start": {"forced_retokenised", "notes_before", "requirement"},
+        "generation": {"digest_seconds"},
+        "prune": {"shortened_texts"},
+        "tool_result": {"record"},
+    }
+    run = written(tmp_path, conversation(PROSE + CALL, PROSE, prune_before=1), schema=1)
+    before, prev, lines = read_events(run / "events.jsonl"), "", []
+    for place, line in enumerate(lines_of(run)):
+        record = json.loads(line)
+        older = {key: record[key] for key in record.keys() - newer.get(record["event"], set())}
+        lines.append(canonical(older := sealed(older, place, record["time"], prev)))
+        prev = older["checksum"]
+    (run / "events.jsonl").write_text("".join(line + "\n" for line in lines))
+    after = read_events(run / "events.jsonl")
+    assert after.findings == ()
+    assert [read.event for read in after.events] == [read.event for read in before.events]
+
+
 def test_nesting_without_end_is_recorded_cut(tmp_path: Path) -> None:
     deep: Any = {}
     for _ in range(5000):

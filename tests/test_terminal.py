@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from record_examples import generation
 from rich.console import Console
 
 from introspect import events
@@ -214,3 +215,12 @@ def test_progress_is_gone_when_the_tool_answers() -> None:
         events.ToolResult(experiment=0, turn=1, function="f", ok=True, result={}, text="{}", seconds=0.1)
     )
     assert "weights" not in line.text(200).plain
+
+
+@pytest.mark.parametrize(("tokens", "seconds", "rate"), [(41, 0.5, "80/s, "), (1, 0.5, ""), (9, 0.0, "")])
+def test_the_rate_of_a_reply_is_that_of_its_decoding(tokens: int, seconds: float, rate: str) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with RunView(console) as view:
+        view.show(generation("a reply", tokens=tokens, seconds=seconds, digest_seconds=3.0))
+    assert isinstance(console.file, io.StringIO)
+    assert f"{tokens} tokens, {rate}612 of 700 prompt tokens cached" in console.file.getvalue()
