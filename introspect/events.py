@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, get_args
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 digests a state slot by slot and sums log-probabilities in fp32; both versions are read."""
 
 JSON = dict[str, Any]
 
