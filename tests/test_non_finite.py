@@ -206,12 +206,26 @@ def sampled_through(
         through_faults=True,
     )
     list(engine.decode([sequence]))
-    place = (0, 1)
     generation = events.Generation(
-        *place, len(prompt), 0, tuple(reply), "", "length", 0.0, tuple(sequence.logprobs),
-        sequence.top_logits, sequence.logits_digest, cache.state_digest(), "forward-1", len(reply),
-    )  # fmt: skip
-    return events.Prefill(*place, 0, tuple(prompt), (len(prompt),), 0.0), generation
+        experiment=0,
+        turn=1,
+        prompt_tokens=len(prompt),
+        cached_tokens=0,
+        token_ids=tuple(reply),
+        text="",
+        finish_reason="length",
+        seconds=0.0,
+        logprobs=tuple(sequence.logprobs),
+        top_logits=sequence.top_logits,
+        logits_digest=sequence.logits_digest,
+        state_digest=cache.state_digest(),
+        decode_path="forward-1",
+        max_new_tokens=len(reply),
+    )
+    prefill_event = events.Prefill(
+        experiment=0, turn=1, start=0, token_ids=tuple(prompt), chunks=(len(prompt),), seconds=0.0
+    )
+    return prefill_event, generation
 
 
 @pytest.mark.parametrize("level", ["e1", "e2"])

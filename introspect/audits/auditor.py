@@ -23,7 +23,7 @@ from introspect.cache_check.examine import Finding
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
 from introspect.errors import UnsupportedCache
-from introspect.events import Audit
+from introspect.events import JSON, Audit, AuditLevel
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
@@ -127,12 +127,11 @@ class RunAuditor:
         detail = detail or f"{count} tokens as meant{told_apart(self._framing)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
-        return Audit(state.experiment, state.turn, "e0", codes, detail, figures, seconds)
+        return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds)
 
     def _e1(self, state: CachedTurn, length: int, e2_due: bool) -> Audit:
         began = time.perf_counter()
         plan = self._replay.plan(state.cache, length, self._left(state.cache, e2_due), _drawn_by(state))
-        place = (state.experiment, state.turn, "e1")
         figures = self._conditions() | {
             "tokens": length,
             "passes": len(plan.places),
@@ -146,11 +145,13 @@ class RunAuditor:
                 return self._e2(state)
         except torch.OutOfMemoryError:
             skipped = f"a replay of {length} tokens takes more memory than there is"
-            return Audit(*place, (), skipped, figures, time.perf_counter() - began, skipped)
+            return _verdict(
+                state, "e1", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
+            )
         seconds = time.perf_counter() - began
         self.spent += seconds
         if difference is None:
-            return Audit(*place, (), plan.summary(), figures, seconds)
+            return _verdict(state, "e1", plan.summary(), figures, seconds=seconds)
         figures |= {"layer": difference.layer, "slot": difference.slot, "max_abs": difference.size}
         detail = (
             f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
@@ -159,7 +160,7 @@ class RunAuditor:
         found = self._examined(state, [("unknown", "")])
         told = "; ".join(seen for _, seen in found if seen)
         codes = tuple(dict.fromkeys(code for code, _ in found))
-        return Audit(*place, codes, f"{detail}. {told}".rstrip(". "), figures, seconds)
+        return _verdict(state, "e1", f"{detail}. {told}".rstrip(". "), figures, codes=codes, seconds=seconds)
 
     def _left(self, cache: TokenCache, e2_due: bool) -> float:
         """Seconds that decoded replies may take: no limit for a small model, else what E2 does not need."""
@@ -201,17 +202,18 @@ class RunAuditor:
     def _e2(self, state: CachedTurn) -> Audit:
         cache: TokenCache = state.cache
         ids = list(cache.token_ids)
-        place = (state.experiment, state.turn, "e2")
         figures = self._conditions() | {"tokens": len(ids)}
         estimate = seconds_of_one_pass(cache)
         if skipped := refused_one_pass(self.engine.model, len(ids)) or self._too_costly(estimate):
-            return Audit(*place, (), skipped, figures, 0.0, skipped)
+            return _verdict(state, "e2", skipped, figures, skipped=skipped)
         began = time.perf_counter()
         try:
             found = against_one_pass(self.engine, cache)
         except torch.OutOfMemoryError:
             skipped = f"one pass over {len(ids)} tokens takes more memory than there is"
-            return Audit(*place, (), skipped, figures, time.perf_counter() - began, skipped)
+            return _verdict(
+                state, "e2", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
+            )
         seconds = time.perf_counter() - began
         self.spent += seconds
         figures |= {"max_abs_logit": found.size, "alarm": found.alarm}
@@ -219,8 +221,10 @@ class RunAuditor:
             figures["noise"] = found.noise
         detail = f"logits of one pass differ by {found.size:.2g}, alarm at {found.alarm:.2g}"
         if not found.alarmed:
-            return Audit(*place, (), detail, figures, seconds)
-        return Audit(*place, ("unknown",), f"{detail}: {FORWARD_FAULT}", figures, seconds)
+            return _verdict(state, "e2", detail, figures, seconds=seconds)
+        return _verdict(
+            state, "e2", f"{detail}: {FORWARD_FAULT}", figures, codes=("unknown",), seconds=seconds
+        )
 
     def _too_costly(self, estimate: float) -> str | None:
         if self._small:
@@ -241,3 +245,25 @@ class RunAuditor:
 def _drawn_by(state: CachedTurn) -> random.Random:
     """What draws the replies that E1 repeats: the same at the same place of every run."""
     return random.Random(f"{state.experiment}/{state.turn}")
+
+
+def _verdict(
+    state: CachedTurn,
+    level: AuditLevel,
+    detail: str,
+    figures: JSON,
+    codes: tuple[str, ...] = (),
+    seconds: float = 0.0,
+    skipped: str | None = None,
+) -> Audit:
+    """The event of one check of a turn's cache."""
+    return Audit(
+        experiment=state.experiment,
+        turn=state.turn,
+        level=level,
+        codes=codes,
+        detail=detail,
+        figures=figures,
+        seconds=seconds,
+        skipped=skipped,
+    )

@@ -6,19 +6,19 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.finite import NON_FINITE, NonFinite, examine_logits
 from introspect.engine.sampling import Sampler
+from introspect.events import FinishReason
 
 TOP_LOGITS = 20
 """Largest logits that are noted at the first and the last position: the contract's number."""
 TopLogits = dict[str, list[tuple[int, float]]]
 """Ids and logits at the `first` and the `last` position of a reply."""
-FinishReason = Literal["stop", "length", "non-finite"]
 
 _HASHING = ThreadPoolExecutor(1, "logits-digest")
 """One thread for digests of logits: hashlib works without the interpreter's lock, beside the next pass."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
-from introspect.events import Event, Token
+from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
 from introspect.session.loop import Steps
 from introspect.session.protocols import FaultPlanter
@@ -61,33 +61,33 @@ class EngineDriver:
             )
             if not text.endswith("\ufffd"):
                 yield Token(
-                    request.experiment,
-                    request.turn,
-                    text[shown:],
-                    len(sequence.token_ids),
-                    request.cache.num_cached_tokens,
+                    experiment=request.experiment,
+                    turn=request.turn,
+                    text=text[shown:],
+                    sampled=len(sequence.token_ids),
+                    cached_tokens=request.cache.num_cached_tokens,
                 )
                 shown = len(text)
             if self.interrupted():
                 raise KeyboardInterrupt
         return Reply(
-            prefill.start,
-            prefill.token_ids,
-            prefill.chunks,
-            prefill_seconds,
-            tuple(sequence.token_ids),
-            sequence.finish_reason or "length",
-            tuple(sequence.logprobs),
-            sequence.top_logits,
-            sequence.logits_digest,
-            request.cache.state_digest(),
-            self.engine.decode_path,
-            time.perf_counter() - started,
-            sequence.fault,
+            start=prefill.start,
+            prefilled=prefill.token_ids,
+            chunks=prefill.chunks,
+            prefill_seconds=prefill_seconds,
+            token_ids=tuple(sequence.token_ids),
+            finish_reason=sequence.finish_reason or "length",
+            logprobs=tuple(sequence.logprobs),
+            top_logits=sequence.top_logits,
+            logits_digest=sequence.logits_digest,
+            state_digest=request.cache.state_digest(),
+            decode_path=self.engine.decode_path,
+            seconds=time.perf_counter() - started,
+            fault=sequence.fault,
         )
 
 
-def drive(steps: Steps, driver: Driver) -> Generator[Event, None, str]:
+def drive(steps: Steps, driver: Driver) -> Generator[Event, None, Status]:
     """Run a loop to its end with a driver: yields the events, returns the loop's status."""
     try:
         step = next(steps)
@@ -99,4 +99,5 @@ def drive(steps: Steps, driver: Driver) -> Generator[Event, None, str]:
                 yield step
                 step = next(steps)
     except StopIteration as end:
-        return str(end.value)
+        ended: Status = end.value
+        return ended
