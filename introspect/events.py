@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 SCHEMA_VERSION = 2
-"""Of the records that are written; 1 is read too, and differs in what `Generation.seconds` span."""
+"""Of the records that are written; 1 is read too. Its `Generation.seconds` span more, its states are digested
+whole, and its log-probabilities were summed in fp64."""
 
 JSON = dict[str, Any]
 

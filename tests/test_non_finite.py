@@ -17,8 +17,10 @@ from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.audits.gaps import distance, largest_gap, mean_gap
-from introspect.audits.record import audit_recompute, audit_replay, audit_schedule, recorded_turns
-from introspect.engine.engine import DecodingSequence, Engine
+from introspect.audits.record import audit_recompute, audit_replay
+from introspect.audits.recorded import audit_schedule, recorded_turns
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.engine import Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
 from introspect.prompt.formats import ChatML
@@ -196,7 +198,12 @@ def sampled_through(
     cache = engine.new_cache()
     prefill = engine.prefill(cache, prompt)
     sequence = DecodingSequence(
-        cache, ForcedSampler(reply), prefill.logits, frozenset(), len(reply), through_faults=True
+        cache=cache,
+        sampler=ForcedSampler(reply),
+        logits=prefill.logits,
+        stop_ids=frozenset(),
+        max_new_tokens=len(reply),
+        through_faults=True,
     )
     list(engine.decode([sequence]))
     generation = events.Generation(
@@ -262,7 +269,15 @@ def test_a_sequence_beside_a_spoilt_one_goes_on() -> None:
         for start in starts:
             cache = engine.new_cache()
             logits = engine.prefill(cache, start).logits
-            into.append(DecodingSequence(cache, GreedySampler(), logits, frozenset(), 4))
+            into.append(
+                DecodingSequence(
+                    cache=cache,
+                    sampler=GreedySampler(),
+                    logits=logits,
+                    stop_ids=frozenset(),
+                    max_new_tokens=4,
+                )
+            )
         for step in engine.decode(into):
             assert all(sequence.token_ids for sequence in step)
     assert together[0].token_ids == alone[0].token_ids and together[0].fault is None

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-from introspect.engine.engine import DECODE_PATH, DecodingSequence, Engine
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.engine import Engine
 from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
 from introspect.session.loop import Steps
@@ -46,12 +47,12 @@ class EngineDriver:
             self.fault_planter.after_prefill(request.cache, request.prompt.token_ids)
         prefill_seconds = time.perf_counter() - started
         sequence = DecodingSequence(
-            request.cache,
-            request.sampler,
-            prefill.logits,
-            request.stop_ids,
-            request.max_new_tokens,
-            self.prompt_format.end_length,
+            cache=request.cache,
+            sampler=request.sampler,
+            logits=prefill.logits,
+            stop_ids=request.stop_ids,
+            max_new_tokens=request.max_new_tokens,
+            end_length=self.prompt_format.end_length,
         )
         shown = 0
         for _ in self.engine.decode([sequence]):
@@ -80,7 +81,7 @@ class EngineDriver:
             top_logits=sequence.top_logits,
             logits_digest=sequence.logits_digest,
             state_digest=request.cache.state_digest(),
-            decode_path=DECODE_PATH,
+            decode_path=self.engine.decode_path,
             seconds=time.perf_counter() - started,
             fault=sequence.fault,
         )
