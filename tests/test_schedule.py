@@ -1,4 +1,4 @@
-"""The schedule of passes, against a list of slots that each remember which pass wrote them; and E1 upon it."""
+"""The schedule of passes, against a list of slots that each remember who wrote them; and E1 upon it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_replies_are_drawn_as_far_as_the_time_goes() -> None:
     # What was not drawn stays to be drawn; what was is not repeated again.
     further, difference = checked(engine, replay, cache, 1e9)
     assert difference is None and len(further.places) == 18 - 8
-    # A drawn reply is checked: one that is not can be wrong unseen, which is why the verdict names the number.
+    # One that is not drawn can be wrong unseen, which is why the verdict names the number.
     fresh = RunReplay(engine)
     cache.layers[1].values[0, 0, len(ids) - 2, 0] += 1
     assert checked(engine, fresh, cache, 1e9)[1] is not None
@@ -156,7 +156,7 @@ def test_the_state_digest_reads_new_slots_alone_and_is_that_of_all_bytes() -> No
     second = cache.state_digest()
     assert asked == [(0, 30), (30, 32)] and first != second == cache.content_digest()
     cache.truncate(17)
-    engine.prefill(cache, SYSTEM[:17] + [5])
+    engine.prefill(cache, [*SYSTEM[:17], 5])
     cache.state_digest()
     assert asked[-1] == (17, 18)
 
