@@ -62,6 +62,7 @@ QUICK = {
             "commands.phases",
             "runlog.reader",
             "tools.calls.parsing",
+            "tools.instruments.registry",
             "templates.sandbox",
         )
     },
