@@ -30,9 +30,8 @@ def main() -> None:
     rate = "" if tally.tokens_per_second is None else f", {1 / tally.tokens_per_second:.3f} s per token"
     print(f"| decode | {tally.generated} tokens, {tally.decode_seconds:.1f} s{rate} |")
     if digest_seconds:
-        print(
-            f"| digests of K and V | {digest_seconds:.1f} s, {digest_seconds / turn_seconds:.2%} of turn time |"
-        )
+        share = digest_seconds / turn_seconds
+        print(f"| digests of K and V | {digest_seconds:.1f} s, {share:.2%} of turn time |")
     for level in ("e0", "e1", "e2"):
         made = [e for e in events if isinstance(e, Audit) and e.level == level and not e.skipped]
         skipped = sum(isinstance(e, Audit) and e.level == level and bool(e.skipped) for e in events)
