@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +195,12 @@ def forced_session(
 
 
 def run_session(
-    session: Session, engine: Engine | None = None, planter: Any = None
+    session: Session,
+    engine: Engine | None = None,
+    planter: Any = None,
+    watch: Callable[[Event], None] = lambda event: None,
 ) -> tuple[list[Event], str]:
-    """Every event of a session run with an engine, and the status."""
+    """Every event of a session run with an engine, and the status; `watch` sees each event as it comes."""
     driver = EngineDriver(
         engine or Engine(session.context.model), session.prompt_format, fault_planter=planter
     )
@@ -206,5 +209,6 @@ def run_session(
     try:
         while True:
             events.append(next(stream))
+            watch(events[-1])
     except StopIteration as end:
         return events, end.value

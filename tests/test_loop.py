@@ -167,7 +167,7 @@ def test_a_hostile_result_stays_content(model: Any, byte_format: ChatML) -> None
     session = forced_session(model, byte_format, a_phase(), [[note, call_text("query_memory"), DONE]])
     _, status = run_session(session)
     assert status == "complete"
-    prompt = session.prompt()
+    prompt = session.rendering().prompt
     starts = sum(token_id == byte_format.start_id for token_id in prompt.token_ids)
     # The reply that spelt it was forced as text too, so control tokens are those of the format alone.
     assert starts == 1 + len(session.transcript.window()) + 1

@@ -142,7 +142,7 @@ def test_a_late_phase_begins_as_the_baseline_does(model: Any, byte_format: Any, 
             auditor=RunAuditor(Engine(model), phase.audit, byte_format.tokenizer),
         )
         session.begin_experiment(0, phase.experiments[0])
-        prompts.append(session.prompt().token_ids)
+        prompts.append(session.rendering().prompt.token_ids)
         assert not session.context.documents
         session.begin_experiment(len(phase.experiments) - 1, phase.experiments[-1])
         assert tuple(session.context.documents) == (PRIMING if phase.name == name else ())

@@ -24,8 +24,9 @@ from introspect.engine.sampling import ForcedSampler, NucleusSampler
 from introspect.events import Generation, Token
 from introspect.phase.config import ModelConfig
 from introspect.session.driver import EngineDriver, drive
+from introspect.session.exchange import GenerationRequest, Reply
 from introspect.session.loop import run_phase
-from introspect.session.session import GenerationRequest, Reply, open_session
+from introspect.session.session import open_session
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.instruments.registry import ALL_TOOLS

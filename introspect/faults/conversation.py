@@ -15,8 +15,9 @@ from introspect.phase.config import PhaseConfig
 from introspect.prompt.framing import injected_system
 from introspect.prompt.prompt import PromptFormat
 from introspect.session.driver import EngineDriver
+from introspect.session.exchange import GenerationRequest
 from introspect.session.loop import run_phase
-from introspect.session.session import GenerationRequest, Session, open_session
+from introspect.session.session import Session, open_session
 from introspect.tools.context import to_json
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.note_store import NoteStore

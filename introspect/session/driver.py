@@ -9,15 +9,15 @@ from typing import Protocol
 from introspect.engine.engine import DECODE_PATH, DecodingSequence, Engine
 from introspect.events import Event, Token
 from introspect.prompt.prompt import PromptFormat
-from introspect.session.loop import Steps
+from introspect.session.exchange import Answer, GenerationRequest, Reply
 from introspect.session.protocols import FaultPlanter
-from introspect.session.session import GenerationRequest, Reply
+from introspect.session.turn import Steps
 
 
 class Driver(Protocol):
     """Answers a request; may yield token events while it works."""
 
-    def serve(self, request: GenerationRequest) -> Generator[Token, None, Reply]: ...
+    def serve(self, request: GenerationRequest) -> Generator[Token, None, Answer]: ...
 
 
 class EngineDriver:
@@ -70,23 +70,23 @@ class EngineDriver:
             if self.interrupted():
                 raise KeyboardInterrupt
         return Reply(
-            prefill.start,
-            prefill.token_ids,
-            prefill.chunks,
-            prefill_seconds,
-            tuple(sequence.token_ids),
-            sequence.finish_reason or "length",
-            tuple(sequence.logprobs),
-            sequence.top_logits,
-            sequence.logits_digest,
-            request.cache.state_digest(),
-            DECODE_PATH,
-            time.perf_counter() - started,
-            sequence.fault,
+            start=prefill.start,
+            prefilled=prefill.token_ids,
+            chunks=prefill.chunks,
+            prefill_seconds=prefill_seconds,
+            token_ids=tuple(sequence.token_ids),
+            finish_reason=sequence.finish_reason or "length",
+            logprobs=tuple(sequence.logprobs),
+            top_logits=sequence.top_logits,
+            logits_digest=sequence.logits_digest,
+            state_digest=request.cache.state_digest(),
+            decode_path=DECODE_PATH,
+            seconds=time.perf_counter() - started,
+            fault=sequence.fault,
         )
 
 
-def drive(steps: Steps, driver: Driver) -> Generator[Event, None, str]:
+def drive(steps: Steps[str], driver: Driver) -> Generator[Event, None, str]:
     """Run a loop to its end with a driver: yields the events, returns the loop's status."""
     try:
         step = next(steps)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from introspect.engine.finite import NonFinite
 from introspect.engine.kv_cache import KVCache
-from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
+from introspect.engine.sampling import ForcedSampler, reply_seed, sampler_for
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
+from introspect.session.exchange import GenerationRequest, Reply
 from introspect.session.protocols import Auditor, CachedTurn
+from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
@@ -20,41 +21,8 @@ from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
 
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """A reply that the loop wants: a driver makes the cache hold the prompt and decodes after it."""
-
-    experiment: int
-    turn: int
-    prompt: Prompt
-    cache: KVCache
-    sampler: Sampler
-    stop_ids: frozenset[int]
-    max_new_tokens: int
-    forced: bool
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a driver gives back. Fields are those of the `prefill` and `generation` events.
-
-    `fault` tells why the reply could not go on: logits that are not finite.
-    """
-
-    start: int
-    prefilled: tuple[int, ...]
-    chunks: tuple[int, ...]
-    prefill_seconds: float
-    token_ids: tuple[int, ...]
-    finish_reason: str
-    logprobs: tuple[float, ...]
-    top_logits: dict[str, list[tuple[int, float]]]
-    logits_digest: str
-    state_digest: tuple[str, ...]
-    decode_path: str
-    seconds: float
-    fault: NonFinite | None = None
+Ending = tuple[str, str]
+"""How an experiment ended: its status, and the reason."""
 
 
 @dataclass
@@ -79,8 +47,9 @@ class Totals:
 class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
-    `claim_answered`, `calls_before` and `calls_ok_before` are of the experiment that is going on: whether it
-    was told that nothing is done yet, and the totals that it began with.
+    `misses`, `claim_answered`, `calls_before` and `calls_ok_before` are of the experiment that is going on:
+    replies in a row that asked for nothing, whether it was told that nothing is done yet, and the totals that
+    it began with. `status` is the worst that an experiment has ended with.
 
     `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
     """
@@ -102,8 +71,11 @@ class Session:
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)
     system_prompt: str = ""
+    system_tokens: int = 0
+    status: str = "complete"
     experiment: int = -1
     turn: int = 0
+    misses: int = 0
     claim_answered: bool = False
     calls_before: int = 0
     calls_ok_before: int = 0
@@ -116,7 +88,7 @@ class Session:
     def begin_experiment(self, index: int, experiment: ExperimentConfig) -> None:
         """Clear the conversation and begin a task; notes and cached state stay."""
         self.experiment, self.turn, self.turns_since_prune, self.last_turn = index, 0, 0, None
-        self.claim_answered = False
+        self.misses, self.claim_answered = 0, False
         self.calls_before, self.calls_ok_before = self.totals.calls, self.totals.calls_ok
         self.transcript = Transcript().append("task", experiment.task.strip())
         self.offer_tools(experiment)
@@ -127,6 +99,7 @@ class Session:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
         self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
         self.system_prompt = build_system_prompt(self.phase, self.tools, self.prompt_detail)
+        self.system_tokens = self.prompt_format.system_length(self.system_prompt)
 
     @property
     def calls(self) -> int:
@@ -139,55 +112,73 @@ class Session:
         return self.totals.calls_ok == self.calls_ok_before
 
     @property
-    def system_tokens(self) -> int:
-        return self.prompt_format.system_length(self.system_prompt)
-
-    @property
     def conversation_budget(self) -> int:
         """Tokens that the conversation may take before a reply: the phase's, or what the context leaves."""
         room = self.context_length - self.system_tokens - self.phase.generation.max_new_tokens
         return min(self.phase.memory.max_conversation_tokens, room)
 
-    def prompt(self, transcript: Transcript | None = None) -> Prompt:
+    def rendering(self, transcript: Transcript | None = None) -> Rendering:
         """What the model should see now, or would see with another transcript."""
-        window = (transcript or self.transcript).window()
-        return self.prompt_format.render(self.system_prompt, window)
+        transcript = transcript if transcript is not None else self.transcript
+        return Rendering(
+            transcript=transcript,
+            prompt=self.prompt_format.render(self.system_prompt, transcript.window()),
+            system_tokens=self.system_tokens,
+        )
 
     def messages(self) -> list[tuple[str, str]]:
         """Role and text of each message that the model sees now, the system message first."""
         return [("system", self.system_prompt), *((m.role, m.text) for m in self.transcript.window())]
 
-    def conversation_tokens(self, transcript: Transcript | None = None) -> int:
-        """Tokens of the rendered conversation: the prompt without its system message."""
-        return len(self.prompt(transcript).token_ids) - self.system_tokens
+    def content_ids(self, reply: Reply) -> tuple[int, ...]:
+        """The ids of a reply without those that ended it."""
+        return self.prompt_format.content_ids(reply.token_ids, reply.finish_reason)
 
     def has_next_reply(self) -> bool:
         """Whether there can be a reply after this one: always, but where replies are forced."""
         return self.forced_replies is None or (self.experiment, self.turn + 1) in self.forced_replies
 
-    def next_request(self) -> GenerationRequest | None:
-        """The request for the next reply; None where replies are forced and the record has no further one."""
-        forced = None
+    def next_request(self, prompt: Prompt) -> GenerationRequest:
+        """The request for the reply of this turn. KeyError where they are forced and none is left."""
+        generation, forced = self.phase.generation, None
         if self.forced_replies is not None:
-            forced = self.forced_replies.get((self.experiment, self.turn))
-            if forced is None:
-                return None
-        generation = self.phase.generation
-        prompt = self.prompt()
+            forced = self.forced_replies[self.experiment, self.turn]
         asked = len(forced) if forced is not None else generation.max_new_tokens
         seed = reply_seed(self.seed, self.experiment, self.turn)
         return GenerationRequest(
-            self.experiment,
-            self.turn,
-            prompt,
-            self.cache,
-            ForcedSampler(forced)
+            experiment=self.experiment,
+            turn=self.turn,
+            prompt=prompt,
+            cache=self.cache,
+            sampler=ForcedSampler(forced)
             if forced is not None
             else sampler_for(generation.temperature, generation.top_p, seed),
-            self.stop_ids,
-            min(asked, self.context_length - len(prompt.token_ids)),
-            forced is not None,
+            stop_ids=self.stop_ids,
+            max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
+            forced=forced is not None,
         )
+
+    def limit_reached(self) -> Ending | None:
+        """The limit of the phase that an experiment or the run is at, if any."""
+        limits, totals = self.phase.limits, self.totals
+        if self.turn >= limits.max_turns:
+            return "limited", f"limits.max_turns: {limits.max_turns}"
+        if self.calls >= limits.max_calls:
+            return "limited", f"limits.max_calls: {limits.max_calls}"
+        if limits.max_tokens is not None and totals.generated >= limits.max_tokens:
+            return "limited", f"limits.max_tokens: {limits.max_tokens}"
+        if limits.max_seconds is not None and self.clock() - self.started >= limits.max_seconds:
+            return "limited", f"limits.max_seconds: {limits.max_seconds:g}"
+        return None
+
+    def completion_is_premature(self) -> bool:
+        """Whether a claim of completion is to be answered: the first one, while no call has succeeded.
+
+        A forced record that ends with the claim comes from a run that took it, and has no reply to an answer.
+        """
+        if self.claim_answered or not self.no_tool_used:
+            return False
+        return self.has_next_reply() or self.limit_reached() is not None
 
     def account(self, prompt: Prompt, reply: Reply) -> None:
         """Add a reply to the totals. `minimum` is what any exact cache must feed for this prompt."""

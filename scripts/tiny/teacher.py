@@ -11,7 +11,8 @@ from tiny.reports import report
 from tiny.view import View, view_of
 
 from introspect.events import Token
-from introspect.session.session import GenerationRequest, Reply, Session
+from introspect.session.exchange import GenerationRequest, Reply
+from introspect.session.session import Session
 from introspect.tools.context import to_json
 
 
