@@ -45,28 +45,23 @@ class EngineDriver:
         if self.fault_planter is not None:
             self.fault_planter.after_prefill(request.cache, request.prompt.token_ids)
         prefill_seconds = time.perf_counter() - started
+        stream = self.prompt_format.reply_stream()
         sequence = DecodingSequence(
             request.cache,
             request.sampler,
             prefill.logits,
             request.stop_ids,
             request.max_new_tokens,
-            self.prompt_format.end_length,
+            stream.end_length,
         )
-        shown = 0
         for _ in self.engine.decode([sequence]):
-            text = self.prompt_format.decode(
-                self.prompt_format.content_ids(sequence.token_ids, sequence.finish_reason)
+            yield Token(
+                experiment=request.experiment,
+                turn=request.turn,
+                text=stream.take(sequence.token_ids, sequence.finish_reason),
+                sampled=len(sequence.token_ids),
+                cached_tokens=request.cache.num_cached_tokens,
             )
-            if not text.endswith("\ufffd"):
-                yield Token(
-                    request.experiment,
-                    request.turn,
-                    text[shown:],
-                    len(sequence.token_ids),
-                    request.cache.num_cached_tokens,
-                )
-                shown = len(text)
             if self.interrupted():
                 raise KeyboardInterrupt
         return Reply(
