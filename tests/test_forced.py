@@ -15,9 +15,7 @@ LOOK = call_text("get_architecture_summary")
 
 
 @pytest.mark.parametrize("replies", range(5))
-def test_no_turn_begins_where_the_record_has_no_reply(
-    model: Any, byte_format: ChatML, replies: int
-) -> None:
+def test_no_turn_begins_where_the_record_has_no_reply(model: Any, byte_format: ChatML, replies: int) -> None:
     """A prune is due after every turn; the one after the last turn would be for a reply that never comes."""
     memory = {"max_turns": 1, "keep_recent_turns": 1, "max_conversation_tokens": 6000}
     phase = a_phase(memory=memory, audit=NO_AUDIT)

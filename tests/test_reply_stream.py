@@ -56,7 +56,10 @@ def ids_of(encoder: ContentEncoder) -> st.SearchStrategy[list[int]]:
     few = st.sampled_from(sorted(encoder.byte_ids) or range(largest))
     any_id = st.one_of(few, st.integers(0, largest), st.sampled_from(sorted(encoder.added_ids)))
     part = st.one_of(
-        spelt, st.lists(any_id, max_size=6), st.builds(lambda i, n: [i] * n, any_id, st.integers(1, 40))
+        spelt,
+        letter_by_letter,
+        st.lists(any_id, max_size=6),
+        st.builds(lambda i, n: [i] * n, any_id, st.integers(1, 40)),
     )
     return st.lists(part, max_size=6).map(lambda parts: [i for p in parts for i in p])
 
@@ -80,13 +83,14 @@ def test_the_pieces_are_the_whole(name: str, data: Any) -> None:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_long_stretch_of_broken_bytes_is_cut_between_characters(name: str) -> None:
-    """Bytes that spell nothing, so many that they are cut, with one character at each place among them."""
+    """Bytes that spell nothing, so many that they are cut, with a character or its beginning among them."""
     encoder = ENCODERS[name]
     broken, whole = encoder.encode("é")[:1], encoder.encode("😀")
-    for before in range(24):
-        ids = (*broken * before, *whole, *broken * 24)
-        shown = pieces(ReplyStream(encoder.decode, encoder.byte_ids), ids, "length")
-        assert "".join(shown) == encoder.decode(ids)
+    for before in range(18):
+        for bytes_of_it in (2, 3, 4):
+            ids = (*broken * before, *whole[:bytes_of_it], *broken * 24)
+            shown = pieces(ReplyStream(encoder.decode, encoder.byte_ids), ids, "length")
+            assert "".join(shown) == encoder.decode(ids)
 
 
 @pytest.mark.parametrize("text", TEXTS)
