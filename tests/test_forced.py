@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import a_phase, call_text, forced_session, run_session
+from support.sessions import a_phase, call_text, forced_session, run_session
 
 from introspect.events import ExperimentEnd, Generation, Prune
 from introspect.prompt.formats import ChatML

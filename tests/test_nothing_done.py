@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
 from rich.console import Console
-from test_requirements import SUMMARY, baseline, judged, two
-from test_run import model_dir, opened_run, phase_for  # noqa: F401
+from support.baselines import SUMMARY, baseline, judged, two
+from support.sessions import DONE, a_phase, call_text, forced_session, opened_run, phase_for, run_session
 
 from introspect import events
 from introspect.commands.summary import show_summary
@@ -52,10 +51,10 @@ def test_the_first_claim_is_answered_once(
     assert len(feedback) == len(codes)
     told = [text for text, code in zip(feedback, codes, strict=True) if code == "nothing-done"]
     assert all("no tool" in text and '"tool_call"' in text for text in told)
-    assert session.totals.malformed == sum(code != "nothing-done" for code in codes)
+    assert session.tally.malformed == sum(code != "nothing-done" for code in codes)
     end = kinds(stream, events.ExperimentEnd)[0]
     calls = replies.count(CALL) + replies.count(BAD_CALL) + codes.count("no-call")
-    assert end.tool_calls == session.totals.calls == calls
+    assert end.tool_calls == session.tally.calls == calls
 
 
 def test_each_experiment_has_its_own_claim(model: Any, byte_format: ChatML) -> None:
@@ -84,7 +83,7 @@ def test_a_record_that_ends_with_the_claim_is_forced_as_it_was(model: Any, byte_
 
 
 @pytest.fixture
-def idle_run(model_dir: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: F811
+def idle_run(model_dir: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A run of which the first experiment uses a tool, and the second claims twice that it is done."""
     experiments = ({"name": "busy", "task": "Look."}, {"name": "idle", "task": "Look again."})
     run = opened_run(phase_for(model_dir, experiments=experiments), tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from conftest import DONE, a_phase, call_text, forced_session, run_session
+from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 from tiny.tokenizer import train_tokenizer
 
 from introspect.events import Generation, Prune

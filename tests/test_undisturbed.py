@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import a_phase, call_text
-from tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
+from support.sessions import a_phase, call_text
+from support.tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
 
 from introspect.audits.auditor import RunAuditor
 from introspect.checkpoint.loading import load_model
@@ -199,14 +199,21 @@ def test_what_is_sampled_does_not_depend_on_what_tools_read() -> None:
     for count in (0, 1, model.config.num_hidden_layers):
         tool = looking_at(count, model)
         session = open_session(
-            phase, 11, model, prompt_format, 4096, NoteStore(), {}, {"look": tool},
+            phase=phase,
+            seed=11,
+            model=model,
+            prompt_format=prompt_format,
+            context_length=4096,
+            notes=NoteStore(),
+            documents={},
+            tools={"look": tool},
             auditor=RunAuditor(Engine(model), phase.audit, prompt_format.tokenizer),
-        )  # fmt: skip
+        )
         driver = FirstRepliesForced(Engine(model), prompt_format)
         driver.force([call_text("look"), call_text("look")])
         events = list(drive(run_phase(session, phase.experiments), driver))
         generations.append([e for e in events if isinstance(e, Generation)])
-        assert session.totals.calls_ok == 2 and session.totals.audits["failed"] == 0
+        assert session.tally.calls_ok == 2 and session.tally.audits["failed"] == 0
     sampled = [reply for reply in generations[0] if reply.turn > 2]
     assert sampled and sum(len(reply.token_ids) for reply in sampled) > 20
     for others in generations[1:]:

@@ -24,8 +24,6 @@ def answer_call(session: Session, request: CallRequest) -> Generator[Event, None
     started = time.perf_counter()
     outcome = execute(session.tools, session.context, request)
     seconds = time.perf_counter() - started
-    session.totals.calls += 1
-    session.totals.calls_ok += outcome.ok
     session.transcript = session.transcript.append("tool_result", outcome.text, function=request.function)
     yield events.ToolResult(
         experiment=session.experiment,
@@ -36,14 +34,13 @@ def answer_call(session: Session, request: CallRequest) -> Generator[Event, None
         text=outcome.text,
         seconds=seconds,
         traceback=outcome.traceback,
+        record=outcome.record,
     )
 
 
 def answer_miss(session: Session, action: Unusable) -> Generator[Event, None, None]:
     """Tell the model what was wrong with a reply that neither calls a tool nor completes."""
     session.misses += 1
-    session.totals.calls += 1
-    session.totals.malformed += 1
     yield from _feedback(session, action)
 
 

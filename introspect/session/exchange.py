@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from introspect.engine.finite import NonFinite
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import TokenCache
+from introspect.engine.decoding import Decoded
+from introspect.engine.engine import PrefillResult
 from introspect.engine.sampling import Sampler
 from introspect.prompt.prompt import Prompt
 
@@ -21,7 +22,7 @@ class GenerationRequest:
     experiment: int
     turn: int
     prompt: Prompt
-    cache: KVCache
+    cache: TokenCache
     sampler: Sampler
     stop_ids: frozenset[int]
     max_new_tokens: int
@@ -30,24 +31,15 @@ class GenerationRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a driver gives back. Fields are those of the `prefill` and `generation` events.
+    """What a driver gives back: what the prefill and the decoding returned, and the state after them.
 
-    `fault` tells why the reply could not go on: logits that are not finite.
+    `state_digest` covers K and V of each layer, `[layer]`; hashing them took `digest_seconds`.
     """
 
-    start: int
-    prefilled: tuple[int, ...]
-    chunks: tuple[int, ...]
-    prefill_seconds: float
-    token_ids: tuple[int, ...]
-    finish_reason: str
-    logprobs: tuple[float, ...]
-    top_logits: dict[str, list[tuple[int, float]]]
-    logits_digest: str
+    prefill: PrefillResult
+    decoded: Decoded
     state_digest: tuple[str, ...]
-    decode_path: str
-    seconds: float
-    fault: NonFinite | None = None
+    digest_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

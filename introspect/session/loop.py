@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, get_args
+
 from introspect import events
+from introspect.events import Status
 from introspect.phase.config import ExperimentConfig
+from introspect.session.exchange import Answer, GenerationRequest
 from introspect.session.session import Ending, Session
 from introspect.session.turn import CORRUPT, Steps, audit_experiment, run_turn
 
-WORST_LAST = ("complete", "limited", "failed", "corrupt")
+T = TypeVar("T")
+
+WORST_LAST: tuple[Status, ...] = get_args(Status)
 """Statuses in their order: the status of a run is the worst that one of its experiments ended with."""
 
 
-def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> Steps[str]:
+def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> Steps[Status]:
     """Run the experiments in order; returns the worst of their statuses."""
     session.started = session.clock()
+    return (yield from counted(session, run_experiments(session, experiments)))
+
+
+def counted(session: Session, steps: Steps[T]) -> Steps[T]:
+    """The same steps; each event is added to the session's figures before whatever comes after it."""
+    answer: Answer | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            ended: T = end.value
+            return ended
+        if not isinstance(step, GenerationRequest):
+            session.tally.take(step)
+        answer = yield step
+
+
+def run_experiments(session: Session, experiments: tuple[ExperimentConfig, ...]) -> Steps[Status]:
+    """Run the experiments in order, up to one that ends as corrupt; returns the worst of their statuses."""
     for index, experiment in enumerate(experiments):
         last = index == len(experiments) - 1
         ended = yield from run_experiment(session, index, experiment, last)
@@ -25,7 +50,7 @@ def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> St
 
 def run_experiment(
     session: Session, index: int, experiment: ExperimentConfig, last: bool = False
-) -> Steps[str]:
+) -> Steps[Status]:
     """Run one experiment until it is complete, failed, corrupt or at a limit; returns which.
 
     `last` says that the run ends with it.
@@ -54,6 +79,6 @@ def run_experiment(
         status=status,
         reason=reason,
         turns=session.turn,
-        tool_calls=session.calls,
+        tool_calls=session.figures.calls,
     )
     return status

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from introspect import events
+from introspect.engine.decoding import Decoded
 from introspect.events import Event
 from introspect.session.answers import answer_call, answer_claim, answer_miss
-from introspect.session.exchange import Answer, Failed, GenerationRequest, Reply
+from introspect.session.exchange import Answer, Failed, GenerationRequest
 from introspect.session.protocols import CachedTurn
 from introspect.session.pruning import Rendering, plan_prune
 from introspect.session.session import Ending, Session
@@ -46,19 +47,19 @@ def run_turn(session: Session) -> Steps[Ending | None]:
     reply, text = yield from generate(session, request)
     if isinstance(reply, Failed):
         return "failed", reply.reason
-    if reply.fault is not None:
-        found = events.Audit(
+    fault = reply.decoded.fault
+    if fault is not None:
+        yield events.Audit(
             experiment=session.experiment,
             turn=session.turn,
             level="e0",
-            codes=reply.fault.codes,
-            detail=reply.fault.detail,
+            codes=fault.codes,
+            detail=fault.detail,
         )
-        yield from _count_verdicts(session, [found])
         return NON_FINITE
     if (yield from audit_turn(session, request, pruned)):
         return CORRUPT
-    return (yield from act(session, reply, text))
+    return (yield from act(session, reply.decoded, text))
 
 
 def prune_if_due(session: Session, before: Rendering) -> Generator[Event, None, tuple[Rendering, bool]]:
@@ -80,7 +81,6 @@ def prune_if_due(session: Session, before: Rendering) -> Generator[Event, None, 
         return before, False
     after = plan.after
     session.transcript, session.turns_since_prune = after.transcript, 0
-    session.totals.prunes += bool(plan.dropped_messages)
     yield events.Prune(
         experiment=session.experiment,
         turn=session.turn,
@@ -95,6 +95,7 @@ def prune_if_due(session: Session, before: Rendering) -> Generator[Event, None, 
         tokens_after=after.conversation_tokens,
         memory_note=after.transcript.memory_note,
         refused=plan.refused,
+        shortened_texts=tuple(text for _, text in plan.shortened),
     )
     note = after.transcript.memory_note
     if plan.dropped_messages and note:
@@ -115,37 +116,40 @@ def generate(session: Session, request: GenerationRequest) -> Steps[tuple[Answer
             experiment=request.experiment, turn=request.turn, code=reply.code, message=reply.reason
         )
         return reply, ""
-    session.account(request.prompt, reply)
-    text = session.prompt_format.decode(session.content_ids(reply))
+    prefill, decoded = reply.prefill, reply.decoded
+    text = session.prompt_format.decode(session.content_ids(decoded))
+    session.expected_ids = (*request.prompt.token_ids, *decoded.token_ids[:-1])
+    session.turns_since_prune += 1
     yield events.Prefill(
         experiment=request.experiment,
         turn=request.turn,
-        start=reply.start,
-        token_ids=reply.prefilled,
-        chunks=reply.chunks,
-        seconds=reply.prefill_seconds,
+        start=prefill.start,
+        token_ids=prefill.token_ids,
+        chunks=prefill.chunks,
+        seconds=prefill.seconds,
     )
     yield events.Generation(
         experiment=request.experiment,
         turn=request.turn,
         prompt_tokens=len(request.prompt.token_ids),
-        cached_tokens=reply.start,
-        token_ids=reply.token_ids,
+        cached_tokens=prefill.start,
+        token_ids=decoded.token_ids,
         text=text,
-        finish_reason=reply.finish_reason,
-        seconds=reply.seconds,
-        logprobs=reply.logprobs,
-        top_logits=reply.top_logits,
-        logits_digest=reply.logits_digest,
+        finish_reason=decoded.finish_reason,
+        seconds=decoded.seconds,
+        logprobs=decoded.logprobs,
+        top_logits=decoded.top_logits,
+        logits_digest=decoded.logits_digest,
         state_digest=reply.state_digest,
-        decode_path=reply.decode_path,
+        decode_path=decoded.path,
         max_new_tokens=request.max_new_tokens,
         forced=request.forced,
+        digest_seconds=reply.digest_seconds,
     )
     return reply, text
 
 
-def act(session: Session, reply: Reply, text: str) -> Generator[Event, None, Ending | None]:
+def act(session: Session, reply: Decoded, text: str) -> Generator[Event, None, Ending | None]:
     """Do what a reply asks for; returns how that ended the experiment, None where it goes on."""
     action = parse_reply(text, reply.finish_reason == "length", session.phase.generation.max_new_tokens)
     function = action.function if isinstance(action, CallRequest) else None
@@ -179,22 +183,16 @@ def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Ge
         messages=session.messages(),
         pruned=pruned,
     )
-    verdicts = session.auditor.after_turn(session.last_turn) if session.auditor else []
-    return (yield from _count_verdicts(session, verdicts))
+    return (yield from _wrong(session.auditor.after_turn(session.last_turn) if session.auditor else []))
 
 
 def audit_experiment(session: Session, last: bool) -> Generator[Event, None, bool]:
     """Have the auditor check the cache at the end of an experiment, decoded slots included."""
     if session.auditor is None or session.last_turn is None:
         return False
-    state = replace(session.last_turn, final=last)
-    return (yield from _count_verdicts(session, session.auditor.after_experiment(state)))
+    return (yield from _wrong(session.auditor.after_experiment(replace(session.last_turn, final=last))))
 
 
-def _count_verdicts(session: Session, verdicts: list[events.Audit]) -> Generator[Event, None, bool]:
-    for verdict in verdicts:
-        session.totals.audits[verdict.level] += verdict.skipped is None
-        session.totals.audits["skipped"] += verdict.skipped is not None
-        session.totals.audits["failed"] += bool(verdict.codes)
-        yield verdict
+def _wrong(verdicts: list[events.Audit]) -> Generator[Event, None, bool]:
+    yield from verdicts
     return any(verdict.codes for verdict in verdicts)
