@@ -16,11 +16,17 @@ from small_tokenizers import (
     piece_tokenizer,
     plain_tokenizer,
 )
+from support.sessions import a_phase, run_session
 
+from introspect.events import Generation, Token
 from introspect.prompt.content_encoder import ContentEncoder
 from introspect.prompt.plain_format import Plain
 from introspect.prompt.reply_stream import ReplyStream
+from introspect.session.session import open_session
+from introspect.tools.instruments.registry import tools_named
+from introspect.tools.note_store import NoteStore
 
+NO_AUDIT = {"e0": "never", "e1": "never", "e2": "never"}
 TOKENIZERS = {
     "bytes": chatml_tokenizer(),
     "llama 3": llama3_tokenizer(),
@@ -169,3 +175,27 @@ def test_an_id_is_decoded_a_bounded_number_of_times(name: str, plain: bool, data
         stream.end_length(ids[:count])
         stream.take(ids[:count])
     assert decode.decoded <= 40 * 1000
+
+
+@pytest.mark.parametrize("new_tokens", [1, 2, 7, 40])
+def test_what_a_run_shows_is_what_it_records(model: Any, new_tokens: int) -> None:
+    """A model of random weights writes halves of characters and ends by its limit in the midst of them."""
+    generation = {"max_new_tokens": new_tokens, "temperature": 1.5}
+    phase = a_phase(generation=generation, limits={"max_turns": 2}, audit=NO_AUDIT)
+    session = open_session(
+        phase=phase,
+        seed=new_tokens,
+        model=model,
+        prompt_format=Plain(TOKENIZERS["gpt2"]),
+        context_length=8192,
+        notes=NoteStore(),
+        documents={},
+        tools=tools_named(phase.tools),
+    )
+    stream, _ = run_session(session)
+    generations = [event for event in stream if isinstance(event, Generation)]
+    assert len(generations) == 2
+    for event in generations:
+        tokens = [t for t in stream if isinstance(t, Token) and t.turn == event.turn]
+        assert len(tokens) == len(event.token_ids)
+        assert "".join(token.text for token in tokens) == event.text

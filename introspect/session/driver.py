@@ -13,6 +13,7 @@ from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
+from introspect.prompt.reply_stream import ReplyStream
 from introspect.session.exchange import Answer, Failed, GenerationRequest, Reply
 from introspect.session.protocols import FaultPlanter
 from introspect.session.turn import Steps
@@ -85,15 +86,11 @@ class EngineDriver:
             end_length=stream.end_length,
         )
         for _ in self.engine.decode([sequence]):
-            yield Token(
-                experiment=request.experiment,
-                turn=request.turn,
-                text=stream.take(sequence.token_ids, sequence.finish_reason),
-                sampled=len(sequence.token_ids),
-                cached_tokens=cache.num_cached_tokens,
-            )
+            yield _token(request, sequence, stream)
             if self.interrupted():
                 raise KeyboardInterrupt
+        if sequence.fault is not None:
+            yield _token(request, sequence, stream)
         decoded = sequence.decoded(self.engine.decode_path)
         began = time.perf_counter()
         digest = cache.state_digest()
@@ -103,6 +100,17 @@ class EngineDriver:
             state_digest=digest,
             digest_seconds=time.perf_counter() - began,
         )
+
+
+def _token(request: GenerationRequest, sequence: DecodingSequence, stream: ReplyStream) -> Token:
+    """What the last ids completed; all that is left of the text where the reply has ended."""
+    return Token(
+        experiment=request.experiment,
+        turn=request.turn,
+        text=stream.take(sequence.token_ids, sequence.finish_reason),
+        sampled=len(sequence.token_ids),
+        cached_tokens=sequence.cache.num_cached_tokens,
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
