@@ -8,10 +8,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_examples import generation, prune, run_start
+from support.amounts import examples
+from support.record_examples import generation, prune, run_start
 
 from introspect import events as ev
 from introspect.tally import Tally, common_prefix
