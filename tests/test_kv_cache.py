@@ -7,31 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import examples, random_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.amounts import examples
+from support.cache_steps import changed, ids_lists, steps
+from support.sessions import random_model
 from transformers import DynamicCache
 
+from introspect.engine.cache_layers import MIN_CAPACITY, BufferLayer
 from introspect.engine.engine import Engine
-from introspect.engine.kv_cache import MIN_CAPACITY, BufferLayer
 from introspect.model.cache_audit import check_structure
 
 MODEL = random_model(torch.float64)
 TOLERANCE = 1e-9
 """fp64, sdpa, any chunk schedule: largest difference of logits."""
-
-ids_lists = st.lists(st.integers(0, 639), min_size=1, max_size=24)
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("append"), ids_lists),
-        st.tuples(st.just("generate"), st.integers(1, 5)),
-        st.tuples(st.just("prune"), st.floats(0, 1), st.floats(0, 1)),
-        st.tuples(st.just("rollback"), st.floats(0, 1)),
-        st.tuples(st.just("fork"), st.booleans()),
-    ),
-    min_size=1,
-    max_size=10,
-)
 
 
 def recomputed(model: Any, token_ids: list[int]) -> torch.Tensor:
@@ -39,19 +28,6 @@ def recomputed(model: Any, token_ids: list[int]) -> torch.Tensor:
     ids = torch.tensor([token_ids])
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, -1]
-
-
-def changed(step: tuple[Any, ...], ids: list[int], prefix: int) -> list[int]:
-    """The ids that the conversation has after a step, kept independently of any cache."""
-    if step[0] == "append":
-        return ids + step[1]
-    if step[0] == "prune":
-        body = ids[prefix:]
-        first, last = sorted(int(share * len(body)) for share in step[1:])
-        return ids[:prefix] + body[:first] + body[last:]
-    if step[0] == "rollback":
-        return ids[: prefix + int(step[1] * (len(ids) - prefix))]
-    return ids
 
 
 @given(prefix=ids_lists, chunk=st.sampled_from([1, 3, 8, 512]), steps=steps)
@@ -84,11 +60,11 @@ def test_a_fork_does_not_disturb_the_other(shared: list[int], left: list[int], r
     engine = Engine(MODEL)
     cache = engine.new_cache()
     engine.prefill(cache, shared + left)
-    before = cache.state_digest()
+    before = cache.content_digest()
     other = cache.fork()
     engine.prefill(other, shared + right)
     engine.prefill(other, shared[:1] + right)
-    assert cache.state_digest() == before
+    assert cache.content_digest() == before
     assert cache.token_ids == shared + left
 
 
@@ -103,6 +79,25 @@ def test_a_fork_copies_nothing_until_it_must() -> None:
     engine.prefill(cache, [1, 2, 3, 5])
     assert other.layers[0].keys.data_ptr() != cache.layers[0].keys.data_ptr()
     assert other.token_ids == [1, 2, 3, 4]
+
+
+def test_a_fork_that_is_gone_costs_nothing() -> None:
+    """What an audit looked at through a fork is no reason to copy the prefix at the next prune."""
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(100)))
+    place = cache.layers[0].keys.data_ptr()
+    other = cache.fork()
+    engine.prefill(other, [*range(99), 7, 8])
+    assert cache.layers[0].keys.data_ptr() == place != other.layers[0].keys.data_ptr()
+    kept = cache.fork()
+    del other
+    engine.prefill(cache, [*range(40), 9])
+    assert cache.layers[0].keys.data_ptr() != place == kept.layers[0].keys.data_ptr()
+    place = cache.layers[0].keys.data_ptr()
+    del kept
+    engine.prefill(cache, [*range(30), 9])
+    assert cache.layers[0].keys.data_ptr() == place
 
 
 def test_a_prune_copies_no_tensor_of_the_prefix() -> None:
@@ -147,11 +142,11 @@ def test_the_digest_tells_states_apart() -> None:
     for ids in ([1, 2, 3], [1, 2, 4], [1, 2, 3]):
         cache = engine.new_cache()
         engine.prefill(cache, ids)
-        digests.append(cache.state_digest())
+        digests.append(cache.content_digest())
     assert digests[0] == digests[2] != digests[1]
     assert [len(digest) for digest in digests[0]] == [16, 16]
     cache.layers[1].values[0, 1, 0, 3] += 1e-12
-    assert cache.state_digest()[0] == digests[0][0] and cache.state_digest()[1] != digests[0][1]
+    assert cache.content_digest()[0] == digests[0][0] and cache.content_digest()[1] != digests[0][1]
 
 
 def test_layers_answer_as_transformers_asks() -> None:
@@ -184,7 +179,7 @@ def test_truncating_to_what_is_not_cached_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot truncate"):
         cache.truncate(3)
     cache.truncate(0)
-    assert cache.token_ids == [] and cache.lengths() == [0, 0] and cache.passes == []
+    assert cache.token_ids == [] and cache.lengths() == [0, 0] and cache.schedule.passes == []
 
 
 def test_provenance_is_the_passes_that_wrote_what_is_left() -> None:
@@ -193,11 +188,11 @@ def test_provenance_is_the_passes_that_wrote_what_is_left() -> None:
     began = time.perf_counter()
     engine.prefill(cache, list(range(10)))
     took = time.perf_counter() - began
-    assert [(p.start, len(p.token_ids)) for p in cache.passes] == [(0, 4), (4, 4), (8, 2)]
-    assert 0 < sum(p.seconds for p in cache.passes) <= took
+    assert [(p.start, len(p.token_ids)) for p in cache.schedule.passes] == [(0, 4), (4, 4), (8, 2)]
+    assert 0 < sum(p.seconds for p in cache.schedule.passes) <= took
     for length, left in ((9, 3), (8, 2), (5, 2), (4, 1), (1, 1)):
         cache.truncate(length)
-        assert len(cache.passes) == left
+        assert len(cache.schedule.passes) == left
 
 
 def test_a_buffer_that_is_full_to_the_last_slot_is_not_copied() -> None:

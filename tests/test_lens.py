@@ -12,7 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_model
-from tool_cases import EVERY_MODEL, TEXT, call, context_for, family_model, furthest, layer_count, layer_prefix
+from support.tool_cases import (
+    EVERY_MODEL,
+    TEXT,
+    call,
+    context_for,
+    family_model,
+    furthest,
+    layer_count,
+    layer_prefix,
+)
 from transformers import CohereConfig, CohereForCausalLM
 
 from introspect.errors import ToolError

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DONE, a_phase, call_text, forced_session, random_model, run_session
-from family_models import SHAPES, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import fill_weights
+from support.family_models import SHAPES, build
+from support.sessions import DONE, a_phase, call_text, forced_session, random_model, run_session
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from introspect import events
 from introspect.audits.one_pass import against_one_pass, alarm_of_rounding, refused_one_pass
-from introspect.audits.record import audit_recompute, audit_replay, recorded_turns
+from introspect.audits.record import audit_recompute, audit_replay
+from introspect.audits.recorded import recorded_turns
+from introspect.engine.cache_layers import MIN_CAPACITY
 from introspect.engine.engine import Engine
 from introspect.prompt.formats import ChatML
 
@@ -35,12 +38,7 @@ def changing_model(long: float = 40.0) -> Any:
         },
     )  # fmt: skip
     model = Phi3ForCausalLM(config)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(
-                torch.randn(parameter.shape, generator=generator) * (0.5, 0.3)[parameter.ndim > 1]
-            )
+    fill_weights(model)
     return model.eval()
 
 
@@ -125,13 +123,13 @@ def test_the_look_leaves_the_cache_byte_for_byte_and_unshared(prompt: int, decod
     engine.prefill(cache, list(range(prompt)))
     for token_id in range(decoded):
         engine.forward(cache, [token_id])
-    before, ids, passes = cache.state_digest(), list(cache.token_ids), list(cache.passes)
-    places = [(layer.keys.data_ptr(), layer._buffer.shared) for layer in cache.layers]
+    before, ids, passes = cache.content_digest(), list(cache.token_ids), list(cache.schedule.passes)
+    places = [layer.keys.data_ptr() for layer in cache.layers]
     found = against_one_pass(engine, cache)
     assert not found.alarmed and found.alarm == 1e-3
-    assert (cache.state_digest(), cache.token_ids, cache.passes) == (before, ids, passes)
-    assert [(layer.keys.data_ptr(), layer._buffer.shared) for layer in cache.layers] == places
-    assert not any(shared for _, shared in places)
+    assert (cache.content_digest(), cache.token_ids, cache.schedule.passes) == (before, ids, passes)
+    engine.forward(cache, [0])
+    assert [layer.keys.data_ptr() for layer in cache.layers] == places or prompt + decoded == MIN_CAPACITY
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
@@ -155,3 +153,28 @@ def test_an_alarm_is_never_loosened_by_what_is_no_number() -> None:
     assert alarm_of_rounding("cpu", "float32", float("nan")) == 1e-3
     assert alarm_of_rounding("cpu", "float32", float("inf")) == 1e-3
     assert alarm_of_rounding("cpu", "float32", 1.0) == 4.0
+
+
+def test_e1_is_made_at_every_prune_whatever_the_time_and_says_which_replies_it_left(
+    model: Any, byte_format: ChatML
+) -> None:
+    """New passes of a prompt cost one prefill again; decoded ids would cost the whole decoding."""
+    phase = a_phase(tools=("query_memory",), memory=PRUNED, audit={"e2": "never"})
+    session = forced_session(model, byte_format, phase, [STEPS])
+    auditor: Any = session.auditor
+    auditor._small = False
+    auditor.clock = lambda: auditor.began
+    stream, status = run_session(session)
+    assert status == "complete"
+    prunes = [event for event in stream if isinstance(event, events.Prune)]
+    *at_prunes, at_end = audits(stream, "e1")
+    assert [verdict.turn for verdict in at_prunes] == [event.turn for event in prunes]
+    assert all(verdict.skipped is None and not verdict.codes for verdict in (*at_prunes, at_end))
+    first, *later = at_prunes
+    assert first.figures["known_tokens"] == 0
+    for verdict in later:
+        fed = next(e for e in stream if isinstance(e, events.Prefill) and e.turn == verdict.turn)
+        assert verdict.figures["known_tokens"] == fed.start >= session.system_tokens
+        assert verdict.figures["passes"] == len(fed.chunks)
+    assert at_end.figures["replies_drawn"] == 0 < at_end.figures["replies"]
+    assert f"of {at_end.figures['replies']} decoded replies 0 were drawn" in at_end.detail

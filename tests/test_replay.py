@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_examples import (
+from rich.console import Console
+from support.amounts import examples
+from support.record_examples import (
     CALL,
     DOCUMENT,
     GARBLED,
+    GOOD,
     PROSE,
     conversation,
     generation,
@@ -26,27 +28,14 @@ from record_examples import (
     ticking_clock,
     written,
 )
-from rich.console import Console
+from support.replay_output import shown
 
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.readers.replay import CORRUPT, load, replay_command, show
 from introspect.runlog.writer import RunWriter
 
-GOOD = PROSE + CALL
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def shown(
-    source: str | Path, output: Path = Path("none"), terminal: bool = False, **options: Any
-) -> tuple[int, str]:
-    """What replay prints, 80 columns wide, and its exit code."""
-    console = Console(
-        file=io.StringIO(), width=80, force_terminal=terminal, highlight=False, legacy_windows=False
-    )
-    code = replay_command(str(source), output_dir=output, console=console, **options)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return code, text
 
 
 def as_json(source: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
@@ -121,8 +110,8 @@ def test_a_clean_run_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_damage_and_failed_audits_are_corrupt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    failed = ev.Audit(0, 1, "e0", ("prefix-mutated",), "slot 3")
-    run = written(tmp_path, [generation(GOOD), failed, ev.RunEnd("corrupt", {})])
+    failed = ev.Audit(experiment=0, turn=1, level="e0", codes=("prefix-mutated",), detail="slot 3")
+    run = written(tmp_path, [generation(GOOD), failed, ev.RunEnd(status="corrupt", summary={})])
     for source in (run, run / "phase1a.log"):
         code, data = as_json(source, capsys)
         assert (code, data["findings"][0]["code"]) == (CORRUPT, "audit-failed")
@@ -189,16 +178,18 @@ HOSTILE = [
 )
 def test_no_text_acts_on_the_terminal(tmp_path: Path, text: str, terminal: bool) -> None:
     events = [
-        ev.ExperimentStart(0, text, text),
-        ev.UserMessage(0, 0, "task", text),
+        ev.ExperimentStart(experiment=0, name=text, task=text),
+        ev.UserMessage(experiment=0, turn=0, kind="task", text=text),
         prune(reasons=(text,)),
         generation(text),
-        ev.ToolCall(0, 1, text, {text: text}, text),
-        ev.ToolResult(0, 1, text, True, {text: text}, text, 0.1),
-        ev.ToolResult(0, 1, text, True, text, text, 0.1),
-        ev.Audit(0, 1, text, (text,), text),
-        ev.Error(text),
-        ev.RunEnd(text, {}),
+        ev.ToolCall(experiment=0, turn=1, function=text, arguments={text: text}, reasoning=text),
+        ev.ToolResult(
+            experiment=0, turn=1, function=text, ok=True, result={text: text}, text=text, seconds=0.1
+        ),
+        ev.ToolResult(experiment=0, turn=1, function=text, ok=True, result=text, text=text, seconds=0.1),
+        ev.Audit(experiment=0, turn=1, level="e0", codes=(text,), detail=text),
+        ev.Error(message=text),
+        ev.RunEnd(status="failed", summary={text: text}),
     ]
     run = written(tmp_path, events, title=text, model=text)
     for source in (run, run / "phase1a.log"):

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sessions import random_model
 
 from introspect.prompt.formats import ChatML, prompt_format_for
 from introspect.tools.base import Tool

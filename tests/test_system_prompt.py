@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from conftest import a_phase
+from support.sessions import a_phase
 
 from introspect.errors import ConfigError
 from introspect.phase.load import load_phase

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.prompt.formats import ChatML

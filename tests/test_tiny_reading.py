@@ -6,9 +6,10 @@ import random
 from typing import Any
 
 import pytest
-from conftest import ROOT, full
 from document_table import Reading, mangled_names, reading_of, table
 from evaluate_tiny import executed
+from support.amounts import full
+from support.places import ROOT
 from tiny.corpus import reading_lessons
 
 from introspect.checkpoint.loading import find_model

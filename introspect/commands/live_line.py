@@ -11,6 +11,7 @@ from rich.text import Text
 from introspect import events
 from introspect.display import one_line
 from introspect.events import Event
+from introspect.tally import Tally, passes_per_second
 
 SLOW_TOOL_SECONDS = 1.0
 """A tool that takes no longer than this is not worth a word."""
@@ -29,7 +30,7 @@ class LiveLine:
         self.experiment = ""
         self.turn = 0
         self.sampled = 0
-        self.total = 0
+        self.tally = Tally()
         self.cached = 0
         self.system = 0
         self.budget = 0
@@ -40,6 +41,7 @@ class LiveLine:
 
     def take(self, event: Event) -> None:
         """Note what an event changes."""
+        self.tally.take(event)
         if isinstance(event, events.RunStart):
             memory: Any = event.settings["memory"]
             self.system = event.system_tokens
@@ -54,7 +56,6 @@ class LiveLine:
                 self.began = self.clock()
             self.turn, self.sampled, self.cached = event.turn, event.sampled, event.cached_tokens
         elif isinstance(event, events.Generation):
-            self.total += len(event.token_ids)
             self.sampled, self.began = 0, None
             self.turn = event.turn
         # Only a call leaves a tool at work; whatever comes next, an error or an end, ends it.
@@ -77,11 +78,12 @@ class LiveLine:
         """The line, in at most `width` columns."""
         now, began, tool = self.clock(), self.began, self.tool
         seconds = now - began if began is not None else 0.0
-        rate = f"{(self.sampled - 1) / seconds:5.1f} tok/s" if seconds > 0.05 and self.sampled > 1 else ""
+        passes = passes_per_second(self.sampled, seconds) if seconds > 0.05 else None
+        rate = "" if passes is None else f"{passes:5.1f} tok/s"
         parts = [
             self.experiment or "starting",
             f"turn {self.turn}",
-            f"{self.total + self.sampled} tokens",
+            f"{self.tally.generated + self.sampled} tokens",
             rate,
             f"cache {self.cached} of {self.budget}",
         ]
