@@ -51,14 +51,8 @@ def _audited(
 ) -> dict[str, object]:
     import torch
 
-    from introspect.audits.record import (
-        FAILED_IN_RUN,
-        audit_recompute,
-        audit_replay,
-        audit_schedule,
-        audit_texts,
-        recorded_turns,
-    )
+    from introspect.audits.record import audit_recompute, audit_replay, audit_texts
+    from introspect.audits.recorded import FAILED_IN_RUN, audit_schedule, recorded_turns
     from introspect.checkpoint.loading import load_model
     from introspect.engine.engine import Engine
     from introspect.run.header import tokenizer_hash
@@ -92,7 +86,7 @@ def _audited(
             tell(f"{level}: turn {number} of {total}")
 
         if level == "e1":
-            verdict = audit_replay(turns, engine, at_turn)
+            verdict = audit_replay(turns, engine, at_turn, start.schema)
         else:
             verdict = audit_recompute(turns, engine, device, environment["dtype"], at_turn)
         if tokenizer_hash(loaded.tokenizer) == environment.get("tokenizer_hash"):

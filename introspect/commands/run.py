@@ -20,7 +20,7 @@ from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
-from introspect.events import JSON
+from introspect.events import JSON, Status
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
@@ -28,7 +28,7 @@ from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
 
-EXIT_CODES = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
+EXIT_CODES: dict[Status, int] = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
 
 
 def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
