@@ -26,7 +26,8 @@ from introspect.phase.load import load_phase
 from introspect.readers.quoted_figures import quotes, report_of
 from introspect.readers.replay import load
 from introspect.run.run import RunOptions, open_run, prepare
-from introspect.tools.calls.parsing import Unusable, parse_reply
+from introspect.tools.calls.actions import Unusable
+from introspect.tools.calls.parsing import parse_reply
 
 SCRAMBLE_SEEDS = 700_000
 """Seeds of the replaced numbers; training, held-out runs and the tokenizer use others."""

@@ -12,7 +12,9 @@ from support.sessions import DONE, a_phase, call_text, forced_session, run_sessi
 
 from introspect import events
 from introspect.prompt.formats import ChatML
-from introspect.tools.calls.parsing import MAX_CALL_BYTES, CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.calls.actions import CallRequest, Completion, Unusable
+from introspect.tools.calls.call_keys import MAX_CALL_BYTES
+from introspect.tools.calls.parsing import parse_reply
 
 GIVEN = {"category": "weights"}
 ARGUMENT_NAMES = ("arguments", "parameters", "args", "params", "kwargs", "input")

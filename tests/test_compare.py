@@ -100,6 +100,9 @@ def test_figures_are_those_of_an_independent_count(run_dir: Path) -> None:
     ] == [(row["name"], row["turns"], row["tool_calls"], row["status"]) for row in summary["experiments"]]
     assert [(n["experiment"], n["description"]) for n in found["notes"]] == [(0, "std 0.25"), (1, "second")]
     assert [row["notes"] for row in found["experiments"]] == [1, 1]
+    for key in ("experiments", "turns", "prunes", "no_tool_used", "tokens"):
+        assert found[key] == summary[key], key
+    assert {k: v for k, v in found["audits"].items() if k != "codes"} == summary["audits"]
     levels = Counter(a["level"] for a in of(records, "audit") if a["skipped"] is None)
     assert {k: v for k, v in found["audits"].items() if k in levels} == levels
     assert found["audits"]["failed"] == 0 and found["status"] == "complete"

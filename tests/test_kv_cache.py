@@ -81,6 +81,25 @@ def test_a_fork_copies_nothing_until_it_must() -> None:
     assert other.token_ids == [1, 2, 3, 4]
 
 
+def test_a_fork_that_is_gone_costs_nothing() -> None:
+    """What an audit looked at through a fork is no reason to copy the prefix at the next prune."""
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(100)))
+    place = cache.layers[0].keys.data_ptr()
+    other = cache.fork()
+    engine.prefill(other, [*range(99), 7, 8])
+    assert cache.layers[0].keys.data_ptr() == place != other.layers[0].keys.data_ptr()
+    kept = cache.fork()
+    del other
+    engine.prefill(cache, [*range(40), 9])
+    assert cache.layers[0].keys.data_ptr() != place == kept.layers[0].keys.data_ptr()
+    place = cache.layers[0].keys.data_ptr()
+    del kept
+    engine.prefill(cache, [*range(30), 9])
+    assert cache.layers[0].keys.data_ptr() == place
+
+
 def test_a_prune_copies_no_tensor_of_the_prefix() -> None:
     engine = Engine(MODEL)
     cache = engine.new_cache()

@@ -15,7 +15,8 @@ from tiny.corpus import reading_lessons
 from introspect.checkpoint.loading import find_model
 from introspect.checkpoint.reading import load_tokenizer
 from introspect.phase.config import ModelConfig
-from introspect.tools.calls.parsing import CallRequest, parse_reply
+from introspect.tools.calls.actions import CallRequest
+from introspect.tools.calls.parsing import parse_reply
 
 IDS = ("how-transformers-compute", "what-interpretability-has-found")
 UNSEEN = 600_000
