@@ -120,7 +120,7 @@ def least_and_peak(lines: list[dict[str, Any]]) -> tuple[int, int]:
     for line in lines:
         if line["event"] == "prefill":
             prompt = held[: line["start"]] + line["token_ids"]
-            least += max(1, len(prompt) - len(os.path.commonprefix([held, prompt])))
+            least += max(1, len(prompt) - len(os.path.commonprefix([held, prompt])))  # noqa: RUF071
             held = prompt
         elif line["event"] == "generation":
             held = prompt + line["token_ids"][:-1]
