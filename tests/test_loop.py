@@ -79,20 +79,6 @@ def test_after_a_prune_the_window_is_task_note_and_recent_turns(
     assert window[2].kind == "reply" and window[2].role == "assistant"
 
 
-def test_sampled_ids_do_not_depend_on_tools(model: Any, byte_format: ChatML) -> None:
-    """The same seed gives the same first reply whatever was measured before."""
-    phase = a_phase(limits={"max_turns": 2}, generation={"max_new_tokens": 12})
-    texts = []
-    for layers in (["model.layers.0"], ["model.layers.0", "model.layers.1", "lm_head"]):
-        session = forced_session(model, byte_format, phase, [[]])
-        session.forced_replies = None
-        session.context.processed_text = None
-        run_session(session)
-        texts.append([m.reply_ids for m in session.transcript.messages if m.kind == "reply"])
-        assert layers
-    assert texts[0] == texts[1] and texts[0][0]
-
-
 @pytest.mark.parametrize(
     ("replies", "status", "codes"),
     [
