@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
+from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
 from introspect.checkpoint.reading import (
     ModelSource,
@@ -68,6 +69,7 @@ class Judgement:
             return None
 
 
+@quiet_library()
 def judge(model: ModelConfig, source: ModelSource, weights: bool = True) -> Judgement:
     """Judge a model from its files; nothing is loaded. `weights`: its weight files should be there.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.checkpoint.judgement import Judgement, judge
+from introspect.checkpoint.library_output import downloads_on_terminal, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
 from introspect.checkpoint.reading import ModelSource
 from introspect.checkpoint.weight_files import chosen_files
@@ -57,9 +58,13 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
 
 def load_model(config: ModelConfig) -> LoadedModel:
     """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do."""
+    return _loaded(config, find_model(config))
+
+
+@quiet_library()
+def _loaded(config: ModelConfig, source: ModelSource) -> LoadedModel:
     from transformers import AutoModelForCausalLM
 
-    source = find_model(config)
     judged = judge(config, source)
     judged.refuse()
     assert judged.prompt_format is not None and judged.context_length is not None
@@ -120,7 +125,8 @@ def _from_hub(config: ModelConfig, weights: bool) -> ModelSource:
 
     patterns = ["*.json", "*.txt", "*.jinja"] + (["*.safetensors"] if weights else [])
     try:
-        path = Path(snapshot_download(config.id, revision=config.revision, allow_patterns=patterns))
+        with downloads_on_terminal():
+            path = Path(snapshot_download(config.id, revision=config.revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many kinds; each is the user's to put right
         raise ModelError(
             f"{config.id}: not a directory here and not to be had from the hub at"

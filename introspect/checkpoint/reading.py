@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from introspect.checkpoint.config_sizes import refuse_sizes
+from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import short
 from introspect.errors import ModelError
 from introspect.model.context_length import usable_context
@@ -26,6 +28,7 @@ class ModelSource:
     revision: str | None
 
 
+@quiet_library()
 def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
     """The tokenizer and its prompt format. Raises ModelError for a format that is not supported."""
     from transformers import AutoTokenizer
@@ -34,7 +37,6 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
         refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
     if not any((source.path / file).is_file() for file in VOCABULARIES):
         raise ModelError(f"{source.name}: holds no tokenizer (tokenizer.json); download the model again")
-    mute_library()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:  # whatever a broken tokenizer makes the library raise
@@ -42,6 +44,7 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
     return tokenizer, prompt_format_for(tokenizer, source.name)
 
 
+@quiet_library()
 def read_config(source: ModelSource) -> Any:
     """The model's configuration, covered or not. Raises ModelError where it cannot be read."""
     from transformers import AutoConfig
@@ -49,7 +52,6 @@ def read_config(source: ModelSource) -> Any:
     if not (source.path / "config.json").is_file():
         raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
     refuse_sizes(source.path, source.name)
-    mute_library()
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:
@@ -124,9 +126,6 @@ def refuse_uncovered_layers(model_config: Any, name: str) -> None:
         raise ModelError(f"{name}: has layers that the exact cache does not cover: {', '.join(kinds)}")
 
 
-def mute_library() -> None:
-    """Keep the library's own lines from the terminal: they quote a stranger's files as they stand."""
-    from transformers.utils import logging
-
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A digest of the tokenizer's whole definition."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
