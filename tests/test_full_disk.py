@@ -19,7 +19,10 @@ from test_run import model_dir, phase_for  # noqa: F401
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import RunFailed
-from introspect.run.run import Run, RunOptions, open_run
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 
 NOTE = call_text("record_observation", obs_type="finding", category="c", description="d")
@@ -32,7 +35,7 @@ def loaded(model_dir: Path) -> LoadedModel:  # noqa: F811
 
 def opened(loaded: LoadedModel, output: Path, *texts: str) -> Run:
     phase = phase_for(loaded.source.path, tools=("query_memory", "record_observation"))
-    run = open_run(phase, RunOptions(output), loaded, lambda: False)
+    run = open_run(prepare(phase, RunOptions(output), loaded=loaded), lambda: False)
     prompt_format = run.session.prompt_format
     run.session.forced_replies = {
         (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
@@ -69,7 +72,7 @@ def test_a_record_that_cannot_be_written_ends_the_run(
             spoil(getattr(run.writer, where))
 
     with pytest.raises(RunFailed, match=said) as failed:
-        run.execute(watch, None)
+        run.execute(watch)
     assert failed.value.exit_code == 1 and "\n" not in str(failed.value)
     assert "the record is whole up to here" in str(failed.value)
     log = read_events(run.writer.directory / "events.jsonl")
@@ -89,13 +92,13 @@ def test_a_record_that_is_removed_is_told_as_lost(loaded: LoadedModel, tmp_path:
             shutil.rmtree(run.writer.directory)
 
     with pytest.raises(RunFailed, match=r"the record is lost \(it was removed") as failed:
-        run.execute(watch, None)
+        run.execute(watch)
     assert failed.value.exit_code == 1
 
 
 def test_a_record_that_is_moved_goes_on_where_it_is(loaded: LoadedModel, tmp_path: Path) -> None:
     run = opened(loaded, tmp_path, call_text("query_memory"))
-    run.execute(lambda event: isinstance(event, events.ToolResult) and _moved(run, tmp_path / "aside"), None)
+    run.execute(lambda event: isinstance(event, events.ToolResult) and _moved(run, tmp_path / "aside"))
     assert isinstance(read_events(tmp_path / "aside" / "events.jsonl").events[-1].event, events.RunEnd)
 
 
@@ -130,7 +133,7 @@ def test_notes_that_cannot_be_kept_end_the_run_with_its_record(
     run = opened(loaded, tmp_path, *notes)
     spoil(run)
     with pytest.raises(RunFailed, match=said) as failed:
-        run.execute(lambda event: None, None)
+        run.execute(lambda event: None)
     assert failed.value.exit_code == 1 and "notes.sqlite: notes cannot be kept" in str(failed.value)
     log = read_events(run.writer.directory / "events.jsonl")
     assert log.findings == ()

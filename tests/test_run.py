@@ -15,7 +15,10 @@ from introspect import events
 from introspect.checkpoint.forecast import parameter_count
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.phase.config import PhaseConfig
-from introspect.run.run import Run, RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.tools.note_store import NoteStore
@@ -39,12 +42,12 @@ def phase_for(model_dir: Path, **changes: Any) -> PhaseConfig:
 
 def opened_run(phase: PhaseConfig, output: Path, interrupted: bool = False, forced: str | None = None) -> Run:
     options = RunOptions(output, forced_from=forced)
-    return open_run(phase, options, prepare(phase, options), lambda: interrupted)
+    return open_run(prepare(phase, options), lambda: interrupted)
 
 
 def run(phase: PhaseConfig, output: Path, forced: str | None = None) -> tuple[dict[str, Any], Run]:
     opened = opened_run(phase, output, forced=forced)
-    return opened.execute(lambda event: None, None), opened
+    return opened.execute(lambda event: None), opened
 
 
 def generations(directory: Path) -> list[events.Generation]:
@@ -101,7 +104,7 @@ def test_replies_forced_from_a_record_repeat_it_bit_for_bit(model_dir: Path, tmp
 
 def test_an_interrupt_ends_the_record_in_good_order(model_dir: Path, tmp_path: Path) -> None:
     opened = opened_run(phase_for(model_dir), tmp_path, interrupted=True)
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "interrupted"
     end = read_events(Path(summary["run"]) / "events.jsonl").events[-1].event
     assert isinstance(end, events.RunEnd) and end.status == "interrupted"
@@ -115,7 +118,7 @@ def test_a_defect_ends_the_record_with_its_traceback(model_dir: Path, tmp_path: 
             raise ZeroDivisionError("a defect")
 
     with pytest.raises(ZeroDivisionError):
-        opened.execute(broken, None)
+        opened.execute(broken)
     log = read_events(opened.writer.directory / "events.jsonl").events
     assert isinstance(log[-2].event, events.Error) and "a defect" in (log[-2].event.traceback or "")
     assert log[-1].event.status == "failed"
@@ -133,7 +136,7 @@ def test_notes_are_the_same_in_the_file_and_in_the_record(model_dir: Path, tmp_p
     opened.session.forced_replies = {
         k: (*prompt_format.encode(t), prompt_format.end_id) for k, t in texts.items()
     }
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "complete" and summary["notes"] == 2
     record = [read.event for read in read_events(Path(summary["run"]) / "events.jsonl").events]
     rebuilt, written = NoteStore(), NoteStore(Path(summary["run"]) / "notes.sqlite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from introspect.checkpoint.loading import LoadedModel
@@ -44,7 +45,7 @@ class RealConversation:
 
 
 def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversation:
-    """Hold a conversation with real tools through three given turns, up to its first prune.
+    """Hold a conversation with real tools in given turns, up to its first prune.
 
     Raises ConfigError where the system prompt and a reply do not fit the model's context, ModelError where
     the model's logits are not finite.
@@ -52,19 +53,19 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
     engine = Engine(loaded.model)
     prompt_format = loaded.prompt_format
     session = open_session(
-        phase,
-        0,
-        loaded.model,
-        prompt_format,
-        loaded.context_length,
-        NoteStore(),
-        {},
-        tools_named(phase.tools),
+        phase=phase,
+        seed=0,
+        model=loaded.model,
+        prompt_format=prompt_format,
+        context_length=loaded.context_length,
+        notes=NoteStore(),
+        documents={},
+        tools=tools_named(phase.tools),
+        forced_replies={
+            (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
+            for turn, text in zip(range(1, phase.limits.max_turns + 1), cycle(_TURNS), strict=False)
+        },
     )
-    session.forced_replies = {
-        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
-        for turn, text in enumerate(_TURNS, start=1)
-    }
     request = _request_after_prune(session, EngineDriver(engine, prompt_format))
     held, ids = session.cache.fork(), request.prompt.token_ids
     prefix = session.system_tokens
@@ -103,8 +104,6 @@ def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRe
             except StopIteration as end:
                 if end.value.fault is not None:
                     raise ModelError(f"nothing can be diagnosed: {end.value.fault.detail}") from None
-                if session.turn == len(_TURNS):
-                    session.forced_replies = None
                 step = steps.send(end.value)
                 continue
         pruned = pruned or isinstance(step, Prune)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from introspect.engine.finite import NonFinite
+from introspect.engine.interrupts import Interrupts
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.phase.config import ExperimentConfig, PhaseConfig
@@ -15,7 +16,7 @@ from introspect.prompt.prompt import Prompt, PromptFormat
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tools.base import Tool
-from introspect.tools.context import ToolContext
+from introspect.tools.context import Progress, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
@@ -215,6 +216,8 @@ def open_session(
     notes: NoteStore,
     documents: Mapping[str, Document],
     tools: Mapping[str, Tool],
+    interrupts: Interrupts | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Session:
     """A session of a phase, before its first experiment. `options` are further fields of Session.
@@ -226,7 +229,14 @@ def open_session(
         return prompt_format.system_length(text)
 
     context = ToolContext(
-        model, prompt_format.encode, prompt_format.decode, notes, documents, phase.max_result_tokens
+        model=model,
+        encode=prompt_format.encode,
+        decode=prompt_format.decode,
+        notes=notes,
+        documents=documents,
+        max_result_tokens=phase.max_result_tokens,
+        progress=progress,
+        interrupts=interrupts or Interrupts(),
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
     session = Session(
