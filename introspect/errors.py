@@ -8,6 +8,7 @@
     |-- RequirementError       a phase that must not start yet; exit 4
     |-- RunFailed              a run that cannot go on: its record or its notes cannot be written; exit 1
     |-- UnsupportedCache       a model family or cache class that a check cannot judge
+    |-- UnknownPath            a decode path that this version cannot repeat
     ToolError                  the model's: becomes a tool result that the model reads
 
 Every other exception is a defect of this program and ends in a traceback.
@@ -68,6 +69,10 @@ class RunFailed(IntrospectError):
 
 class UnsupportedCache(IntrospectError):
     """A cache cannot be judged because of its class or its model's family. Damage never raises this."""
+
+
+class UnknownPath(IntrospectError):
+    """Ids were decoded by a path that this version does not have, so that they cannot be decoded so again."""
 
 
 class ToolError(Exception):

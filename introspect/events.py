@@ -8,19 +8,34 @@ positions are slots of the cache counted from 0, experiments and turns count fro
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the records that are written; 1 is read too. Its `Generation.seconds` span more, its states are digested
+whole, and its log-probabilities were summed in fp64."""
 
 JSON = dict[str, Any]
 
+Status = Literal["complete", "limited", "failed", "corrupt"]
+"""How an experiment ends, the worst last; a run ends as the worst of its experiments."""
+RunStatus = Literal[Status, "interrupted"]
+"""How a run ends, whether by itself or by a signal."""
+FinishReason = Literal["stop", "length", "non-finite"]
+"""Why a reply ended: an end token, its limit of tokens, or logits from which none can be sampled."""
+MessageKind = Literal["task", "memory_note", "feedback"]
+"""What a message to the model is that no tool wrote."""
+AuditLevel = Literal["e0", "e1", "e2"]
+"""What a check of the cache looks at: its structure and ids, its bits, or the logits of one pass over it."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RunStart:
     """The first record. `utc_offset` is in minutes; `settings` is the resolved phase.
 
     `requirement` is what was found of the phase that this one requires, and whether the run was forced to go
     on without it. `notes_before` are the notes of other runs that this one starts with.
+    `forced_retokenised` says of forced replies whether their ids were made anew from the recorded text; None
+    where none are forced, and in older records.
     """
 
     event: ClassVar[str] = "run_start"
@@ -38,9 +53,10 @@ class RunStart:
     fault: str | None = None
     requirement: JSON | None = None
     notes_before: tuple[JSON, ...] = ()
+    forced_retokenised: bool | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExperimentStart:
     """`system_prompt` stands where it is another than that before it: experiments may offer other tools."""
 
@@ -52,48 +68,49 @@ class ExperimentStart:
     system_tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class UserMessage:
+@dataclass(frozen=True, kw_only=True)
+class _InTurn:
+    experiment: int
+    turn: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserMessage(_InTurn):
     """A message to the model that no tool wrote: the task, a memory note or feedback on its reply."""
 
     event: ClassVar[str] = "user_message"
-    experiment: int
-    turn: int
-    kind: str
+    kind: MessageKind
     text: str
 
 
-@dataclass(frozen=True)
-class Prefill:
+@dataclass(frozen=True, kw_only=True)
+class Prefill(_InTurn):
     """The ids fed for one prompt, standing at slots `start`, `start + 1`, ...; `chunks` are their lengths."""
 
     event: ClassVar[str] = "prefill"
-    experiment: int
-    turn: int
     start: int
     token_ids: tuple[int, ...]
     chunks: tuple[int, ...]
     seconds: float
 
 
-@dataclass(frozen=True)
-class Generation:
+@dataclass(frozen=True, kw_only=True)
+class Generation(_InTurn):
     """One reply. `token_ids` has every sampled id, the end token included.
 
     `cached_tokens` of the prompt were in the cache before its prefill. `logprobs` are natural logarithms at
     temperature 1. `top_logits` holds the 20 largest `[id, value]` at the first and the last position.
     `logits_digest` covers the logits of every position, `state_digest` K and V of each layer at the end.
-    `decode_path` names how ids were decoded: one forward pass for each id but the last.
+    `decode_path` names how ids were decoded: one forward pass for each id but the last. `seconds` span it
+    alone, `digest_seconds` the hashing of K and V; in records of schema 1 `seconds` span all, prefill too.
     """
 
     event: ClassVar[str] = "generation"
-    experiment: int
-    turn: int
     prompt_tokens: int
     cached_tokens: int
     token_ids: tuple[int, ...]
     text: str
-    finish_reason: str
+    finish_reason: FinishReason
     seconds: float
     logprobs: tuple[float, ...]
     top_logits: dict[str, list[tuple[int, float]]]
@@ -102,44 +119,45 @@ class Generation:
     decode_path: str
     max_new_tokens: int
     forced: bool = False
+    digest_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class ToolCall:
+@dataclass(frozen=True, kw_only=True)
+class ToolCall(_InTurn):
     event: ClassVar[str] = "tool_call"
-    experiment: int
-    turn: int
     function: str
     arguments: JSON
     reasoning: str
 
 
-@dataclass(frozen=True)
-class ToolResult:
-    """The whole result of a call, and `text`, the message in which the model reads it."""
+@dataclass(frozen=True, kw_only=True)
+class ToolResult(_InTurn):
+    """The whole result of a call, and `text`, the message in which the model reads it.
+
+    `record` is what the tool gives for the record alone, such as the numbers behind a picture: neither
+    `result` nor `text` has it, and the model never sees it.
+    """
 
     event: ClassVar[str] = "tool_result"
-    experiment: int
-    turn: int
     function: str
     ok: bool
     result: Any
     text: str
     seconds: float
     traceback: str | None = None
+    record: JSON | None = None
 
 
-@dataclass(frozen=True)
-class Prune:
+@dataclass(frozen=True, kw_only=True)
+class Prune(_InTurn):
     """A prune that was due. `cached_before` and `cached_after` are tokens of the cache that the window uses.
 
-    `dropped_messages` is empty where `refused` says why nothing could be dropped. `tokens_before` and
-    `tokens_after` count the rendered conversation, without the system prompt.
+    `dropped_messages` is empty where `refused` says why nothing could be dropped. `shortened_texts` are what
+    the model reads in place of each of `shortened_messages`, in their order; older records have none.
+    `tokens_before` and `tokens_after` count the rendered conversation, without the system prompt.
     """
 
     event: ClassVar[str] = "prune"
-    experiment: int
-    turn: int
     reasons: tuple[str, ...]
     dropped_messages: tuple[int, ...]
     dropped_turns: int
@@ -151,19 +169,18 @@ class Prune:
     tokens_after: int
     memory_note: str
     refused: str | None = None
+    shortened_texts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, kw_only=True)
+class Audit(_InTurn):
     """The verdict of one check of cached state. `codes` names what is wrong; empty where nothing is.
 
     `skipped` says why a check that was due was not made; `seconds` is what it took.
     """
 
     event: ClassVar[str] = "audit"
-    experiment: int
-    turn: int
-    level: str
+    level: AuditLevel
     codes: tuple[str, ...]
     detail: str
     figures: JSON = field(default_factory=dict)
@@ -177,49 +194,45 @@ class Audit:
         return self.detail if self.detail.startswith(codes) else f"{codes}. {self.detail}"
 
 
-@dataclass(frozen=True)
-class Warning:
+@dataclass(frozen=True, kw_only=True)
+class Warning(_InTurn):
     event: ClassVar[str] = "warning"
-    experiment: int
-    turn: int
     code: str
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Error:
     event: ClassVar[str] = "error"
     message: str
     traceback: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExperimentEnd:
     event: ClassVar[str] = "experiment_end"
     experiment: int
     name: str
-    status: str
+    status: Status
     reason: str
     turns: int
     tool_calls: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunEnd:
     """The last record of a session. `summary` is the object that `run --json` prints."""
 
     event: ClassVar[str] = "run_end"
-    status: str
+    status: RunStatus
     summary: JSON
 
 
-@dataclass(frozen=True)
-class Token:
+@dataclass(frozen=True, kw_only=True)
+class Token(_InTurn):
     """Ephemeral: ids that were just decoded, and the text that they completed."""
 
     event: ClassVar[str] = "token"
-    experiment: int
-    turn: int
     text: str
     sampled: int
     cached_tokens: int

@@ -125,10 +125,10 @@ def plant_all(models: Models, rounds: int) -> dict[str, Matrix]:
                 scene = Scene(model, clean, conversation, place, depth, torch.Generator().manual_seed(number))
                 key = (fault.name, str(dtype).removeprefix("torch."), place, depth)
                 damaged = fault.planted(scene)
-                traceless = damaged.cache.state_digest() == clean.state_digest()
+                traceless = damaged.cache.content_digest() == clean.content_digest()
                 checked = [] if traceless else check_cache(model, damaged.cache, damaged.intended)
                 found["check"][key].note(fault, checked, traceless)
-                damaged.cache.passes = list(clean.passes)
+                damaged.cache.schedule = clean.schedule.copy()
                 codes = [] if traceless else audited(engine, damaged.cache, damaged.intended)
                 found["audit"][key].note(fault, codes, traceless)
     return found
@@ -147,7 +147,9 @@ def clean_audits(models: Models, count: int) -> CleanChecks:
     for (name, dtype), model in itertools.islice(itertools.cycle(models.items()), count):
         engine, conversation = Engine(model), a_conversation(rng)
         cache = after_a_prune(engine, conversation, rng)
-        checks.note(name, dtype, audited(engine, cache, conversation.ids), f"{len(cache.passes)} passes")
+        checks.note(
+            name, dtype, audited(engine, cache, conversation.ids), f"{len(cache.schedule.passes)} passes"
+        )
     return checks
 
 

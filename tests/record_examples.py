@@ -108,29 +108,46 @@ def prune(turn: int = 3, **changes: Any) -> ev.Prune:
 def conversation(*replies: str, prune_before: int | None = None) -> list[ev.Event]:
     """A run's events after its start: a task, a turn for each reply, a prune before that reply, the end."""
     events: list[ev.Event] = [
-        ev.ExperimentStart(0, "architecture", "Examine your architecture."),
-        ev.UserMessage(0, 0, "task", "Examine your architecture."),
+        ev.ExperimentStart(experiment=0, name="architecture", task="Examine your architecture."),
+        ev.UserMessage(experiment=0, turn=0, kind="task", text="Examine your architecture."),
     ]
     for turn, text in enumerate(replies, 1):
         if turn - 1 == prune_before:
             events.append(prune(turn))
         events += [
-            ev.Prefill(0, turn, 612, tuple(range(89)), (89,), 0.1),
-            generation(text, turn),
-            ev.ToolCall(0, turn, "get_architecture_summary", {}, "the summary first"),
-            ev.ToolResult(
-                0,
-                turn,
-                "get_architecture_summary",
-                True,
-                {"layers": 36},
-                'TOOL_RESULTS:\n{"layers": 36}',
-                0.1,
+            ev.Prefill(
+                experiment=0, turn=turn, start=612, token_ids=tuple(range(89)), chunks=(89,), seconds=0.1
             ),
-            ev.Audit(0, turn, "e0", (), "29 tensors"),
+            generation(text, turn),
+            ev.ToolCall(
+                experiment=0,
+                turn=turn,
+                function="get_architecture_summary",
+                arguments={},
+                reasoning="the summary first",
+            ),
+            ev.ToolResult(
+                experiment=0,
+                turn=turn,
+                function="get_architecture_summary",
+                ok=True,
+                result={"layers": 36},
+                text='TOOL_RESULTS:\n{"layers": 36}',
+                seconds=0.1,
+            ),
+            ev.Audit(experiment=0, turn=turn, level="e0", codes=(), detail="29 tensors"),
         ]
-    events.append(ev.ExperimentEnd(0, "architecture", "complete", "the model is done", len(replies), 1))
-    events.append(ev.RunEnd("complete", {"status": "complete"}))
+    events.append(
+        ev.ExperimentEnd(
+            experiment=0,
+            name="architecture",
+            status="complete",
+            reason="the model is done",
+            turns=len(replies),
+            tool_calls=1,
+        )
+    )
+    events.append(ev.RunEnd(status="complete", summary={"status": "complete"}))
     return events
 
 

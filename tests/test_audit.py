@@ -9,15 +9,8 @@ import pytest
 from conftest import a_phase, forced_session, run_session, sampled
 from test_loop import STEPS
 
-from introspect.audits.record import (
-    RecordAudit,
-    RecordedTurn,
-    audit_recompute,
-    audit_replay,
-    audit_schedule,
-    audit_texts,
-    recorded_turns,
-)
+from introspect.audits.record import audit_recompute, audit_replay, audit_texts
+from introspect.audits.recorded import RecordAudit, RecordedTurn, audit_schedule, recorded_turns
 from introspect.engine.engine import Engine
 from introspect.errors import RecordError
 from introspect.events import Generation

@@ -53,7 +53,7 @@ class Branch:
         """Of all but its last slot, which a prompt that is the prefix alone feeds again."""
         twin = self.cache.fork()
         twin.truncate(len(self.prefix) - 1)
-        return twin.state_digest()
+        return twin.content_digest()
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -71,7 +71,7 @@ class CacheMachine(RuleBasedStateMachine):
         return self.branches[self.current]
 
     def _step(self) -> None:
-        self.others = {i: b.cache.state_digest() for i, b in enumerate(self.branches) if i != self.current}
+        self.others = {i: b.cache.content_digest() for i, b in enumerate(self.branches) if i != self.current}
 
     def _prefill(self) -> None:
         cache, ids = self.branch.cache, self.branch.ids
@@ -134,7 +134,7 @@ class CacheMachine(RuleBasedStateMachine):
     def switch_fork(self, index: int) -> None:
         self._step()
         self.current = index % len(self.branches)
-        self.others = {i: b.cache.state_digest() for i, b in enumerate(self.branches) if i != self.current}
+        self.others = {i: b.cache.content_digest() for i, b in enumerate(self.branches) if i != self.current}
         self._prefill()
 
     @rule(count=st.integers(1, 2))
@@ -146,10 +146,10 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(layer=st.integers(0, 1))
     def run_a_tool(self, layer: int) -> None:
         self._step()
-        before = self.branch.cache.state_digest()
+        before = self.branch.cache.content_digest()
         with captured(MODEL, [f"model.layers.{layer}"]):
             forward_text(MODEL, [1, 2, 3])
-        assert self.branch.cache.state_digest() == before
+        assert self.branch.cache.content_digest() == before
         self._prefill()
 
     @rule()
@@ -165,10 +165,10 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def audit(self) -> None:
         self._step()
-        digest = self.branch.cache.state_digest()
+        digest = self.branch.cache.content_digest()
         cache = self.branch.cache
-        replay_passes(self.engine, cache.passes, len(cache.token_ids))
-        assert cache.state_digest() == digest
+        replay_passes(self.engine, cache.schedule)
+        assert cache.content_digest() == digest
         self._prefill()
 
     @invariant()
@@ -178,9 +178,10 @@ class CacheMachine(RuleBasedStateMachine):
         cache, ids = self.branch.cache, self.branch.ids
         assert cache.token_ids == ids
         assert check_structure(cache, ids) == []
-        assert first_difference(cache, replay_passes(self.engine, cache.passes, len(ids)), len(ids)) is None
+        assert first_difference(cache, replay_passes(self.engine, cache.schedule), len(ids)) is None
+        assert cache.state_digest() == cache.content_digest()
         for index, digest in self.others.items():
-            assert self.branches[index].cache.state_digest() == digest
+            assert self.branches[index].cache.content_digest() == digest
         assert self.branch.digest_of_prefix() == self.branch.prefix_digest
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kv_cache import changed, ids_lists, steps
 
-from introspect.engine.cache_replay import first_difference, passes_before, replay_passes
+from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.engine import Engine
 from introspect.model.cache_audit import check_structure
 
@@ -37,7 +37,7 @@ def test_a_sound_cache_is_replayed_to_the_bit(
                 ids = [*ids, int(engine.prefill(cache, ids).logits.argmax())]
         ids = changed(step, ids, len(prefix))
         engine.prefill(cache, ids)
-    replay = replay_passes(engine, cache.passes, len(cache.token_ids))
+    replay = replay_passes(engine, cache.schedule)
     assert replay.token_ids == cache.token_ids
     assert first_difference(cache, replay, len(cache.token_ids)) is None
 
@@ -52,11 +52,11 @@ def test_the_smallest_damage_is_found(dtype: torch.dtype, layer: int, name: str)
     damaged = getattr(cache.layers[layer], name)
     value = damaged[0, 1, 17, 3].clone()
     damaged[0, 1, 17, 3] = torch.nextafter(value, torch.tensor(float("inf"), dtype=dtype))
-    found = first_difference(cache, replay_passes(engine, cache.passes, 30), 30)
+    found = first_difference(cache, replay_passes(engine, cache.schedule), 30)
     assert found is not None and (found.layer, found.slot, found.tensor, found.slots) == (layer, 17, name, 1)
     assert found.size == float((damaged[0, 1, 17, 3].double() - value.double()).abs())
     damaged[0, 0, 18, 0] += 5
-    again = first_difference(cache, replay_passes(engine, cache.passes, 30), 30)
+    again = first_difference(cache, replay_passes(engine, cache.schedule), 30)
     assert again is not None and (again.slot, again.size, again.slots) == (17, found.size, 2)
 
 
@@ -67,9 +67,9 @@ def test_decoded_slots_can_be_left_out() -> None:
     engine.prefill(cache, ids)
     for token_id in (11, 12, 13):
         engine.forward(cache, [token_id])
-    assert len(passes_before(cache, 10)) == 1
-    assert len(passes_before(cache, 12)) == 3
-    replay = replay_passes(engine, passes_before(cache, 10), 10)
+    assert len(cache.schedule.before(10).passes) == 1
+    assert len(cache.schedule.before(12).passes) == 3
+    replay = replay_passes(engine, cache.schedule.before(10))
     assert first_difference(cache, replay, 10) is None
 
 
@@ -77,9 +77,9 @@ def test_a_replay_is_as_long_as_asked() -> None:
     engine = Engine(MODELS[torch.float32], prefill_chunk=4)
     cache = engine.new_cache()
     engine.prefill(cache, list(range(10)))
-    assert [p.start for p in passes_before(cache, 4)] == [0]
-    assert [p.start for p in passes_before(cache, 5)] == [0, 4]
-    replay = replay_passes(engine, passes_before(cache, 6), 6)
+    assert [p.start for p in cache.schedule.before(4).passes] == [0]
+    assert [p.start for p in cache.schedule.before(5).passes] == [0, 4]
+    replay = replay_passes(engine, cache.schedule.before(6))
     assert replay.lengths() == [6, 6] and first_difference(cache, replay, 6) is None
 
 
@@ -87,7 +87,7 @@ def test_layers_of_another_format_or_length_are_differences() -> None:
     engine = Engine(MODELS[torch.bfloat16])
     cache = engine.new_cache()
     engine.prefill(cache, list(range(30)))
-    replay = replay_passes(engine, cache.passes, 30)
+    replay = replay_passes(engine, cache.schedule)
     small = cache.fork()
     for layer in small.layers:
         layer.keys, layer.values = (t.to(torch.float8_e4m3fn) for t in (layer.keys, layer.values))

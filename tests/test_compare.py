@@ -134,7 +134,11 @@ def test_what_is_compared_can_be_broken_off_or_failed(run_dir: Path, tmp_path: P
             else "open"
             for s in of(whole[:kept], "experiment_start")
         ]  # fmt: skip
-    events = [*conversation("A reply.")[:-1], ev.Error("broken"), ev.RunEnd("failed", {})]
+    events = [
+        *conversation("A reply.")[:-1],
+        ev.Error(message="broken"),
+        ev.RunEnd(status="failed", summary={}),
+    ]
     failed = written(tmp_path, events)
     assert measured_run(str(failed), tmp_path)["status"] == "failed"
 
@@ -186,14 +190,16 @@ def test_arguments_are_no_report(reply: str, report: str) -> None:
 
 def test_results_of_another_experiment_do_not_count() -> None:
     def result(experiment: int, **values: Any) -> ev.ToolResult:
-        return ev.ToolResult(experiment, 1, "f", True, values, "", 0.1)
+        return ev.ToolResult(
+            experiment=experiment, turn=1, function="f", ok=True, result=values, text="", seconds=0.1
+        )
 
     stream = [
-        ev.ExperimentStart(0, "one", "t"),
+        ev.ExperimentStart(experiment=0, name="one", task="t"),
         result(0, layers=36),
         result(0, heads=16),
         generation("36 layers, 16 heads", 2),
-        ev.ExperimentStart(1, "two", "t"),
+        ev.ExperimentStart(experiment=1, name="two", task="t"),
         generation("36 layers", 1, experiment=1),
     ]
     judged = [(seen.experiment, seen.quote.verdict) for seen in judged_quotes(stream)]
@@ -227,14 +233,25 @@ def test_no_record_stops_it_or_acts_on_a_display(
 ) -> None:
     output = tmp_path_factory.mktemp("runs")
     stream: list[ev.Event] = [
-        ev.ExperimentStart(0, text, text),
+        ev.ExperimentStart(experiment=0, name=text, task=text),
         generation(text + " 12 layers"),
-        ev.ToolCall(0, 1, "record_observation", arguments, text),
-        *(ev.ToolResult(0, 1, name, True, result, text, 0.1) for name in (text, "record_observation")),
-        ev.ToolResult(0, 1, "read_heritage_document", True, result, text, 0.1),
-        ev.Audit(0, 1, text, (text,), text),
+        ev.ToolCall(experiment=0, turn=1, function="record_observation", arguments=arguments, reasoning=text),
+        *(
+            ev.ToolResult(experiment=0, turn=1, function=name, ok=True, result=result, text=text, seconds=0.1)
+            for name in (text, "record_observation")
+        ),
+        ev.ToolResult(
+            experiment=0,
+            turn=1,
+            function="read_heritage_document",
+            ok=True,
+            result=result,
+            text=text,
+            seconds=0.1,
+        ),
+        ev.Audit(experiment=0, turn=1, level="e0", codes=(text,), detail=text),
         prune(),
-        ev.RunEnd(text, {}),
+        ev.RunEnd(status="failed", summary={text: text}),
     ]
     start = {"model": text, "fault": text, "requirement": {"run": result, "forced": result}}
     run = written(output, stream, environment={"weight_hash": result}, **start)
@@ -275,8 +292,8 @@ def test_the_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_corruption_is_shown_and_gives_exit_3(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    audit = ev.Audit(0, 1, "e1", ("prefix-mutated",), "layer 3")
-    corrupt = written(tmp_path, [*conversation("A.")[:-2], audit, ev.RunEnd("corrupt", {})])
+    audit = ev.Audit(experiment=0, turn=1, level="e1", codes=("prefix-mutated",), detail="layer 3")
+    corrupt = written(tmp_path, [*conversation("A.")[:-2], audit, ev.RunEnd(status="corrupt", summary={})])
     assert compare_command([str(run_dir), str(corrupt)], tmp_path, False) == 3
     assert "1 failed: prefix-mutated" in " ".join(capsys.readouterr().out.split())
     damaged = tmp_path / "damaged"

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from introspect.engine.engine import DecodingSequence, Engine
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.engine import Engine
 from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSampler
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -19,7 +20,9 @@ def decode(
 ) -> DecodingSequence:
     cache = cache or engine.new_cache()
     prefill = engine.prefill(cache, prompt)
-    sequence = DecodingSequence(cache, sampler, prefill.logits, frozenset(), count)
+    sequence = DecodingSequence(
+        cache=cache, sampler=sampler, logits=prefill.logits, stop_ids=frozenset(), max_new_tokens=count
+    )
     for _ in engine.decode([sequence]):
         pass
     return sequence
@@ -83,7 +86,13 @@ def test_decoding_ends_at_a_stop_id(model: Any) -> None:
     engine = Engine(model)
     cache = engine.new_cache()
     logits = engine.prefill(cache, PROMPT).logits
-    sequence = DecodingSequence(cache, ForcedSampler([5, 6, 7, 8]), logits, frozenset({7}), 10)
+    sequence = DecodingSequence(
+        cache=cache,
+        sampler=ForcedSampler([5, 6, 7, 8]),
+        logits=logits,
+        stop_ids=frozenset({7}),
+        max_new_tokens=10,
+    )
     list(engine.decode([sequence]))
     assert sequence.token_ids == [5, 6, 7] and sequence.finish_reason == "stop"
 
@@ -96,7 +105,12 @@ def test_several_sequences_decode_as_each_alone(model: Any) -> None:
     for i, prompt in enumerate(prompts):
         cache = engine.new_cache()
         logits = engine.prefill(cache, prompt).logits
-        together.append(DecodingSequence(cache, NucleusSampler(0.9, 0.95, i), logits, frozenset(), 6 + i))
+        sampler = NucleusSampler(0.9, 0.95, i)
+        together.append(
+            DecodingSequence(
+                cache=cache, sampler=sampler, logits=logits, stop_ids=frozenset(), max_new_tokens=6 + i
+            )
+        )
     for _ in engine.decode(together):
         pass
     assert [sequence.token_ids for sequence in together] == alone

@@ -80,9 +80,9 @@ def test_damage_stays_when_the_cache_grows(fault: Fault) -> None:
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=lambda fault: fault.name)
 def test_planting_leaves_the_clean_cache_alone(fault: Fault) -> None:
     here = scene(torch.float32)
-    before = here.clean.state_digest()
+    before = here.clean.content_digest()
     damaged = fault.planted(here)
-    assert here.clean.state_digest() == before
+    assert here.clean.content_digest() == before
     assert here.clean.token_ids == list(CONVERSATION.ids)
     assert damaged.intended == CONVERSATION.ids
     assert check_cache(here.model, here.clean, CONVERSATION.ids) == []

@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from introspect.engine.cache_layers import MIN_CAPACITY, BufferLayer
 from introspect.engine.engine import Engine
-from introspect.engine.kv_cache import MIN_CAPACITY, BufferLayer
 from introspect.model.cache_audit import check_structure
 
 MODEL = random_model(torch.float64)
@@ -84,11 +84,11 @@ def test_a_fork_does_not_disturb_the_other(shared: list[int], left: list[int], r
     engine = Engine(MODEL)
     cache = engine.new_cache()
     engine.prefill(cache, shared + left)
-    before = cache.state_digest()
+    before = cache.content_digest()
     other = cache.fork()
     engine.prefill(other, shared + right)
     engine.prefill(other, shared[:1] + right)
-    assert cache.state_digest() == before
+    assert cache.content_digest() == before
     assert cache.token_ids == shared + left
 
 
@@ -147,11 +147,11 @@ def test_the_digest_tells_states_apart() -> None:
     for ids in ([1, 2, 3], [1, 2, 4], [1, 2, 3]):
         cache = engine.new_cache()
         engine.prefill(cache, ids)
-        digests.append(cache.state_digest())
+        digests.append(cache.content_digest())
     assert digests[0] == digests[2] != digests[1]
     assert [len(digest) for digest in digests[0]] == [16, 16]
     cache.layers[1].values[0, 1, 0, 3] += 1e-12
-    assert cache.state_digest()[0] == digests[0][0] and cache.state_digest()[1] != digests[0][1]
+    assert cache.content_digest()[0] == digests[0][0] and cache.content_digest()[1] != digests[0][1]
 
 
 def test_layers_answer_as_transformers_asks() -> None:
@@ -184,7 +184,7 @@ def test_truncating_to_what_is_not_cached_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot truncate"):
         cache.truncate(3)
     cache.truncate(0)
-    assert cache.token_ids == [] and cache.lengths() == [0, 0] and cache.passes == []
+    assert cache.token_ids == [] and cache.lengths() == [0, 0] and cache.schedule.passes == []
 
 
 def test_provenance_is_the_passes_that_wrote_what_is_left() -> None:
@@ -193,11 +193,11 @@ def test_provenance_is_the_passes_that_wrote_what_is_left() -> None:
     began = time.perf_counter()
     engine.prefill(cache, list(range(10)))
     took = time.perf_counter() - began
-    assert [(p.start, len(p.token_ids)) for p in cache.passes] == [(0, 4), (4, 4), (8, 2)]
-    assert 0 < sum(p.seconds for p in cache.passes) <= took
+    assert [(p.start, len(p.token_ids)) for p in cache.schedule.passes] == [(0, 4), (4, 4), (8, 2)]
+    assert 0 < sum(p.seconds for p in cache.schedule.passes) <= took
     for length, left in ((9, 3), (8, 2), (5, 2), (4, 1), (1, 1)):
         cache.truncate(length)
-        assert len(cache.passes) == left
+        assert len(cache.schedule.passes) == left
 
 
 def test_a_buffer_that_is_full_to_the_last_slot_is_not_copied() -> None:

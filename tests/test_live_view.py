@@ -45,12 +45,25 @@ def replies(seed: int, turns: int) -> Iterator[events.Event]:
         for sampled in range(1, draw.randrange(20, 60)):
             piece = draw.choice(WORDS) + " "
             text += piece
-            yield events.Token(0, turn, piece, sampled, 100)
+            yield events.Token(experiment=0, turn=turn, text=piece, sampled=sampled, cached_tokens=100)
             if sampled % 7 == 0:
                 time.sleep(0.001)
         ids = (1,) * sampled
         yield events.Generation(
-            0, turn, 9, 0, ids, text, "stop", 0.1, (0.0,) * sampled, {}, "", (), "forward-1", 99
+            experiment=0,
+            turn=turn,
+            prompt_tokens=9,
+            cached_tokens=0,
+            token_ids=ids,
+            text=text,
+            finish_reason="stop",
+            seconds=0.1,
+            logprobs=(0.0,) * sampled,
+            top_logits={},
+            logits_digest="",
+            state_digest=(),
+            decode_path="forward-1",
+            max_new_tokens=99,
         )
 
 
@@ -82,9 +95,22 @@ def test_the_live_region_eats_nothing_of_what_was_printed(hasty_threads: None) -
 def test_a_reply_that_begins_or_ends_in_half_a_character_has_its_heading_and_its_tail() -> None:
     """The driver shows no half of a character: its first token then comes late, and its last never."""
     whole = events.Generation(
-        0, 2, 9, 0, (1, 2, 3), "\ufffd is all\ufffd", "length", 0.1, (0.0,) * 3, {}, "", (), "forward-1", 3
+        experiment=0,
+        turn=2,
+        prompt_tokens=9,
+        cached_tokens=0,
+        token_ids=(1, 2, 3),
+        text="\ufffd is all\ufffd",
+        finish_reason="length",
+        seconds=0.1,
+        logprobs=(0.0,) * 3,
+        top_logits={},
+        logits_digest="",
+        state_digest=(),
+        decode_path="forward-1",
+        max_new_tokens=3,
     )
-    late = events.Token(0, 2, "\ufffd is all", 2, 100)
+    late = events.Token(experiment=0, turn=2, text="\ufffd is all", sampled=2, cached_tokens=100)
     for stream in ([late, whole], [whole]):
         for terminal in (False, True):
             lines = screen_of(shown(stream, terminal))

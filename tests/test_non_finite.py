@@ -17,8 +17,10 @@ from test_run import model_dir, phase_for  # noqa: F401
 
 from introspect import events
 from introspect.audits.gaps import distance, largest_gap, mean_gap
-from introspect.audits.record import audit_recompute, audit_replay, audit_schedule, recorded_turns
-from introspect.engine.engine import DecodingSequence, Engine
+from introspect.audits.record import audit_recompute, audit_replay
+from introspect.audits.recorded import audit_schedule, recorded_turns
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.engine import Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
 from introspect.prompt.formats import ChatML
@@ -198,15 +200,34 @@ def sampled_through(
     cache = engine.new_cache()
     prefill = engine.prefill(cache, prompt)
     sequence = DecodingSequence(
-        cache, ForcedSampler(reply), prefill.logits, frozenset(), len(reply), through_faults=True
+        cache=cache,
+        sampler=ForcedSampler(reply),
+        logits=prefill.logits,
+        stop_ids=frozenset(),
+        max_new_tokens=len(reply),
+        through_faults=True,
     )
     list(engine.decode([sequence]))
-    place = (0, 1)
     generation = events.Generation(
-        *place, len(prompt), 0, tuple(reply), "", "length", 0.0, tuple(sequence.logprobs),
-        sequence.top_logits, sequence.logits_digest, cache.state_digest(), "forward-1", len(reply),
-    )  # fmt: skip
-    return events.Prefill(*place, 0, tuple(prompt), (len(prompt),), 0.0), generation
+        experiment=0,
+        turn=1,
+        prompt_tokens=len(prompt),
+        cached_tokens=0,
+        token_ids=tuple(reply),
+        text="",
+        finish_reason="length",
+        seconds=0.0,
+        logprobs=tuple(sequence.logprobs),
+        top_logits=sequence.top_logits,
+        logits_digest=sequence.logits_digest,
+        state_digest=cache.state_digest(),
+        decode_path="forward-1",
+        max_new_tokens=len(reply),
+    )
+    prefill_event = events.Prefill(
+        experiment=0, turn=1, start=0, token_ids=tuple(prompt), chunks=(len(prompt),), seconds=0.0
+    )
+    return prefill_event, generation
 
 
 @pytest.mark.parametrize("level", ["e1", "e2"])
@@ -250,7 +271,15 @@ def test_a_sequence_beside_a_spoilt_one_goes_on() -> None:
         for start in starts:
             cache = engine.new_cache()
             logits = engine.prefill(cache, start).logits
-            into.append(DecodingSequence(cache, GreedySampler(), logits, frozenset(), 4))
+            into.append(
+                DecodingSequence(
+                    cache=cache,
+                    sampler=GreedySampler(),
+                    logits=logits,
+                    stop_ids=frozenset(),
+                    max_new_tokens=4,
+                )
+            )
         for step in engine.decode(into):
             assert all(sequence.token_ids for sequence in step)
     assert together[0].token_ids == alone[0].token_ids and together[0].fault is None

@@ -122,8 +122,8 @@ def test_a_clean_run_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_damage_and_failed_audits_are_corrupt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    failed = ev.Audit(0, 1, "e0", ("prefix-mutated",), "slot 3")
-    run = written(tmp_path, [generation(GOOD), failed, ev.RunEnd("corrupt", {})])
+    failed = ev.Audit(experiment=0, turn=1, level="e0", codes=("prefix-mutated",), detail="slot 3")
+    run = written(tmp_path, [generation(GOOD), failed, ev.RunEnd(status="corrupt", summary={})])
     for source in (run, run / "phase1a.log"):
         code, data = as_json(source, capsys)
         assert (code, data["findings"][0]["code"]) == (ExitCode.CORRUPT, "audit-failed")
@@ -190,16 +190,18 @@ HOSTILE = [
 )
 def test_no_text_acts_on_the_terminal(tmp_path: Path, text: str, terminal: bool) -> None:
     events = [
-        ev.ExperimentStart(0, text, text),
-        ev.UserMessage(0, 0, "task", text),
+        ev.ExperimentStart(experiment=0, name=text, task=text),
+        ev.UserMessage(experiment=0, turn=0, kind="task", text=text),
         prune(reasons=(text,)),
         generation(text),
-        ev.ToolCall(0, 1, text, {text: text}, text),
-        ev.ToolResult(0, 1, text, True, {text: text}, text, 0.1),
-        ev.ToolResult(0, 1, text, True, text, text, 0.1),
-        ev.Audit(0, 1, text, (text,), text),
-        ev.Error(text),
-        ev.RunEnd(text, {}),
+        ev.ToolCall(experiment=0, turn=1, function=text, arguments={text: text}, reasoning=text),
+        ev.ToolResult(
+            experiment=0, turn=1, function=text, ok=True, result={text: text}, text=text, seconds=0.1
+        ),
+        ev.ToolResult(experiment=0, turn=1, function=text, ok=True, result=text, text=text, seconds=0.1),
+        ev.Audit(experiment=0, turn=1, level="e0", codes=(text,), detail=text),
+        ev.Error(message=text),
+        ev.RunEnd(status="failed", summary={text: text}),
     ]
     run = written(tmp_path, events, title=text, model=text)
     for source in (run, run / "phase1a.log"):

@@ -41,7 +41,10 @@ def baseline(
         "settings": {"experiments": [{"name": "one"}]},
     }
     summary = SUMMARY | {key: changes.pop(key) for key in SUMMARY.keys() & changes.keys()}
-    events: list[Event] = [*conversation("One reply.")[:-1], *([RunEnd(status, summary)] if ended else [])]
+    events: list[Event] = [
+        *conversation("One reply.")[:-1],
+        *([RunEnd(status=status, summary=summary)] if ended else []),
+    ]
     clock = START + timedelta(minutes=minutes)
     with RunWriter.create(output, run_start(**(start | changes)), {}, lambda: clock) as writer:
         for event in events:

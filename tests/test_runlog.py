@@ -19,7 +19,7 @@ from record_examples import CALL, PROSE, conversation, generation, prune, run_st
 
 from introspect import events as ev
 from introspect.errors import ConfigError, IntrospectError, RecordError
-from introspect.runlog.codec import MAX_DEPTH
+from introspect.runlog.codec import MAX_DEPTH, canonical, sealed
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.runlog.writer import RunWriter, link_latest
@@ -65,7 +65,7 @@ def test_the_chain_is_what_the_contract_says_it_is(tmp_path: Path) -> None:
 
 def test_token_events_are_never_written(tmp_path: Path) -> None:
     with RunWriter.create(tmp_path, run_start(), {}) as writer:
-        assert writer.write(ev.Token(0, 1, "a", 1, 612)) is None
+        assert writer.write(ev.Token(experiment=0, turn=1, text="a", sampled=1, cached_tokens=612)) is None
         assert len(lines_of(writer.directory)) == 1
 
 
@@ -76,10 +76,10 @@ def test_token_events_are_never_written(tmp_path: Path) -> None:
 def test_events_come_back_as_they_were(tmp_path: Path, text: str, result: Any, reasoning: str) -> None:
     events = [
         generation(text),
-        ev.ToolCall(0, 1, "f", {"a": result}, reasoning),
-        ev.ToolResult(0, 1, "f", True, result, text, 0.25),
+        ev.ToolCall(experiment=0, turn=1, function="f", arguments={"a": result}, reasoning=reasoning),
+        ev.ToolResult(experiment=0, turn=1, function="f", ok=True, result=result, text=text, seconds=0.25),
         prune(),
-        ev.RunEnd("complete", {}),
+        ev.RunEnd(status="complete", summary={}),
     ]
     run = written(tmp_path, events)
     log = read_events(run / "events.jsonl")
@@ -91,7 +91,7 @@ def test_events_come_back_as_they_were(tmp_path: Path, text: str, result: Any, r
 def test_numbers_that_json_has_no_word_for_come_back(tmp_path: Path) -> None:
     events = [
         generation("x", logprobs=(math.nan, -math.inf, math.inf)),
-        ev.RunEnd("failed", {"kl": math.nan}),
+        ev.RunEnd(status="failed", summary={"kl": math.nan}),
     ]
     log = read_events(written(tmp_path, events) / "events.jsonl")
     assert log.findings == ()
@@ -100,11 +100,75 @@ def test_numbers_that_json_has_no_word_for_come_back(tmp_path: Path) -> None:
     assert log.events[2].event.summary == {"kl": "NaN"}  # type: ignore[union-attr]
 
 
+def resealed(run: Path, number: int, **changes: Any) -> Path:
+    """A record with other values in one event and checksums that fit, as another program may write it."""
+    prev, lines = "", []
+    for place, line in enumerate(lines_of(run)):
+        record = json.loads(line) | (changes if place == number else {})
+        lines.append(canonical(record := sealed(record, place, record["time"], prev)))
+        prev = record["checksum"]
+    (run / "events.jsonl").write_text("".join(line + "\n" for line in lines))
+    return run / "events.jsonl"
+
+
+@pytest.mark.parametrize("foreign", ["paused", "", "\x1b[31mred\n", 7, None, ["stop"], {}, True])
+@pytest.mark.parametrize(
+    ("number", "field", "known"),
+    [
+        (1, "finish_reason", "stop, length, non-finite"),
+        (2, "kind", "task, memory_note, feedback"),
+        (3, "level", "e0, e1, e2"),
+        (4, "status", "complete, limited, failed, corrupt"),
+        (5, "status", "complete, limited, failed, corrupt, interrupted"),
+    ],
+)
+def test_a_value_outside_a_closed_set_is_one_finding(
+    tmp_path: Path, number: int, field: str, known: str, foreign: Any
+) -> None:
+    events: list[ev.Event] = [
+        generation("x"),
+        ev.UserMessage(experiment=0, turn=1, kind="feedback", text="x"),
+        ev.Audit(experiment=0, turn=1, level="e1", codes=(), detail="x"),
+        ev.ExperimentEnd(experiment=0, name="one", status="limited", reason="x", turns=1, tool_calls=0),
+        ev.RunEnd(status="limited", summary={}),
+    ]
+    run = written(tmp_path, events)
+    assert read_events(resealed(run, 0)).findings == ()
+    log = read_events(resealed(run, number, **{field: foreign}))
+    [finding] = [found for found in log.findings if found.code == "record-damaged"]
+    assert (finding.line, finding.message) == (number + 1, f"'{field}' is not one of {known}")
+    assert log.records == 6 and len(log.events) == 5
+
+
+def test_a_record_without_the_newer_fields_is_read(tmp_path: Path) -> None:
+    """As programs wrote it before a field was added: the field has its default, and nothing is damaged."""
+    newer = {
+        "run_start": {"forced_retokenised", "notes_before", "requirement"},
+        "generation": {"digest_seconds"},
+        "prune": {"shortened_texts"},
+        "tool_result": {"record"},
+    }
+    run = written(tmp_path, conversation(PROSE + CALL, PROSE, prune_before=1), schema=1)
+    before, prev, lines = read_events(run / "events.jsonl"), "", []
+    for place, line in enumerate(lines_of(run)):
+        record = json.loads(line)
+        older = {key: record[key] for key in record.keys() - newer.get(record["event"], set())}
+        lines.append(canonical(older := sealed(older, place, record["time"], prev)))
+        prev = older["checksum"]
+    (run / "events.jsonl").write_text("".join(line + "\n" for line in lines))
+    after = read_events(run / "events.jsonl")
+    assert after.findings == ()
+    assert [read.event for read in after.events] == [read.event for read in before.events]
+
+
 def test_nesting_without_end_is_recorded_cut(tmp_path: Path) -> None:
     deep: Any = {}
     for _ in range(5000):
         deep = {"a": deep}
-    log = read_events(written(tmp_path, [ev.ToolCall(0, 1, "f", deep, "")]) / "events.jsonl")
+    log = read_events(
+        written(tmp_path, [ev.ToolCall(experiment=0, turn=1, function="f", arguments=deep, reasoning="")])
+        / "events.jsonl"
+    )
     assert [finding.code for finding in log.findings] == ["record-open"]
     depth, value = 0, log.events[1].event.arguments  # type: ignore[union-attr]
     while isinstance(value, dict):
@@ -117,7 +181,7 @@ def test_nesting_without_end_is_recorded_cut(tmp_path: Path) -> None:
 )
 @given(data=st.data())
 def test_every_change_of_a_byte_is_noticed_and_none_is_a_crash(tmp_path: Path, data: st.DataObject) -> None:
-    run = written(tmp_path, [generation("some text"), prune(), ev.RunEnd("complete", {})])
+    run = written(tmp_path, [generation("some text"), prune(), ev.RunEnd(status="complete", summary={})])
     path = run / "events.jsonl"
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content) - 2))
@@ -132,7 +196,10 @@ def test_every_change_of_a_byte_is_noticed_and_none_is_a_crash(tmp_path: Path, d
 
 @pytest.mark.parametrize("removed", [1, 2, 3])
 def test_a_removed_line_is_noticed_where_the_next_one_stands(tmp_path: Path, removed: int) -> None:
-    run = written(tmp_path, [generation("a"), generation("b"), generation("c"), ev.RunEnd("complete", {})])
+    run = written(
+        tmp_path,
+        [generation("a"), generation("b"), generation("c"), ev.RunEnd(status="complete", summary={})],
+    )
     lines = lines_of(run)
     (run / "events.jsonl").write_bytes(b"".join(lines[:removed] + lines[removed + 1 :]))
     assert [(f.code, f.line) for f in read_events(run / "events.jsonl").findings] == [
@@ -172,7 +239,7 @@ HOSTILE_LINES = [
 
 @pytest.mark.parametrize("hostile", HOSTILE_LINES, ids=range(len(HOSTILE_LINES)))
 def test_a_hostile_line_is_a_finding_and_the_rest_is_read(tmp_path: Path, hostile: bytes) -> None:
-    run = written(tmp_path, [generation("a"), ev.RunEnd("complete", {})])
+    run = written(tmp_path, [generation("a"), ev.RunEnd(status="complete", summary={})])
     lines = lines_of(run)
     (run / "events.jsonl").write_bytes(lines[0] + hostile + b"\n" + b"".join(lines[1:]))
     log = read_events(run / "events.jsonl")
@@ -207,7 +274,7 @@ def test_going_on_after_a_crash_gives_an_unbroken_record(tmp_path: Path) -> None
     with RunWriter.reopen(run, "phase1a", ticking_clock()) as writer:
         assert (run / "phase1a.log").read_bytes() == whole
         writer.write(generation("b"))
-        writer.write(ev.RunEnd("complete", {}))
+        writer.write(ev.RunEnd(status="complete", summary={}))
     log = read_events(run / "events.jsonl")
     assert log.findings == ()
     assert [read.seq for read in log.events] == [0, 1, 2, 3]

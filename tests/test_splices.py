@@ -161,7 +161,7 @@ def test_a_name_that_a_tool_refused_as_a_near_miss() -> None:
 def test_a_mangled_name_is_a_note_in_a_record_and_in_its_text_log(tmp_path: Path) -> None:
     good, bad = PROSE + CALL, 'Read it.\n{"document": "how-transformers-\ufffdute"}'
     with RunWriter.create(tmp_path, run_start(system_prompt=PROMPT), {}, ticking_clock()) as writer:
-        writer.write(ev.UserMessage(0, 0, "task", PROMPT))
+        writer.write(ev.UserMessage(experiment=0, turn=0, kind="task", text=PROMPT))
         for event in [*conversation(good)[2:-2], generation(bad, 2), *conversation(good)[2:]]:
             writer.write(event)
         run = writer.directory

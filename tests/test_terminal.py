@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from record_examples import generation
 from rich.console import Console
 
 from introspect import events
@@ -39,20 +40,51 @@ SUMMARY = {
 def stream(text: str) -> list[events.Event]:
     """One of every event that carries foreign text."""
     return [
-        events.ExperimentStart(0, text, text),
-        events.UserMessage(0, 1, "feedback", text),
-        events.Token(0, 1, text, 1, 5),
-        events.Token(0, 1, "\n" + text, 2, 6),
-        events.Prefill(0, 1, 0, (1,), (1,), 0.1),
-        events.Generation(0, 1, 1, 0, (1, 2), text, text, 0.1, (0.0, 0.0), {}, "", (), "forward-1", 9),
-        events.ToolCall(0, 1, text, {text: text}, text),
-        events.ToolResult(0, 1, text, True, {"a": text}, text, 0.1),
-        events.ToolResult(0, 1, text, False, text, text, 0.1),
-        events.Prune(0, 1, (text,), (), 0, (), 1, 5, 5, 5, 5, text, refused=text),
-        events.Audit(0, 1, "e0", (text,), text),
-        events.Warning(0, 1, text, text),
-        events.Error(text, text),
-        events.ExperimentEnd(0, text, "failed", text, 1, 1),
+        events.ExperimentStart(experiment=0, name=text, task=text),
+        events.UserMessage(experiment=0, turn=1, kind="feedback", text=text),
+        events.Token(experiment=0, turn=1, text=text, sampled=1, cached_tokens=5),
+        events.Token(experiment=0, turn=1, text="\n" + text, sampled=2, cached_tokens=6),
+        events.Prefill(experiment=0, turn=1, start=0, token_ids=(1,), chunks=(1,), seconds=0.1),
+        events.Generation(
+            experiment=0,
+            turn=1,
+            prompt_tokens=1,
+            cached_tokens=0,
+            token_ids=(1, 2),
+            text=text,
+            finish_reason=text,
+            seconds=0.1,
+            logprobs=(0.0, 0.0),
+            top_logits={},
+            logits_digest="",
+            state_digest=(),
+            decode_path="forward-1",
+            max_new_tokens=9,
+        ),
+        events.ToolCall(experiment=0, turn=1, function=text, arguments={text: text}, reasoning=text),
+        events.ToolResult(
+            experiment=0, turn=1, function=text, ok=True, result={"a": text}, text=text, seconds=0.1
+        ),
+        events.ToolResult(experiment=0, turn=1, function=text, ok=False, result=text, text=text, seconds=0.1),
+        events.Prune(
+            experiment=0,
+            turn=1,
+            reasons=(text,),
+            dropped_messages=(),
+            dropped_turns=0,
+            shortened_messages=(),
+            kept_turns=1,
+            cached_before=5,
+            cached_after=5,
+            tokens_before=5,
+            tokens_after=5,
+            memory_note=text,
+            refused=text,
+        ),
+        events.Audit(experiment=0, turn=1, level="e0", codes=(text,), detail=text),
+        events.Warning(experiment=0, turn=1, code=text, message=text),
+        events.Error(message=text, traceback=text),
+        events.ExperimentEnd(experiment=0, name=text, status="failed", reason=text, turns=1, tool_calls=1),
     ]
 
 
@@ -98,17 +130,19 @@ def test_the_code_of_a_failed_audit_is_told_once() -> None:
     for detail in ("prefix-aliased: state is shared", "state is shared"):
         console = Console(file=io.StringIO(), width=200)
         with RunView(console) as view:
-            view.show(events.Audit(0, 4, "e0", ("prefix-aliased",), detail))
+            view.show(
+                events.Audit(experiment=0, turn=4, level="e0", codes=("prefix-aliased",), detail=detail)
+            )
         assert isinstance(console.file, io.StringIO)
         told = console.file.getvalue()
         assert told.count("prefix-aliased") == 1 and "state is shared" in told
 
 
 def called(function: str) -> events.ToolCall:
-    return events.ToolCall(0, 1, function, {}, "")
+    return events.ToolCall(experiment=0, turn=1, function=function, arguments={}, reasoning="")
 
 
-ANSWERED = events.ToolResult(0, 1, "look", True, {}, "", 9.0)
+ANSWERED = events.ToolResult(experiment=0, turn=1, function="look", ok=True, result={}, text="", seconds=9.0)
 
 
 @given(seconds=st.floats(0, 1e6), width=st.integers(30, 200), name=hostile)
@@ -117,7 +151,7 @@ def test_the_live_line_names_a_tool_that_takes_longer_than_a_second(
 ) -> None:
     now = [100.0]
     line = LiveLine(lambda: now[0])
-    line.take(events.ExperimentStart(0, "one", "task"))
+    line.take(events.ExperimentStart(experiment=0, name="one", task="task"))
     line.take(called(name))
     before = line.text(width).plain
     now[0] += seconds
@@ -135,7 +169,7 @@ def test_the_live_line_moves_while_a_tool_runs_and_no_event_comes() -> None:
     now, file = [0.0], io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
     with RunView(console, clock=lambda: now[0]) as view:
-        view.show(events.ExperimentStart(0, "one", "task"))
+        view.show(events.ExperimentStart(experiment=0, name="one", task="task"))
         view.show(called("get_weight_summary"))
         for second in (3, 14):
             now[0] = second
@@ -177,5 +211,16 @@ def test_progress_is_gone_when_the_tool_answers() -> None:
     line = LiveLine()
     line.progress("weights", 1, 2)
     assert "weights 50 %" in line.text(200).plain
-    line.take(events.ToolResult(0, 1, "f", True, {}, "{}", 0.1))
+    line.take(
+        events.ToolResult(experiment=0, turn=1, function="f", ok=True, result={}, text="{}", seconds=0.1)
+    )
     assert "weights" not in line.text(200).plain
+
+
+@pytest.mark.parametrize(("tokens", "seconds", "rate"), [(41, 0.5, "80/s, "), (1, 0.5, ""), (9, 0.0, "")])
+def test_the_rate_of_a_reply_is_that_of_its_decoding(tokens: int, seconds: float, rate: str) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with RunView(console) as view:
+        view.show(generation("a reply", tokens=tokens, seconds=seconds, digest_seconds=3.0))
+    assert isinstance(console.file, io.StringIO)
+    assert f"{tokens} tokens, {rate}612 of 700 prompt tokens cached" in console.file.getvalue()

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+import pytest
 from conftest import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -13,9 +14,11 @@ from record_examples import CALL, PROSE, conversation, generation, prune, writte
 
 from introspect import events as ev
 from introspect.display import one_line, printable
+from introspect.runlog.event_history import history_of_events
 from introspect.runlog.reader import read_events
+from introspect.runlog.shielding import shielded, unshielded
 from introspect.runlog.text_reader import parse_text
-from introspect.runlog.textlog import LogMessage, messages, prefix, render, shielded, unshielded
+from introspect.runlog.textlog import LogMessage, messages, prefix, render
 
 # Written from the description of the format, apart from the reader of the program.
 PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - introspect - (INFO|WARNING|ERROR) - ")
@@ -76,17 +79,32 @@ def records_of(log: str) -> list[str]:
 def test_the_log_holds_the_generations_of_the_events_and_no_others(
     tmp_path: Path, texts: list[str], reasoning: str, feedback: str, title: str
 ) -> None:
-    events: list[ev.Event] = [ev.ExperimentStart(0, title, feedback)]
+    events: list[ev.Event] = [ev.ExperimentStart(experiment=0, name=title, task=feedback)]
     for turn, text in enumerate(texts, 1):
         events += [
-            ev.UserMessage(0, turn, "feedback", feedback),
-            prune(turn, reasons=(reasoning,)),
+            ev.UserMessage(experiment=0, turn=turn, kind="feedback", text=feedback),
+            prune(turn, reasons=(reasoning,), shortened_messages=(3,), shortened_texts=(text,)),
             generation(text, turn, tokens=turn, cached_tokens=612 * (turn % 2)),
-            ev.Warning(0, turn, "odd", reasoning),
-            ev.ToolCall(0, turn, reasoning, {reasoning: feedback}, reasoning),
-            ev.ToolResult(0, turn, "f", True, {feedback: [reasoning]}, text, 0.1),
-            ev.Audit(0, turn, "e0", (reasoning,), feedback),
-            ev.Error(feedback),
+            ev.Warning(experiment=0, turn=turn, code="odd", message=reasoning),
+            ev.ToolCall(
+                experiment=0,
+                turn=turn,
+                function=reasoning,
+                arguments={reasoning: feedback},
+                reasoning=reasoning,
+            ),
+            ev.ToolResult(
+                experiment=0,
+                turn=turn,
+                function="f",
+                ok=True,
+                result={feedback: [reasoning]},
+                text=text,
+                seconds=0.1,
+                record={feedback: [reasoning]},
+            ),
+            ev.Audit(experiment=0, turn=turn, level="e0", codes=(reasoning,), detail=feedback),
+            ev.Error(message=feedback),
         ]
     log = log_of(written(tmp_path, events, title=title))
     history = parse_text(log)
@@ -183,11 +201,47 @@ def test_a_prune_that_was_refused_drops_nothing_in_the_log(tmp_path: Path) -> No
 
 def test_long_results_are_cut_in_the_log_only(tmp_path: Path) -> None:
     result = {"names": ["model.layers.0"] * 200}
-    run = written(tmp_path, [ev.ToolResult(0, 1, "f", True, result, "", 0.1)])
+    run = written(
+        tmp_path,
+        [ev.ToolResult(experiment=0, turn=1, function="f", ok=True, result=result, text="", seconds=0.1)],
+    )
     [shown] = [message for message in records_of(log_of(run)) if message.startswith("TOOL_RESULTS:")]
     body, mark = shown.split("\n", 1)[1][:500], shown.split("\n", 1)[1][500:]
     assert body.startswith('{\n  "names": [\n') and mark == "... (truncated in log only)"
     assert read_events(run / "events.jsonl").events[1].event.result == result  # type: ignore[union-attr]
+
+
+def test_what_stands_in_for_a_shortened_result_is_shown_and_is_context(tmp_path: Path) -> None:
+    cut = 'TOOL_RESULTS:\n{"names": 7}\nkeeping last 9 turns'
+    run = written(
+        tmp_path, [prune(shortened_messages=(4, 2), shortened_texts=(cut, "short")), generation("a")]
+    )
+    log = log_of(run)
+    assert records_of(log)[-4].startswith("[MEMORY OPTIMIZATION] Message 4 now reads: TOOL_RESULTS:\n")
+    assert records_of(log)[-3] == "[MEMORY OPTIMIZATION] Message 2 now reads: short"
+    assert [seen.kept_turns for seen in parse_text(log).prunes] == [2]
+    history = history_of_events(run / "events.jsonl")
+    assert {cut, "short"} <= {seen.text for seen in history.contexts}
+
+
+def test_what_is_recorded_beside_a_result_is_named_and_not_shown(tmp_path: Path) -> None:
+    beside = {"attention": [[0.125]], "positions": [7]}
+    result = ev.ToolResult(
+        experiment=0, turn=1, function="f", ok=True, result={}, text="", seconds=0.1, record=beside
+    )
+    run = written(tmp_path, [result])
+    assert "[SYSTEM] For the record alone, never shown to the model: attention, positions\n" in log_of(run)
+    shown = [entry.text for entry in history_of_events(run / "events.jsonl").entries]
+    assert not [text for text in [log_of(run), *shown] if "0.125" in text]
+    assert read_events(run / "events.jsonl").events[1].event.record == beside  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("anew", "tail"), [(True, ", their ids made anew from the text"), (False, ""), (None, "")]
+)
+def test_ids_that_were_made_anew_are_told(tmp_path: Path, anew: bool | None, tail: str) -> None:
+    log = log_of(written(tmp_path, [], forced_from="other", forced_retokenised=anew))
+    assert f"Replies taken from other{tail}\n" in log
 
 
 def test_the_log_is_a_function_of_the_events(tmp_path: Path) -> None:
@@ -203,5 +257,5 @@ def test_times_are_local() -> None:
 
 
 def test_every_kind_of_event_that_is_written_has_a_line_or_needs_none() -> None:
-    assert messages(ev.Token(0, 1, "x", 1, 1)) == []
+    assert messages(ev.Token(experiment=0, turn=1, text="x", sampled=1, cached_tokens=1)) == []
     assert str(LogMessage("INFO", "", "two\n[MODEL] lines")) == "two\n\\[MODEL] lines"

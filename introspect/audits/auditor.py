@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +18,12 @@ from introspect.audits.one_pass import (
     refused_one_pass,
     seconds_of_one_pass,
 )
+from introspect.audits.replay import ReplayPlan, RunReplay
 from introspect.cache_check.examine import Finding
-from introspect.engine.cache_replay import first_difference, passes_before, replay_passes
+from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
-from introspect.engine.kv_cache import ForwardPass, KVCache
 from introspect.errors import UnsupportedCache
-from introspect.events import Audit
+from introspect.events import JSON, Audit, AuditLevel
 from introspect.model.cache_audit import Findings, check_structure, examine_cache
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
@@ -29,9 +31,11 @@ from introspect.prompt.framing import measure_framing
 from introspect.session.protocols import CachedTurn
 
 SMALL_MODEL = 50_000_000
-"""Parameters below which audits are made whatever they cost."""
+"""Parameters below which audits are made whatever they cost. Chosen, not calibrated: above the shipped model,
+whose passes take milliseconds. Above it E2 and decoded replies are bound by LARGEST_SHARE."""
 LARGEST_SHARE = 0.1
-"""Of the run's time, for the costly audits of a model that is not small."""
+"""Of the run's time so far, for E2 and decoded replies in E1 of a model that is not small. The new passes of
+a prompt are repeated at any price: together they cannot take longer than the run's own prefills did."""
 
 LEVELS = ("e0", "e1", "e2")
 """Cheapest first; each has been passed where the next one is made."""
@@ -61,6 +65,7 @@ class RunAuditor:
         self._dtype = self.engine.dtype
         self._device = torch.device(self.engine.device).type
         self._repeats: bool | None = True if self._device == "cpu" else None
+        self._replay = RunReplay(self.engine)
         self._made_at_prune: set[str] = set()
 
     def after_turn(self, state: CachedTurn) -> list[Audit]:
@@ -73,7 +78,7 @@ class RunAuditor:
         return made
 
     def after_experiment(self, state: CachedTurn) -> list[Audit]:
-        """E1 of every slot, decoded ones included; E0 and E2 where they are asked for at the end alone."""
+        """E1 of every slot, decoded ones included as far as they are drawn; E0 and E2 where they are due."""
         due = []
         if self.config.e0 in ("end", "every_prune") or (self.config.e0 == "once" and state.final):
             due.append("e0")
@@ -100,7 +105,7 @@ class RunAuditor:
                 if level == "e0":
                     verdicts.append(self._e0(state))
                 elif level == "e1":
-                    verdicts.append(self._e1(state, length))
+                    verdicts.append(self._e1(state, length, "e2" in due))
                 else:
                     verdicts.append(self._e2(state))
         return verdicts
@@ -122,24 +127,31 @@ class RunAuditor:
         detail = detail or f"{count} tokens as meant{told_apart(self._framing)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
-        return Audit(state.experiment, state.turn, "e0", codes, detail, figures, seconds)
+        return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds)
 
-    def _e1(self, state: CachedTurn, length: int) -> Audit:
-        passes = passes_before(state.cache, length)
-        place = (state.experiment, state.turn, "e1")
-        figures = self._conditions() | {"tokens": length, "passes": len(passes)}
-        if skipped := self._too_costly(sum(forward_pass.seconds for forward_pass in passes)):
-            return Audit(*place, (), skipped, figures, 0.0, skipped)
+    def _e1(self, state: CachedTurn, length: int, e2_due: bool) -> Audit:
         began = time.perf_counter()
-        replay = replay_passes(self.engine, passes, length)
-        difference = first_difference(state.cache, replay, length)
-        if difference is not None and not self._repeats_itself(replay, passes, length):
-            return self._e2(state)
+        plan = self._replay.plan(state.cache, length, self._left(state.cache, e2_due), _drawn_by(state))
+        figures = self._conditions() | {
+            "tokens": length,
+            "passes": len(plan.places),
+            "known_tokens": plan.known_tokens,
+            "replies": plan.replies,
+            "replies_drawn": plan.drawn,
+        }
+        try:
+            difference = self._replay.check(state.cache, plan)
+            if difference is not None and not self._repeats_itself(plan):
+                return self._e2(state)
+        except torch.OutOfMemoryError:
+            skipped = f"a replay of {length} tokens takes more memory than there is"
+            return _verdict(
+                state, "e1", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
+            )
         seconds = time.perf_counter() - began
         self.spent += seconds
         if difference is None:
-            detail = f"{length} tokens bit-equal to a replay of {len(passes)} passes"
-            return Audit(*place, (), detail, figures, seconds)
+            return _verdict(state, "e1", plan.summary(), figures, seconds=seconds)
         figures |= {"layer": difference.layer, "slot": difference.slot, "max_abs": difference.size}
         detail = (
             f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
@@ -148,7 +160,15 @@ class RunAuditor:
         found = self._examined(state, [("unknown", "")])
         told = "; ".join(seen for _, seen in found if seen)
         codes = tuple(dict.fromkeys(code for code, _ in found))
-        return Audit(*place, codes, f"{detail}. {told}".rstrip(". "), figures, seconds)
+        return _verdict(state, "e1", f"{detail}. {told}".rstrip(". "), figures, codes=codes, seconds=seconds)
+
+    def _left(self, cache: TokenCache, e2_due: bool) -> float:
+        """Seconds that decoded replies may take: no limit for a small model, else what E2 does not need."""
+        if self._small:
+            return math.inf
+        left = LARGEST_SHARE * (self.clock() - self.began) - self.spent
+        e2 = seconds_of_one_pass(cache) if e2_due else 0.0
+        return max(0.0, left - e2 if e2 <= left else left)
 
     def _examined(self, state: CachedTurn, found: Findings) -> Findings:
         """What is wrong by the name that an examination gives it; `found` where it has none."""
@@ -173,27 +193,27 @@ class RunAuditor:
         has, meant = (self.tokenizer.decode([i]) for i in (finding.token, finding.meant_token))
         return f"{finding.detail} (slot {finding.slot} holds {has!r}, meant is {meant!r})"
 
-    def _repeats_itself(self, replay: KVCache, passes: list[ForwardPass], length: int) -> bool:
+    def _repeats_itself(self, plan: ReplayPlan) -> bool:
         """Whether this device gives the same bits twice; where it does not, E1 promises nothing."""
         if self._repeats is None:
-            again = replay_passes(self.engine, passes, length)
-            self._repeats = first_difference(replay, again, length) is None
+            self._repeats = self._replay.repeats_itself(plan)
         return self._repeats
 
     def _e2(self, state: CachedTurn) -> Audit:
-        cache: KVCache = state.cache
+        cache: TokenCache = state.cache
         ids = list(cache.token_ids)
-        place = (state.experiment, state.turn, "e2")
         figures = self._conditions() | {"tokens": len(ids)}
         estimate = seconds_of_one_pass(cache)
         if skipped := refused_one_pass(self.engine.model, len(ids)) or self._too_costly(estimate):
-            return Audit(*place, (), skipped, figures, 0.0, skipped)
+            return _verdict(state, "e2", skipped, figures, skipped=skipped)
         began = time.perf_counter()
         try:
             found = against_one_pass(self.engine, cache)
         except torch.OutOfMemoryError:
             skipped = f"one pass over {len(ids)} tokens takes more memory than there is"
-            return Audit(*place, (), skipped, figures, time.perf_counter() - began, skipped)
+            return _verdict(
+                state, "e2", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
+            )
         seconds = time.perf_counter() - began
         self.spent += seconds
         figures |= {"max_abs_logit": found.size, "alarm": found.alarm}
@@ -201,8 +221,10 @@ class RunAuditor:
             figures["noise"] = found.noise
         detail = f"logits of one pass differ by {found.size:.2g}, alarm at {found.alarm:.2g}"
         if not found.alarmed:
-            return Audit(*place, (), detail, figures, seconds)
-        return Audit(*place, ("unknown",), f"{detail}: {FORWARD_FAULT}", figures, seconds)
+            return _verdict(state, "e2", detail, figures, seconds=seconds)
+        return _verdict(
+            state, "e2", f"{detail}: {FORWARD_FAULT}", figures, codes=("unknown",), seconds=seconds
+        )
 
     def _too_costly(self, estimate: float) -> str | None:
         if self._small:
@@ -218,3 +240,30 @@ class RunAuditor:
             "threads": torch.get_num_threads(),
             "attention": self.engine.model.config._attn_implementation,
         }
+
+
+def _drawn_by(state: CachedTurn) -> random.Random:
+    """What draws the replies that E1 repeats: the same at the same place of every run."""
+    return random.Random(f"{state.experiment}/{state.turn}")
+
+
+def _verdict(
+    state: CachedTurn,
+    level: AuditLevel,
+    detail: str,
+    figures: JSON,
+    codes: tuple[str, ...] = (),
+    seconds: float = 0.0,
+    skipped: str | None = None,
+) -> Audit:
+    """The event of one check of a turn's cache."""
+    return Audit(
+        experiment=state.experiment,
+        turn=state.turn,
+        level=level,
+        codes=codes,
+        detail=detail,
+        figures=figures,
+        seconds=seconds,
+        skipped=skipped,
+    )

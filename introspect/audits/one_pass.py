@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from introspect.audits.rounding_noise import rounded_otherwise
+from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
 from introspect.engine.finite import largest_difference
-from introspect.engine.kv_cache import KVCache
 
 ALARMS = {
     ("cpu", "float64"): 1e-9,
@@ -54,7 +54,7 @@ class OnePass:
         return not self.size <= self.alarm
 
 
-def against_one_pass(engine: Engine, cache: KVCache) -> OnePass:
+def against_one_pass(engine: Engine, cache: TokenCache) -> OnePass:
     """Compare what comes after the last id of a cache with one pass over its ids. The cache is only read.
 
     Rounding is measured only where the difference is above the fixed alarm.
@@ -78,9 +78,9 @@ def alarm_of_rounding(device: str, dtype: str, noise: float = 0.0) -> float:
     return max(ALARMS.get((device, dtype), 1.0), measured)
 
 
-def seconds_of_one_pass(cache: KVCache) -> float:
+def seconds_of_one_pass(cache: TokenCache) -> float:
     """What one pass over all ids of a cache will take, by the pace of the longest pass that filled it."""
-    longest = max(cache.passes, key=lambda forward_pass: len(forward_pass.token_ids))
+    longest = max(cache.schedule.passes, key=lambda forward_pass: len(forward_pass.token_ids))
     return longest.seconds / len(longest.token_ids) * len(cache.token_ids)
 
 

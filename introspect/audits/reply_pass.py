@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from introspect.audits.gaps import TopLogits
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import new_cache
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def reply_rows(model: Any, prompt: tuple[int, ...], reply: tuple[int, ...], ende
     output = model(
         input_ids=torch.tensor([ids], device=device),
         position_ids=torch.arange(len(ids), device=device).unsqueeze(0),
-        past_key_values=KVCache(model.config.get_text_config().num_hidden_layers),
+        past_key_values=new_cache(model),
         use_cache=True,
         logits_to_keep=wanted,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, EncoderDecoderCache, StaticLayer
 
-from introspect.engine.kv_cache import BufferLayer
+from introspect.engine.cache_layers import BufferLayer
 from introspect.errors import UnsupportedCache
 
 COVERED_MODEL_TYPES = frozenset(

@@ -56,7 +56,7 @@ class Judgement:
             raise ModelError(f"{self.source.name}: {self.refusals[0]}")
 
     def warn(self, code: str, message: str) -> None:
-        self.warnings.append(Warning(0, 0, code, message))
+        self.warnings.append(Warning(experiment=0, turn=0, code=code, message=message))
 
     def attempt(self, step: Callable[[], Any]) -> Any:
         """What a step gives; None where it raises ModelError, which becomes a refusal."""

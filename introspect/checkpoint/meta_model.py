@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.display import one_line
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import new_cache
 from introspect.errors import ModelError
 from introspect.model.structure import block_list
 
@@ -70,7 +70,7 @@ def probe_cache(model: Any) -> CacheProbe:
     device = next(model.parameters()).device
     start = 0
     try:
-        cache = KVCache(model.config.get_text_config().num_hidden_layers)
+        cache = new_cache(model)
         with torch.no_grad(), torch.device(device):
             for count in _PROBE:
                 model(

@@ -21,7 +21,7 @@ from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 
 if TYPE_CHECKING:
-    from introspect.audits.record import RecordAudit, RecordedTurn
+    from introspect.audits.recorded import RecordAudit, RecordedTurn
     from introspect.checkpoint.loading import LoadedModel
 
 LEVELS = ("e0", "e1", "e2")
@@ -54,7 +54,7 @@ def _audited(
     log: EventLog, start: RunStart, path: Path, level: str, tell: Callable[[str], None]
 ) -> dict[str, object]:
     """The report of an audit at a level, without the source's name."""
-    from introspect.audits.record import FAILED_IN_RUN, audit_schedule, recorded_turns
+    from introspect.audits.recorded import FAILED_IN_RUN, audit_schedule, recorded_turns
 
     try:
         turns = recorded_turns([read.event for read in log.events])
@@ -87,7 +87,7 @@ def _executed(
     tell: Callable[[str], None],
     notes: list[str],
 ) -> RecordAudit:
-    """The verdict of E1 or E2, for which the record's model is loaded; `notes` gets what else is to be said."""
+    """E1 or E2, for which the record's model is loaded. `notes` gets what else there is to say."""
     import torch
 
     from introspect.audits.record import audit_recompute, audit_replay, audit_texts
@@ -110,7 +110,7 @@ def _executed(
 
     with quiet_library():
         if level == "e1":
-            verdict = audit_replay(turns, engine, at_turn)
+            verdict = audit_replay(turns, engine, at_turn, start.schema)
         else:
             verdict = audit_recompute(turns, engine, device, environment["dtype"], tell=at_turn)
     if tokenizer_hash(loaded.tokenizer) == environment.get("tokenizer_hash"):

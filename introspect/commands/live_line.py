@@ -77,7 +77,8 @@ class LiveLine:
         """The line, in at most `width` columns."""
         now, began, tool = self.clock(), self.began, self.tool
         seconds = now - began if began is not None else 0.0
-        rate = f"{(self.sampled - 1) / seconds:5.1f} tok/s" if seconds > 0.05 and self.sampled > 1 else ""
+        passes = passes_per_second(self.sampled, seconds) if seconds > 0.05 else None
+        rate = "" if passes is None else f"{passes:5.1f} tok/s"
         parts = [
             self.experiment or "starting",
             f"turn {self.turn}",
@@ -90,3 +91,11 @@ class LiveLine:
         parts.append(self.share)
         line = " · ".join(part for part in parts if part)
         return Text(line[: width - 1], style="black on cyan", no_wrap=True)
+
+
+def passes_per_second(tokens: int, seconds: float) -> float | None:
+    """Forward passes of decoding in a second; None where there was none, or no time to speak of.
+
+    The first of a reply's ids is sampled from the prefill's logits, so `n` ids take `n - 1` passes.
+    """
+    return (tokens - 1) / seconds if tokens > 1 and seconds > 0 else None

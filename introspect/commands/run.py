@@ -22,7 +22,7 @@ from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ExitCode
-from introspect.events import JSON
+from introspect.events import JSON, Status
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
@@ -31,7 +31,7 @@ from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
 
-EXIT_CODES = {
+EXIT_CODES: dict[Status, ExitCode] = {
     "complete": ExitCode.DONE,
     "limited": ExitCode.DONE,
     "failed": ExitCode.FAILED,

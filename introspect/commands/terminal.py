@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from introspect import events
-from introspect.commands.live_line import LiveLine
+from introspect.commands.live_line import LiveLine, passes_per_second
 from introspect.display import one_line, printable
 from introspect.events import Event
 
@@ -178,11 +178,12 @@ def _prefill(view: RunView, event: events.Prefill) -> None:
 
 
 def _generation(view: RunView, event: events.Generation) -> None:
-    rate = len(event.token_ids) / event.seconds if event.seconds else 0.0
+    passes = passes_per_second(len(event.token_ids), event.seconds)
+    rate = "" if passes is None else f"{passes:.0f}/s, "
     note = "" if event.finish_reason == "stop" else f", ended by {event.finish_reason}"
     forced = ", forced" if event.forced else ""
     cached = f"{event.cached_tokens} of {event.prompt_tokens} prompt tokens cached"
-    view.say(f"{len(event.token_ids)} tokens, {rate:.0f}/s, {cached}{note}{forced}", "dim", INDENT)
+    view.say(f"{len(event.token_ids)} tokens, {rate}{cached}{note}{forced}", "dim", INDENT)
 
 
 def _tool_result(view: RunView, event: events.ToolResult) -> None:

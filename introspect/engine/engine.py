@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from introspect.engine.finite import NON_FINITE, NonFinite, examine_logits
+from introspect.engine.cache import TokenCache, new_cache
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.finite import NON_FINITE
 from introspect.engine.interrupts import Interrupts
-from introspect.engine.kv_cache import KVCache
-from introspect.engine.sampling import Sampler
+from introspect.engine.schedule import PLAIN, PREFILL
+from introspect.errors import UnknownPath
 
 PREFILL_CHUNK = 512
-"""Tokens of one prefill pass at most: bounds the activations, not the result."""
-TOP_LOGITS = 20
-DECODE_PATH = "forward-1"
-"""How ids are decoded: a forward pass of one id each, through the model's own attention."""
+"""Tokens of one prefill pass at most: bounds the activations, not the result. Chosen, not calibrated: larger
+passes take more memory in proportion, and a record keeps the number, since E1 has to repeat it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrefillResult:
     """What a prefill did: ids from slot `start` on were fed in `chunks`; `logits` is `[vocabulary]`."""
 
@@ -30,138 +29,115 @@ class PrefillResult:
     token_ids: tuple[int, ...]
     chunks: tuple[int, ...]
     logits: torch.Tensor
-
-
-@dataclass
-class DecodingSequence:
-    """One reply in the making: its cache, its sampler, and what was sampled so far.
-
-    `logits` is `[vocabulary]`, fp32 on the CPU, for the next id. `logprobs` has the natural logarithm of the
-    probability of each sampled id at temperature 1. `end_length` says how many of the last ids end the reply
-    where no single id does; 0 where it goes on.
-
-    Logits that are not finite are no distribution: the reply ends before them with the finish reason
-    `non-finite`, and `fault` tells what was seen. With `through_faults`, for ids that are given, it goes on.
-    """
-
-    cache: KVCache
-    sampler: Sampler
-    logits: torch.Tensor
-    stop_ids: frozenset[int]
-    max_new_tokens: int
-    end_length: Callable[[Sequence[int]], int] = lambda token_ids: 0
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    through_faults: bool = False
-    finish_reason: str | None = None
-    fault: NonFinite | None = None
-    top_logits: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    _digest: Any = field(default_factory=hashlib.sha256)
-
-    @property
-    def logits_digest(self) -> str:
-        """A digest of the logits that every sampled id was chosen from."""
-        return str(self._digest.hexdigest()[:16])
-
-    def choose(self) -> None:
-        """Sample one id from the logits and note everything about it; none where they are not finite."""
-        fault = examine_logits(self.logits, self.cache)
-        self.fault = self.fault or fault
-        if fault is not None and not self.through_faults:
-            self.finish_reason = NON_FINITE
-            return
-        chosen = self.sampler.choose(self.logits)
-        self._digest.update(self.logits.numpy().data)
-        self.logprobs.append(float(torch.log_softmax(self.logits.double(), dim=-1)[chosen]))
-        top = torch.topk(self.logits, min(TOP_LOGITS, self.logits.numel()))
-        pairs = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-        self.top_logits.setdefault("first", pairs)
-        self.top_logits["last"] = pairs
-        self.token_ids.append(chosen)
-        if chosen in self.stop_ids or self.end_length(self.token_ids):
-            self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.max_new_tokens:
-            self.finish_reason = "length"
+    seconds: float
 
 
 class Engine:
     """Runs forward passes of one model. The cache given to it is truncated and extended in place.
 
+    `decode_path` is how it decodes ids; a pass by it is repeated by any engine that has the path.
     Before each pass, and in its midst, `interrupts` may raise KeyboardInterrupt. The cache is as good after
     it: the next prefill truncates it to what is whole.
     """
 
     def __init__(
-        self, model: Any, prefill_chunk: int = PREFILL_CHUNK, interrupts: Interrupts | None = None
+        self,
+        model: Any,
+        prefill_chunk: int = PREFILL_CHUNK,
+        interrupts: Interrupts | None = None,
+        strategy: str = "recent",
     ) -> None:
         self.model = model
         self.prefill_chunk = prefill_chunk
         self.interrupts = interrupts or Interrupts()
+        self.strategy = strategy
+        self.decode_path = PLAIN
         first = next(model.parameters())
         self.device = first.device
         self.dtype = str(first.dtype).removeprefix("torch.")
+        self._passes = {PREFILL: self._pass, PLAIN: self._pass}
 
-    def new_cache(self) -> KVCache:
-        """An empty cache for this model."""
-        return KVCache(self.model.config.get_text_config().num_hidden_layers)
+    def new_cache(self) -> TokenCache:
+        """An empty cache for this model, of the class of its strategy."""
+        return new_cache(self.model, self.strategy)
 
-    def prefill(self, cache: KVCache, token_ids: Sequence[int]) -> PrefillResult:
+    def prefill(self, cache: TokenCache, token_ids: Sequence[int]) -> PrefillResult:
         """Make the cache hold exactly `token_ids`; feeds what it does not hold yet, at least the last id.
 
         Raises ValueError for an empty prompt.
         """
         if not token_ids:
             raise ValueError("a prompt has at least one token")
+        began = time.perf_counter()
         start = min(cache.match_prefix(token_ids), len(token_ids) - 1)
         cache.truncate(start)
         fed = tuple(token_ids[start:])
-        chunks = []
-        logits = None
-        for begin in range(0, len(fed), self.prefill_chunk):
-            chunk = fed[begin : begin + self.prefill_chunk]
+        chunks = [fed[i : i + self.prefill_chunk] for i in range(0, len(fed), self.prefill_chunk)]
+        for chunk in chunks:
             logits = self.forward(cache, chunk)
-            chunks.append(len(chunk))
-        assert logits is not None
-        return PrefillResult(start, fed, tuple(chunks), logits)
+        return PrefillResult(
+            start=start,
+            token_ids=fed,
+            chunks=tuple(map(len, chunks)),
+            logits=logits,
+            seconds=time.perf_counter() - began,
+        )
 
-    def decode(self, sequences: Sequence[DecodingSequence]) -> Iterator[list[DecodingSequence]]:
+    def decode(
+        self, sequences: Sequence[DecodingSequence], path: str | None = None
+    ) -> Iterator[list[DecodingSequence]]:
         """Sample ids until every sequence is finished; yields those that got one, after each step.
+
+        Ids are fed by `path`, by default that of the engine. Raises UnknownPath where it has none such.
 
         The last sampled id of a reply is not in the cache when the reply ends: it is not fed, or, where the
         logits after it were not finite, taken out again. Abandoning the iterator between steps leaves every
         cache whole.
         """
+        path = path or self.decode_path
         active = list(sequences)
         while active:
-            for sequence in active:
-                sequence.choose()
-                if sequence.finish_reason == NON_FINITE and sequence.token_ids:
-                    sequence.cache.truncate(len(sequence.cache.token_ids) - 1)
-            chosen = [sequence for sequence in active if sequence.finish_reason != NON_FINITE]
+            chosen = [sequence for sequence in active if _chooses(sequence)]
             if chosen:
                 yield chosen
             active = [sequence for sequence in active if sequence.finish_reason is None]
             for sequence in active:
-                sequence.logits = self.forward(sequence.cache, sequence.token_ids[-1:])
+                began = time.perf_counter()
+                sequence.logits = self.forward(sequence.cache, sequence.token_ids[-1:], path)
+                sequence.seconds += time.perf_counter() - began
 
     @torch.no_grad()
-    def forward(self, cache: KVCache, token_ids: Sequence[int]) -> torch.Tensor:
-        """One pass over `token_ids` at the cache's end; logits of the last, `[vocabulary]`, on the CPU."""
+    def forward(self, cache: TokenCache, token_ids: Sequence[int], path: str = PREFILL) -> torch.Tensor:
+        """One pass over `token_ids` at the cache's end; logits of the last, `[vocabulary]`, on the CPU.
+
+        Raises UnknownPath for a path that this engine does not have.
+        """
+        if path not in self._passes:
+            raise UnknownPath(f"this version has no decode path {path!r}")
         self.interrupts.check()
         with self.interrupts.breakable:
-            return self._pass(cache, token_ids)
+            began = time.perf_counter()
+            logits = self._passes[path](cache, token_ids)
+            cache.extended(token_ids, path, time.perf_counter() - began)
+        return logits
 
-    def _pass(self, cache: KVCache, token_ids: Sequence[int]) -> torch.Tensor:
-        began = time.perf_counter()
-        start = len(cache.token_ids)
+    def _pass(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor([list(token_ids)], device=self.device)
-        positions = torch.arange(start, start + len(token_ids), device=self.device).unsqueeze(0)
+        positions = torch.tensor([list(cache.positions(len(token_ids)))], device=self.device)
         # Given as an index: a slice of the states has strides for which torch copies a 16-bit LM head whole.
         last = torch.tensor([len(token_ids) - 1], device=self.device)
         output = self.model(
             input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
         )
         row: torch.Tensor = output.logits[0, -1]
-        logits = row.cpu() if row.dtype == torch.float64 else row.float().cpu()
-        cache.extended(token_ids, time.perf_counter() - began)
-        return logits
+        return row.cpu() if row.dtype == torch.float64 else row.float().cpu()
+
+
+def _chooses(sequence: DecodingSequence) -> bool:
+    """Have the next id of a sequence chosen; whether there is one."""
+    began = time.perf_counter()
+    sequence.choose()
+    if sequence.finish_reason == NON_FINITE and sequence.token_ids:
+        sequence.cache.truncate(len(sequence.cache.token_ids) - 1)
+    sequence.seconds += time.perf_counter() - began
+    return sequence.finish_reason != NON_FINITE

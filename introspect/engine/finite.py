@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import TokenCache
 
-NON_FINITE = "non-finite"
+NON_FINITE: Literal["non-finite"] = "non-finite"
 """How a reply ends whose next logits are not finite; also the code of K or V that are not."""
 CODE = "non-finite-logits"
 
@@ -30,7 +30,7 @@ def is_sound(logits: torch.Tensor) -> bool:
     return bool(torch.isfinite(logits.max()))
 
 
-def examine_logits(logits: torch.Tensor, cache: KVCache) -> NonFinite | None:
+def examine_logits(logits: torch.Tensor, cache: TokenCache) -> NonFinite | None:
     """What is wrong with the logits after the newest slot of `cache`; None where nothing is."""
     if is_sound(logits):
         return None
@@ -52,7 +52,7 @@ def examine_logits(logits: torch.Tensor, cache: KVCache) -> NonFinite | None:
     return NonFinite((CODE,) if place is None else (CODE, NON_FINITE), detail)
 
 
-def first_not_finite(cache: KVCache) -> tuple[str, int, int] | None:
+def first_not_finite(cache: TokenCache) -> tuple[str, int, int] | None:
     """Tensor, layer and slot of the first K or V that is not finite, by layers from below."""
     for index, layer in enumerate(cache.layers):
         for name in ("keys", "values") if layer.is_initialized else ():
@@ -76,7 +76,7 @@ def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(torch.nan_to_num(apart, nan=torch.inf, posinf=torch.inf).max()) if apart.numel() else 0.0
 
 
-def _hint(cache: KVCache) -> str:
+def _hint(cache: TokenCache) -> str:
     dtype: Any = next((layer.keys.dtype for layer in cache.layers if layer.is_initialized), None)
     if dtype == torch.float16:
         return "float16 holds nothing above 65504: run with --dtype bfloat16 or float32"

@@ -6,7 +6,8 @@ import copy
 
 import torch
 
-from introspect.engine.kv_cache import BufferLayer, KVCache
+from introspect.engine.cache_layers import BufferLayer
+from introspect.engine.kv_cache import KVCache
 from introspect.faults.scene import Damaged, Scene, fed, own_copy, state_of
 
 STEPS = 8

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from introspect.engine.cache import TokenCache
 from introspect.engine.finite import examine_logits, largest_difference
-from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError
 from introspect.faults.catalogue import FAULTS, Fault
 from introspect.faults.conversation import RealConversation
@@ -152,7 +152,7 @@ def _go_on(model: Any, state: Damaged, first: int, stop_ids: frozenset[int]) -> 
 
 
 @torch.no_grad()
-def _step(model: Any, cache: KVCache, state: Damaged, token_id: int, fed: int) -> torch.Tensor:
+def _step(model: Any, cache: TokenCache, state: Damaged, token_id: int, fed: int) -> torch.Tensor:
     """Logits after one id, at the position and under the mask of a state after `fed` further ids."""
     device = next(model.parameters()).device
     width = cache.num_cached_tokens if state.mask_width is None else state.mask_width + fed

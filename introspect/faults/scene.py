@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from introspect.engine.cache import TokenCache
 from introspect.engine.kv_cache import KVCache
 
 Place = Literal["first-prefix", "last-prefix", "first-kept", "last"]
@@ -71,7 +72,7 @@ class Damaged:
     The next id would be fed at `next_position`, under a mask of `mask_width` slots; None is no mask.
     """
 
-    cache: KVCache
+    cache: TokenCache
     intended: tuple[int, ...]
     next_position: int
     mask_width: int | None = None

@@ -33,7 +33,9 @@ class RunNotes:
         except sqlite3.Error as error:
             # The note is in the record and in the run's own file; the next one shares them all again.
             what = f"{self.shared.path} cannot be written ({error}). The note is kept in this run alone"
-            return events.Warning(event.experiment, event.turn, "note-not-shared", what)
+            return events.Warning(
+                experiment=event.experiment, turn=event.turn, code="note-not-shared", message=what
+            )
         return None
 
     def own(self, store: NoteStore) -> list[Note]:

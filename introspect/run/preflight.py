@@ -86,7 +86,7 @@ def decoding_warnings(phase: PhaseConfig, path: Path) -> list[Warning]:
         asked = unapplied(read_settings(path), phase.generation)
     except ModelError:  # a refusal, told where the model is judged
         asked = None
-    return [] if asked is None else [Warning(0, 0, "generation-settings", asked)]
+    return [] if asked is None else [Warning(experiment=0, turn=0, code="generation-settings", message=asked)]
 
 
 def template_warnings(path: Path) -> list[Warning]:
@@ -94,7 +94,7 @@ def template_warnings(path: Path) -> list[Warning]:
     try:
         row, _ = _directory_row(path.name, path, calls=False)
     except ProcessError as why:
-        return [Warning(0, 0, "template-unchecked", str(why))]
+        return [Warning(experiment=0, turn=0, code="template-unchecked", message=str(why))]
     found = []
     if row["injects_system_prompt"]:
         text = row["injected_text"]
@@ -110,7 +110,7 @@ def template_warnings(path: Path) -> list[Warning]:
                 f" at character {change['at']} '{before}' would become '{after}'",
             )
         )
-    return [Warning(0, 0, code, message) for code, message in found]
+    return [Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
 def dtype_hazards(model_config: Any, dtype: str, device: str) -> list[str]:

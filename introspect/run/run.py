@@ -14,7 +14,7 @@ from introspect import events
 from introspect.checkpoint.library_output import quiet_library
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import RunFailed
-from introspect.events import JSON, Event
+from introspect.events import JSON, Event, RunStatus
 from introspect.run.failures import notes_failed, record_failed
 from introspect.run.notes import RunNotes
 from introspect.runlog.writer import RunWriter
@@ -42,7 +42,7 @@ class Run:
     warnings: list[events.Warning] = field(default_factory=list)
     experiments: list[JSON] = field(default_factory=list)
     failures: list[JSON] = field(default_factory=list)
-    status: str = "failed"
+    status: RunStatus = "failed"
     began: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
     limit: int | None = None
@@ -62,7 +62,7 @@ class Run:
             while True:
                 self._take(next(stream), watch)
         except StopIteration as end:
-            self.status = str(end.value)
+            self.status = end.value
         except KeyboardInterrupt:
             self._interrupted()
         except RunFailed:
@@ -70,7 +70,7 @@ class Run:
             raise
         except StoreFailed as error:
             failed = notes_failed(self.writer.directory, error)
-            self._take(events.Error(str(failed)), _unwatched)
+            self._take(events.Error(message=str(failed)), _unwatched)
             self._finish(_unwatched)
             raise failed from None
         except BaseException as error:
@@ -80,7 +80,9 @@ class Run:
                 self._interrupted()
                 return self._finish(_unwatched)
             # Whatever failed may be the display: the record ends in good order without it.
-            self._take(events.Error("the program failed", traceback.format_exc()), _unwatched)
+            self._take(
+                events.Error(message="the program failed", traceback=traceback.format_exc()), _unwatched
+            )
             self._finish(_unwatched)
             raise
         return self._finish(watch)
@@ -130,7 +132,7 @@ class Run:
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
         with self.interrupts.whole:
             summary = self.summary()
-            self._take(events.RunEnd(self.status, summary), watch)
+            self._take(events.RunEnd(status=self.status, summary=summary), watch)
             self._close()
         return summary
 

@@ -11,7 +11,7 @@ import json
 import math
 import types
 from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from introspect.events import BY_TAG, JSON, Event
 
@@ -106,6 +106,8 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _spelt(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
@@ -129,6 +131,8 @@ def _restored(value: Any, hint: Any) -> Any:
         return {key: _restored(item, inner[1]) for key, item in value.items()}
     if hint is float and (value in _NON_FINITE or _is_number(value)):
         return float(value)
+    if origin is Literal and value in inner:
+        return value
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise TypeError

@@ -11,7 +11,7 @@ from introspect.display import one_line
 from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.lock import is_held
 from introspect.runlog.reader import LineReader, ReadEvent, follow_lines, read_events
-from introspect.runlog.textlog import RULE, json_text, messages
+from introspect.runlog.textlog import RULE, LogMessage, json_text, messages, recorded_beside
 
 _POLL_SECONDS = 0.2
 _POLLS_OF_THE_LEFT = 5
@@ -27,8 +27,9 @@ def history_of_events(path: Path) -> History:
         match read.event:
             case ev.Generation() as event:
                 generations.append(_generation(event, read))
-            case ev.Prune(refused=None, kept_turns=kept):
+            case ev.Prune(refused=None, kept_turns=kept, shortened_texts=texts):
                 prunes.append(PruneSeen(line, line, when, session, kept))
+                contexts += [ContextSeen(line, session, text) for text in texts]
             case ev.UserMessage(text=text) | ev.ToolResult(text=text) | ev.RunStart(system_prompt=text):
                 contexts.append(ContextSeen(line, session, text))
             case ev.ExperimentStart(system_prompt=str(text)):
@@ -54,12 +55,10 @@ def entries_of(read: ReadEvent) -> list[Entry]:
     """The messages of the text log for one event, without its rules, and with the whole of a tool result."""
     if isinstance(read.event, ev.ToolResult):
         text = f"TOOL_RESULTS:\n{json_text(read.event.result, None)}"
-        return [Entry(read.line, read.time, read.session, "INFO", "", text)]
-    return [
-        Entry(read.line, read.time, read.session, message.level, message.tag, message.text)
-        for message in messages(read.event)
-        if message.text != RULE
-    ]
+        shown = [LogMessage("INFO", "", text), *recorded_beside(read.event)]
+    else:
+        shown = [message for message in messages(read.event) if message.text != RULE]
+    return [Entry(read.line, read.time, read.session, each.level, each.tag, each.text) for each in shown]
 
 
 def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from introspect.runlog.history import Entry
+from introspect.runlog.shielding import unshielded
 from introspect.runlog.text_labels import Line
 from introspect.runlog.text_prefix import Prefix, begins_session, prefix_of
-from introspect.runlog.textlog import LOGGER, unshielded
+from introspect.runlog.textlog import LOGGER
 
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
 PRUNING = "MEMORY MANAGEMENT"

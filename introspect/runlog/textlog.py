@@ -1,13 +1,12 @@
 """The text log of a run, for people: a pure function of its events, in the line format of the seed.
 
 A model can write whatever it likes: no line of its text can be taken for a record, a tag or a rule, because
-such a line gets a backslash before it (`shielded`), which `unshielded` takes away again.
+such a line gets a backslash before it (`shielding`), which its readers take away again.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import singledispatch
@@ -15,15 +14,12 @@ from typing import Any
 
 from introspect import events as ev
 from introspect.display import one_line, printable
+from introspect.runlog.shielding import shielded
 
 LOGGER = "introspect"
 RULE = "=" * 80
 MAX_RESULT_CHARS = 500
 _PRUNING = "MEMORY MANAGEMENT"
-_LOOKS_LIKE_RECORD = re.compile(
-    r"^(\s*)(\\*)"
-    r"(\d{4}-\d\d-\d\d[ T]\d|\[[^\]\n]+\]|={10,}\s*$|Line \d+:|TOOL_RESULTS:|(?:PHASE|EXPERIMENT)\s)"
-)
 _USER_TAGS = {"task": "USER", "feedback": "FEEDBACK TO MODEL", "memory_note": "MEMORY OPTIMIZATION"}
 
 
@@ -39,18 +35,6 @@ class LogMessage:
         if not self.tag:
             return shielded(self.text)
         return shielded(f"[{self.tag}] {self.text}")
-
-
-def shielded(text: str) -> str:
-    """`text` with a backslash before each line, but the first, that looks like the start of a record."""
-    first, *rest = text.split("\n")
-    return "\n".join([first, *(_LOOKS_LIKE_RECORD.sub(r"\1\\\2\3", line) for line in rest)])
-
-
-def unshielded(text: str) -> str:
-    """The inverse of `shielded`."""
-    first, *rest = text.split("\n")
-    return "\n".join([first, *(_unshield_line(line) for line in rest)])
 
 
 def prefix(time: str, utc_offset: int, level: str) -> str:
@@ -90,7 +74,8 @@ def _(event: ev.RunStart) -> list[LogMessage]:
             LogMessage("WARNING", "INITIALIZATION", f"Fault planted on purpose: {one_line(event.fault)}")
         )
     if event.forced_from:
-        start.append(_info("INITIALIZATION", f"Replies taken from {one_line(event.forced_from)}"))
+        anew = ", their ids made anew from the text" if event.forced_retokenised else ""
+        start.append(_info("INITIALIZATION", f"Replies taken from {one_line(event.forced_from)}{anew}"))
     return start
 
 
@@ -154,7 +139,15 @@ def _(event: ev.ToolResult) -> list[LogMessage]:
     text = json_text(event.result, 2)
     if len(text) > MAX_RESULT_CHARS:
         text = text[:MAX_RESULT_CHARS] + "... (truncated in log only)"
-    return [_info("", f"TOOL_RESULTS:\n{printable(text)}")]
+    return [_info("", f"TOOL_RESULTS:\n{printable(text)}"), *recorded_beside(event)]
+
+
+def recorded_beside(event: ev.ToolResult) -> list[LogMessage]:
+    """What a tool gave for the record alone, by the names of its parts."""
+    if not event.record:
+        return []
+    names = ", ".join(one_line(str(name)) for name in event.record)
+    return [_info("SYSTEM", f"For the record alone, never shown to the model: {names}")]
 
 
 @messages.register
@@ -173,6 +166,10 @@ def _(event: ev.Prune) -> list[LogMessage]:
         *([_info(_PRUNING, f"Shortened {shortened} tool results")] if shortened else []),
         _info(_PRUNING, "Model should retrieve old findings with query_memory()"),
         _info(_PRUNING, "Pruning complete, model will continue with reduced context"),
+        *(
+            _info(_USER_TAGS["memory_note"], f"Message {number} now reads: {printable(text)}")
+            for number, text in zip(event.shortened_messages, event.shortened_texts, strict=False)
+        ),
     ]
 
 
@@ -232,13 +229,6 @@ def _info(tag: str, text: str) -> LogMessage:
 
 def _between_rules(text: str) -> list[LogMessage]:
     return [_info("", RULE), _info("", text), _info("", RULE)]
-
-
-def _unshield_line(line: str) -> str:
-    match = _LOOKS_LIKE_RECORD.match(line)
-    if match is None or not match[2]:
-        return line
-    return line[: match.start(2)] + line[match.start(2) + 1 :]
 
 
 def json_text(value: Any, indent: int | None) -> str:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-from introspect.engine.engine import DECODE_PATH, DecodingSequence, Engine
-from introspect.events import Event, Token
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.engine import Engine
+from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
 from introspect.session.loop import Steps
 from introspect.session.protocols import FaultPlanter
@@ -46,12 +47,12 @@ class EngineDriver:
             self.fault_planter.after_prefill(request.cache, request.prompt.token_ids)
         prefill_seconds = time.perf_counter() - started
         sequence = DecodingSequence(
-            request.cache,
-            request.sampler,
-            prefill.logits,
-            request.stop_ids,
-            request.max_new_tokens,
-            self.prompt_format.end_length,
+            cache=request.cache,
+            sampler=request.sampler,
+            logits=prefill.logits,
+            stop_ids=request.stop_ids,
+            max_new_tokens=request.max_new_tokens,
+            end_length=self.prompt_format.end_length,
         )
         shown = 0
         for _ in self.engine.decode([sequence]):
@@ -60,33 +61,33 @@ class EngineDriver:
             )
             if not text.endswith("\ufffd"):
                 yield Token(
-                    request.experiment,
-                    request.turn,
-                    text[shown:],
-                    len(sequence.token_ids),
-                    request.cache.num_cached_tokens,
+                    experiment=request.experiment,
+                    turn=request.turn,
+                    text=text[shown:],
+                    sampled=len(sequence.token_ids),
+                    cached_tokens=request.cache.num_cached_tokens,
                 )
                 shown = len(text)
             if self.interrupted():
                 raise KeyboardInterrupt
         return Reply(
-            prefill.start,
-            prefill.token_ids,
-            prefill.chunks,
-            prefill_seconds,
-            tuple(sequence.token_ids),
-            sequence.finish_reason or "length",
-            tuple(sequence.logprobs),
-            sequence.top_logits,
-            sequence.logits_digest,
-            request.cache.state_digest(),
-            DECODE_PATH,
-            time.perf_counter() - started,
-            sequence.fault,
+            start=prefill.start,
+            prefilled=prefill.token_ids,
+            chunks=prefill.chunks,
+            prefill_seconds=prefill_seconds,
+            token_ids=tuple(sequence.token_ids),
+            finish_reason=sequence.finish_reason or "length",
+            logprobs=tuple(sequence.logprobs),
+            top_logits=sequence.top_logits,
+            logits_digest=sequence.logits_digest,
+            state_digest=request.cache.state_digest(),
+            decode_path=self.engine.decode_path,
+            seconds=time.perf_counter() - started,
+            fault=sequence.fault,
         )
 
 
-def drive(steps: Steps, driver: Driver) -> Generator[Event, None, str]:
+def drive(steps: Steps, driver: Driver) -> Generator[Event, None, Status]:
     """Run a loop to its end with a driver: yields the events, returns the loop's status."""
     try:
         step = next(steps)
@@ -98,4 +99,5 @@ def drive(steps: Steps, driver: Driver) -> Generator[Event, None, str]:
                 yield step
                 step = next(steps)
     except StopIteration as end:
-        return str(end.value)
+        ended: Status = end.value
+        return ended

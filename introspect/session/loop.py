@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from typing import get_args
 
 from introspect import events
-from introspect.events import Event
+from introspect.events import Event, Status
 from introspect.phase.config import ExperimentConfig
 from introspect.session.protocols import CachedTurn
 from introspect.session.pruning import plan_prune
@@ -18,20 +19,20 @@ from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.calls.shortening import shorten_message
 
 Step = Event | GenerationRequest
-Steps = Generator[Step, Reply | None, str]
+Steps = Generator[Step, Reply | None, Status]
 """Yields events, and requests that must be answered by sending a Reply; returns a status."""
-Ending = tuple[str, str]
+Ending = tuple[Status, str]
 """Status and reason."""
 CORRUPT: Ending = ("corrupt", "the cached state is not what it must be")
 NON_FINITE: Ending = ("corrupt", "the model's logits are not finite")
 
-WORST_LAST = ("complete", "limited", "failed", "corrupt")
+WORST_LAST: tuple[Status, ...] = get_args(Status)
 
 
 def run_phase(session: Session, experiments: tuple[ExperimentConfig, ...]) -> Steps:
     """Run the experiments in order; returns the worst of their statuses."""
     session.started = session.clock()
-    status = "complete"
+    status: Status = "complete"
     for index, experiment in enumerate(experiments):
         last = index == len(experiments) - 1
         ended = yield from run_experiment(session, index, experiment, last)
@@ -50,10 +51,16 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig, l
     session.begin_experiment(index, experiment)
     task = session.transcript.messages[0].text
     changed = session.system_prompt != prompt_before
-    prompt = (session.system_prompt, session.system_tokens) if changed else (None, None)
-    yield events.ExperimentStart(index, experiment.name, task, *prompt)
-    yield events.UserMessage(index, 0, "task", task)
-    misses, ended = 0, None
+    yield events.ExperimentStart(
+        experiment=index,
+        name=experiment.name,
+        task=task,
+        system_prompt=session.system_prompt if changed else None,
+        system_tokens=session.system_tokens if changed else None,
+    )
+    yield events.UserMessage(experiment=index, turn=0, kind="task", text=task)
+    misses = 0
+    ended: Ending | None = None
     while ended is None:
         ended = _limit_reached(session)
         if ended is None:
@@ -61,7 +68,14 @@ def run_experiment(session: Session, index: int, experiment: ExperimentConfig, l
     if ended[0] != "corrupt" and (yield from audit_experiment(session, last)):
         ended = CORRUPT
     status, reason = ended
-    yield events.ExperimentEnd(index, experiment.name, status, reason, session.turn, session.calls)
+    yield events.ExperimentEnd(
+        experiment=index,
+        name=experiment.name,
+        status=status,
+        reason=reason,
+        turns=session.turn,
+        tool_calls=session.calls,
+    )
     return status
 
 
@@ -80,7 +94,13 @@ def run_turn(session: Session, misses: int) -> Generator[Step, Reply | None, tup
         return misses, ("limited", "the forced record has no further reply")
     text, reply = yield from generate(session, request)
     if reply.fault is not None:
-        found = events.Audit(session.experiment, session.turn, "e0", reply.fault.codes, reply.fault.detail)
+        found = events.Audit(
+            experiment=session.experiment,
+            turn=session.turn,
+            level="e0",
+            codes=reply.fault.codes,
+            detail=reply.fault.detail,
+        )
         yield from _count_verdicts(session, [found])
         return misses, NON_FINITE
     if (yield from audit_turn(session, request, pruned)):
@@ -123,22 +143,27 @@ def prune_if_due(session: Session) -> Generator[Event, None, bool]:
     after = session.cache.match_prefix(session.prompt().token_ids)
     session.totals.prunes += bool(plan.dropped_messages)
     yield events.Prune(
-        session.experiment,
-        session.turn,
-        plan.reasons,
-        plan.dropped_messages,
-        plan.dropped_turns,
-        plan.shortened_messages,
-        plan.kept_turns,
-        cached,
-        after,
-        before,
-        session.conversation_tokens(),
-        plan.transcript.memory_note,
-        plan.refused,
+        experiment=session.experiment,
+        turn=session.turn,
+        reasons=plan.reasons,
+        dropped_messages=plan.dropped_messages,
+        dropped_turns=plan.dropped_turns,
+        shortened_messages=plan.shortened_messages,
+        kept_turns=plan.kept_turns,
+        cached_before=cached,
+        cached_after=after,
+        tokens_before=before,
+        tokens_after=session.conversation_tokens(),
+        memory_note=plan.transcript.memory_note,
+        refused=plan.refused,
     )
     if plan.dropped_messages and plan.transcript.memory_note:
-        yield events.UserMessage(session.experiment, session.turn, "memory_note", plan.transcript.memory_note)
+        yield events.UserMessage(
+            experiment=session.experiment,
+            turn=session.turn,
+            kind="memory_note",
+            text=plan.transcript.memory_note,
+        )
     return plan.refused is None
 
 
@@ -149,25 +174,32 @@ def generate(
     reply = yield request
     assert reply is not None, "a generation request must be answered with a reply"
     session.account(request.prompt, reply)
-    place = (request.experiment, request.turn)
-    yield events.Prefill(*place, reply.start, reply.prefilled, reply.chunks, reply.prefill_seconds)
+    yield events.Prefill(
+        experiment=request.experiment,
+        turn=request.turn,
+        start=reply.start,
+        token_ids=reply.prefilled,
+        chunks=reply.chunks,
+        seconds=reply.prefill_seconds,
+    )
     prompt_format = session.prompt_format
     text = prompt_format.decode(prompt_format.content_ids(reply.token_ids, reply.finish_reason))
     yield events.Generation(
-        *place,
-        len(request.prompt.token_ids),
-        reply.start,
-        reply.token_ids,
-        text,
-        reply.finish_reason,
-        reply.seconds,
-        reply.logprobs,
-        reply.top_logits,
-        reply.logits_digest,
-        reply.state_digest,
-        reply.decode_path,
-        request.max_new_tokens,
-        request.forced,
+        experiment=request.experiment,
+        turn=request.turn,
+        prompt_tokens=len(request.prompt.token_ids),
+        cached_tokens=reply.start,
+        token_ids=reply.token_ids,
+        text=text,
+        finish_reason=reply.finish_reason,
+        seconds=reply.seconds,
+        logprobs=reply.logprobs,
+        top_logits=reply.top_logits,
+        logits_digest=reply.logits_digest,
+        state_digest=reply.state_digest,
+        decode_path=reply.decode_path,
+        max_new_tokens=request.max_new_tokens,
+        forced=request.forced,
     )
     return text, reply
 
@@ -206,8 +238,13 @@ def _count_verdicts(session: Session, verdicts: list[events.Audit]) -> Generator
 
 def answer_call(session: Session, request: CallRequest) -> Generator[Event, None, None]:
     """Run a tool call and put its result into the conversation."""
-    place = (session.experiment, session.turn)
-    yield events.ToolCall(*place, request.function, request.arguments, request.reasoning)
+    yield events.ToolCall(
+        experiment=session.experiment,
+        turn=session.turn,
+        function=request.function,
+        arguments=request.arguments,
+        reasoning=request.reasoning,
+    )
     started = time.perf_counter()
     outcome = execute(session.tools, session.context, request)
     seconds = time.perf_counter() - started
@@ -215,7 +252,14 @@ def answer_call(session: Session, request: CallRequest) -> Generator[Event, None
     session.totals.calls_ok += outcome.ok
     session.transcript = session.transcript.append("tool_result", outcome.text, function=request.function)
     yield events.ToolResult(
-        *place, request.function, outcome.ok, outcome.result, outcome.text, seconds, outcome.traceback
+        experiment=session.experiment,
+        turn=session.turn,
+        function=request.function,
+        ok=outcome.ok,
+        result=outcome.result,
+        text=outcome.text,
+        seconds=seconds,
+        traceback=outcome.traceback,
     )
 
 
@@ -233,9 +277,11 @@ def answer_claim(session: Session) -> Generator[Event, None, None]:
 
 
 def _feedback(session: Session, why: Unusable) -> Generator[Event, None, None]:
-    yield events.Warning(session.experiment, session.turn, why.code, why.message)
+    yield events.Warning(experiment=session.experiment, turn=session.turn, code=why.code, message=why.message)
     session.transcript = session.transcript.append("feedback", why.message)
-    yield events.UserMessage(session.experiment, session.turn, "feedback", why.message)
+    yield events.UserMessage(
+        experiment=session.experiment, turn=session.turn, kind="feedback", text=why.message
+    )
 
 
 def _is_premature(session: Session) -> bool:

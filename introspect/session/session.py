@@ -11,6 +11,7 @@ from introspect.engine.finite import NonFinite
 from introspect.engine.interrupts import Interrupts
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
+from introspect.events import FinishReason
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
 from introspect.session.protocols import Auditor, CachedTurn
@@ -22,7 +23,7 @@ from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """A reply that the loop wants: a driver makes the cache hold the prompt and decodes after it."""
 
@@ -36,7 +37,7 @@ class GenerationRequest:
     forced: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What a driver gives back. Fields are those of the `prefill` and `generation` events.
 
@@ -48,7 +49,7 @@ class Reply:
     chunks: tuple[int, ...]
     prefill_seconds: float
     token_ids: tuple[int, ...]
-    finish_reason: str
+    finish_reason: FinishReason
     logprobs: tuple[float, ...]
     top_logits: dict[str, list[tuple[int, float]]]
     logits_digest: str
@@ -178,16 +179,16 @@ class Session:
         asked = len(forced) if forced is not None else generation.max_new_tokens
         seed = reply_seed(self.seed, self.experiment, self.turn)
         return GenerationRequest(
-            self.experiment,
-            self.turn,
-            prompt,
-            self.cache,
-            ForcedSampler(forced)
+            experiment=self.experiment,
+            turn=self.turn,
+            prompt=prompt,
+            cache=self.cache,
+            sampler=ForcedSampler(forced)
             if forced is not None
             else sampler_for(generation.temperature, generation.top_p, seed),
-            self.stop_ids,
-            min(asked, self.context_length - len(prompt.token_ids)),
-            forced is not None,
+            stop_ids=self.stop_ids,
+            max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
+            forced=forced is not None,
         )
 
     def account(self, prompt: Prompt, reply: Reply) -> None:

@@ -44,7 +44,20 @@ class Teacher:
         encode, end = self.session.prompt_format.encode, self.session.prompt_format.end_id
         reply = (*encode(text), end)
         self.lessons.append(Lesson(request.prompt.token_ids, reply, wrong))
-        return Reply(0, (), (), 0.0, reply, "stop", (), {}, "", (), "taught", 0.0)
+        return Reply(
+            start=0,
+            prefilled=(),
+            chunks=(),
+            prefill_seconds=0.0,
+            token_ids=reply,
+            finish_reason="stop",
+            logprobs=(),
+            top_logits={},
+            logits_digest="",
+            state_digest=(),
+            decode_path="taught",
+            seconds=0.0,
+        )
 
     def _reply(self, view: View) -> str:
         return _written(self._prose(view), self.move(view))

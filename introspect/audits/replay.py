@@ -1,0 +1,140 @@
+"""E1 over a run: what was repeated before is checked by its bytes, what is new is repeated on top of it.
+
+Decoding ids again takes as long as decoding them did. A model that is not small has a sample of its decoded
+replies repeated, as many as the time allows; the others are taken as they stand, and the verdict says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from introspect.engine.cache import TokenCache
+from introspect.engine.cache_replay import (
+    Difference,
+    Replayed,
+    changed_since,
+    first_difference,
+    looked_at,
+    replay_passes,
+    unchanged_passes,
+)
+from introspect.engine.engine import Engine
+from introspect.engine.schedule import PREFILL, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayPlan:
+    """What is to be repeated of a schedule: the places of passes, those of `replies` among them.
+
+    `known` are the first passes, as they were looked at before. `replies` counts those whose decoded slots
+    were never repeated, `drawn` those that are now; `partly` the drawn ones of which not every id is.
+    `seconds` is what the passes took when they were made.
+    """
+
+    schedule: Schedule
+    known: list[Replayed]
+    places: frozenset[int]
+    replies: int
+    drawn: int
+    partly: int
+    seconds: float
+
+    @property
+    def known_tokens(self) -> int:
+        """Slots that are checked by their bytes alone."""
+        return self.known[-1].end if self.known else 0
+
+    def summary(self) -> str:
+        """What is repeated, and what is not, in words."""
+        text = f"{self.schedule.length} tokens bit-equal to a replay of {len(self.places)} passes"
+        if self.known:
+            text += f", the first {self.known_tokens} to what an earlier replay gave"
+        if self.drawn < self.replies or self.partly:
+            cut = f", {self.partly} of them in part" if self.partly else ""
+            text += f"; of {self.replies} decoded replies {self.drawn} were drawn and repeated{cut}"
+        return text
+
+
+class RunReplay:
+    """Remembers what E1 has seen of the cache of one run."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._seen: list[Replayed] = []
+
+    def plan(self, cache: TokenCache, length: int, seconds: float, rng: random.Random) -> ReplayPlan:
+        """What E1 of the first `length` slots repeats: what is new of the prompts, and drawn replies.
+
+        Replies are drawn by `rng` and repeated from their first id on, until they would take `seconds` more.
+        """
+        schedule = cache.schedule.before(length)
+        known = unchanged_passes(self._seen, schedule)
+        repeated = {place for place, seen in enumerate(known) if seen.repeated}
+        new = [place for place in range(len(schedule.passes)) if place not in repeated]
+        places = {place for place in new if schedule.passes[place].path == PREFILL}
+        replies = _replies(schedule, [place for place in new if place not in places])
+        drawn = partly = 0
+        for reply in rng.sample(replies, len(replies)):
+            fitting = []
+            for place in reply:
+                seconds -= schedule.passes[place].seconds
+                if seconds < 0:
+                    break
+                fitting.append(place)
+            places.update(fitting)
+            drawn += bool(fitting)
+            partly += 0 < len(fitting) < len(reply)
+            if seconds < 0:
+                break
+        return ReplayPlan(
+            schedule=schedule,
+            known=known,
+            places=frozenset(places),
+            replies=len(replies),
+            drawn=drawn,
+            partly=partly,
+            seconds=sum(schedule.passes[place].seconds for place in places),
+        )
+
+    def check(self, cache: TokenCache, plan: ReplayPlan) -> Difference | None:
+        """Where the cache differs from what a replay gives; None where it does not.
+
+        Raises UnknownPath where a pass took a path that the engine does not have.
+        """
+        length = plan.schedule.length
+        whole = set(cache.lengths()) == {len(cache.token_ids)}
+        if whole and not changed_since(cache, plan.known):
+            taken = frozenset(range(len(plan.schedule.passes))) - plan.places
+            twin = replay_passes(self.engine, plan.schedule, cache, taken.__contains__)
+            difference = first_difference(cache, twin, length)
+        else:
+            # What is wrong may have been wrong below everything that was ever repeated on top of it.
+            self._seen = []
+            difference = first_difference(cache, replay_passes(self.engine, plan.schedule), length)
+        if difference is None:
+            self._remember(cache, plan)
+        return difference
+
+    def repeats_itself(self, plan: ReplayPlan) -> bool:
+        """Whether this device gives the same bits twice for the passes of a plan."""
+        one, other = (replay_passes(self.engine, plan.schedule) for _ in range(2))
+        return first_difference(one, other, plan.schedule.length) is None
+
+    def _remember(self, cache: TokenCache, plan: ReplayPlan) -> None:
+        known = {place: seen.repeated for place, seen in enumerate(plan.known)}
+        self._seen = looked_at(
+            cache, plan.schedule, lambda place: place in plan.places or known.get(place, False)
+        )
+
+
+def _replies(schedule: Schedule, places: Sequence[int]) -> list[list[int]]:
+    """Places of decode passes, those of one reply together: each begins where the one before ends."""
+    replies: list[list[int]] = []
+    for place in places:
+        if replies and place == replies[-1][-1] + 1:
+            replies[-1].append(place)
+        else:
+            replies.append([place])
+    return replies

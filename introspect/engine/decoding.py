@@ -1,0 +1,120 @@
+"""One reply in the making: what is sampled, when it ends, and what is noted of each id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from introspect.engine.cache import TokenCache
+from introspect.engine.finite import NON_FINITE, NonFinite, examine_logits
+from introspect.engine.sampling import Sampler
+from introspect.events import FinishReason
+
+TOP_LOGITS = 20
+"""Largest logits that are noted at the first and the last position: the contract's number."""
+TopLogits = dict[str, list[tuple[int, float]]]
+"""Ids and logits at the `first` and the `last` position of a reply."""
+
+_HASHING = ThreadPoolExecutor(1, "logits-digest")
+"""One thread for digests of logits: hashlib works without the interpreter's lock, beside the next pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What decoding gave. `token_ids` has every sampled id, the end token included; `seconds` spans them all.
+
+    `logprobs` are natural logarithms at temperature 1, fp32. `logits_digest` covers the logits that each id
+    was chosen from, `path` is how they were computed. `fault` tells why the reply could not go on.
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[float, ...]
+    top_logits: TopLogits
+    logits_digest: str
+    path: str
+    seconds: float
+    fault: NonFinite | None
+
+
+@dataclass(kw_only=True)
+class DecodingSequence:
+    """One reply in the making: its cache, its sampler, and what was sampled so far.
+
+    `logits` is `[vocabulary]`, fp32 on the CPU, for the next id. `end_length` says how many of the last ids
+    end the reply where no single id does; 0 where it goes on. `seconds` is what its steps took.
+
+    Logits that are not finite are no distribution: the reply ends before them with the finish reason
+    `non-finite`, and `fault` tells what was seen. With `through_faults`, for ids that are given, it goes on.
+    """
+
+    cache: TokenCache
+    sampler: Sampler
+    logits: torch.Tensor
+    stop_ids: frozenset[int]
+    max_new_tokens: int
+    end_length: Callable[[Sequence[int]], int] = lambda token_ids: 0
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    through_faults: bool = False
+    finish_reason: FinishReason | None = None
+    fault: NonFinite | None = None
+    seconds: float = 0.0
+    _digest: Any = field(default_factory=hashlib.sha256)
+    _hashed: Future[None] | None = None
+    _first: torch.Tensor | None = None
+    _last: torch.Tensor | None = None
+
+    def choose(self) -> None:
+        """Sample one id from the logits; none where they are not finite."""
+        fault = examine_logits(self.logits, self.cache)
+        self.fault = self.fault or fault
+        if fault is not None and not self.through_faults:
+            self.finish_reason = NON_FINITE
+            return
+        chosen = self.sampler.choose(self.logits)
+        self._hashed = _HASHING.submit(self._digest.update, self.logits.numpy().data)
+        self.logprobs.append(float(self.logits[chosen] - torch.logsumexp(self.logits, dim=-1)))
+        self._first = self.logits if self._first is None else self._first
+        self._last = self.logits
+        self.token_ids.append(chosen)
+        if chosen in self.stop_ids or self.end_length(self.token_ids):
+            self.finish_reason = "stop"
+        elif len(self.token_ids) >= self.max_new_tokens:
+            self.finish_reason = "length"
+
+    @property
+    def logits_digest(self) -> str:
+        """A digest of the logits that every sampled id was chosen from."""
+        if self._hashed is not None:
+            self._hashed.result()
+        return str(self._digest.hexdigest()[:16])
+
+    @property
+    def top_logits(self) -> TopLogits:
+        """The largest logits at the first and the last position."""
+        rows = {"first": self._first, "last": self._last}
+        return {name: _largest(row) for name, row in rows.items() if row is not None}
+
+    def decoded(self, path: str) -> Decoded:
+        """What there is of the reply, which decoded ids by `path`."""
+        return Decoded(
+            token_ids=tuple(self.token_ids),
+            finish_reason=self.finish_reason or "length",
+            logprobs=tuple(self.logprobs),
+            top_logits=self.top_logits,
+            logits_digest=self.logits_digest,
+            path=path,
+            seconds=self.seconds,
+            fault=self.fault,
+        )
+
+
+def _largest(logits: torch.Tensor) -> list[tuple[int, float]]:
+    top = torch.topk(logits, min(TOP_LOGITS, logits.numel()))
+    return list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
