@@ -12,7 +12,7 @@ from tiny.tokenizer import train_tokenizer
 from transformers import GenerationConfig
 
 from introspect import events
-from introspect.checkpoint.forecast import parameter_count
+from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.phase.config import PhaseConfig
 from introspect.run.opening import open_run
@@ -202,4 +202,4 @@ def test_forcing_from_a_damaged_record_is_refused(model_dir: Path, tmp_path: Pat
 
 
 def test_parameters_are_counted_from_the_headers(model: Any, model_dir: Path) -> None:
-    assert parameter_count(model_dir) == sum(p.numel() for p in model.parameters())
+    assert open_weights(model_dir).parameters == sum(p.numel() for p in model.parameters())

@@ -18,8 +18,9 @@ from introspect.checkpoint.reading import (
     resolve_device,
     resolve_dtype,
 )
-from introspect.checkpoint.weight_files import WeightFiles, weight_files
 from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.checkpoint.weight_formats import open_weights, refuse_absent
+from introspect.checkpoint.weights import Weights
 from introspect.display import one_line
 from introspect.errors import ModelError
 from introspect.events import Warning
@@ -46,7 +47,7 @@ class Judgement:
     context_length: int | None = None
     kv_elements: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: WeightFiles | None = None
+    weights: Weights | None = None
     refusals: list[str] = field(default_factory=list)
     warnings: list[Warning] = field(default_factory=list)
 
@@ -94,7 +95,6 @@ def _judge_config(judged: Judgement, model: ModelConfig) -> None:
     judged.attempt(lambda: refuse_uncovered_layers(config, name))
     judged.attempt(lambda: refuse_overflow(config, judged.dtype, model.attention, name))
     judged.attempt(lambda: _refuse_quantized(config))
-    judged.attempt(lambda: _refuse_named_file(config))
     judged.settings = judged.attempt(lambda: read_settings(judged.source.path)) or {}
     judged.context_length = usable_context(config)
     if judged.context_length is None:
@@ -114,13 +114,14 @@ def _judge_config(judged: Judgement, model: ModelConfig) -> None:
 def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None:
     """The class of the model against its files: attention, cache, rows for tokens, and tensors."""
     hollow, no_attention = _hollow(judged, model.attention)
-    files = judged.attempt(lambda: weight_files(judged.source.path))
-    judged.weights = files
+    files = judged.weights = judged.attempt(lambda: open_weights(judged.source.path))
+    if files is not None and (why := files.refusal(judged.config)):
+        judged.refusals.append(why)
     if hollow is not None:
         _judge_class(judged, hollow)
-    if files is not None and (weights or (files.files and not files.absent)):
-        judged.attempt(lambda: _refuse_absent(files))
-        if hollow is not None and files.files and not files.absent:
+    if files is not None and (weights or files.complete):
+        judged.attempt(lambda: refuse_absent(files))
+        if hollow is not None and files.complete:
             _judge_fit(judged, hollow, files)
     elif files is not None:
         judged.warn("weights-not-here", "its weights are not here and were not compared with its config.json")
@@ -155,7 +156,7 @@ def _judge_class(judged: Judgement, hollow: Any) -> None:
         judged.warn("generation-settings", f"{FILE}: eos_token_id {ends[0]} is no token of the model")
 
 
-def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
+def _judge_fit(judged: Judgement, hollow: Any, files: Weights) -> None:
     odd = odd_dtypes(hollow, files.tensors)
     if odd is not None:
         judged.refusals.append(odd)
@@ -179,35 +180,11 @@ def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
         judged.warn("unread-weights", f"files beside the weights that are not read: {unread}")
 
 
-def _refuse_absent(files: WeightFiles) -> None:
-    if files.absent:
-        raise ModelError(
-            f"its index names weight files that are not there: {named(files.absent)};"
-            " download the model again (missing-weights)"
-        )
-    if not files.files:
-        raise ModelError(
-            "holds no safetensors weights (model.safetensors, or shards with an index); other formats are not"
-            " loaded (missing-weights)"
-        )
-
-
 def _refuse_adapter(source: ModelSource) -> None:
     if (source.path / "adapter_config.json").is_file():
         raise ModelError(
             "an adapter lies there (adapter_config.json), and adapters are not applied; merge it into the"
             " weights of its base model, or take its files away to run the model without it"
-        )
-
-
-def _refuse_named_file(config: Any) -> None:
-    """Raise ModelError where a configuration names the file of its weights, which the library then reads."""
-    file = getattr(config, "transformers_weights", None)
-    if file is not None:
-        shown = one_line(str(file))[:60]
-        raise ModelError(
-            f"its config.json takes the weights from '{shown}' (transformers_weights), which is not known;"
-            " name the file model.safetensors"
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from introspect.checkpoint.weight_files import ITEM_BITS, PLAIN_DTYPES, StoredTensor
+from introspect.checkpoint.weights import PLAIN_DTYPES, StoredTensor
 from introspect.display import one_line
 from introspect.model.structure import block_list_name
 
@@ -121,14 +121,13 @@ def odd_dtypes(model: Any, tensors: Mapping[str, StoredTensor]) -> str | None:
     odd = {name: t for name, t in tensors.items() if t.dtype not in PLAIN_DTYPES}
     if not odd:
         return None
-    if not any(tensor.dtype not in ITEM_BITS for tensor in odd.values()):
-        plain = {name: tensor for name, tensor in tensors.items() if name not in odd}
-        without, whole = (fit_weights(copy.deepcopy(model), held) for held in (plain, tensors))
-        if without is not None and whole is not None:
-            parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-            needed = (set(without.missing) - set(whole.missing)) & parameters
-            if not needed and set(whole.mismatched) <= set(without.mismatched):
-                return None
+    plain = {name: tensor for name, tensor in tensors.items() if name not in odd}
+    without, whole = (fit_weights(copy.deepcopy(model), stored) for stored in (plain, tensors))
+    if without is not None and whole is not None:
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        needed = (set(without.missing) - set(whole.missing)) & parameters
+        if not needed and set(whole.mismatched) <= set(without.mismatched):
+            return None
     names = sorted(odd)
     dtypes = sorted({one_line(tensor.dtype) for tensor in odd.values()})
     return (
