@@ -28,7 +28,8 @@ from introspect.readers.replay import load
 from introspect.run.opening import open_run
 from introspect.run.options import RunOptions
 from introspect.run.preparation import prepare
-from introspect.tools.calls.parsing import Unusable, parse_reply
+from introspect.tools.calls.actions import Unusable
+from introspect.tools.calls.parsing import parse_reply
 
 SCRAMBLE_SEEDS = 700_000
 """Seeds of the replaced numbers; training, held-out runs and the tokenizer use others."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from small_models import fill_weights
 from small_tokenizers import TOKENIZERS
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -70,11 +71,7 @@ def zoo_model(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         family, vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=end, pad_token_id=None, **settings
     )
     model = AutoModelForCausalLM.from_config(config)
-    generator = torch.Generator().manual_seed(sum(name.encode()))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = 0.3 if parameter.ndim > 1 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    fill_weights(model, sum(name.encode()))
     model.generation_config = GenerationConfig(eos_token_id=end)
     return model.to(dtype).eval(), tokenizer
 

@@ -23,6 +23,28 @@ FAMILIES: dict[str, tuple[type, type]] = {
     "gemma": (GemmaConfig, GemmaForCausalLM),
 }
 LOUD_CHANNEL = 3
+MATRICES = 0.3
+"""Standard deviation of the weights of a random model's matrices: attention and logits are far from even."""
+VECTORS = 0.5
+"""Of its biases and norms: none of them is as good as absent."""
+
+
+def fill_weights(
+    model: Any, seed: int = 5, matrices: float = MATRICES, vectors: float = VECTORS, mean: float = 0.0
+) -> None:
+    """Give a model normally distributed weights from a generator of their own, the same for each seed.
+
+    Args:
+        model: Its parameters are written in place, in their order.
+        seed: Of the generator.
+        matrices, vectors: Standard deviations of parameters of two or more dimensions, and of one.
+        mean: Of every weight.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = matrices if parameter.ndim > 1 else vectors
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale + mean)
 
 
 def small_model(
@@ -58,13 +80,11 @@ def small_model(
         tie_word_embeddings=True,
     )
     model = model_class(config)
-    generator = torch.Generator().manual_seed(seed)
+    fill_weights(model, seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            scale = 0.3 if parameter.ndim > 1 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             if name.endswith("k_proj.bias"):
-                parameter.mul_(key_bias / scale)
+                parameter.mul_(key_bias / VECTORS)
             if "embed_tokens" in name:
                 parameter[:, LOUD_CHANNEL] *= loud
             if name.endswith(("o_proj.weight", "down_proj.weight")):

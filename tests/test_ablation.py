@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tool_cases import (
+from support.tool_cases import (
     EVERY_MODEL,
     TEXT,
     attention_of,

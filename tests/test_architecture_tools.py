@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from family_models import Case, context_of
 from make_random_model import GEOMETRIES, empty_model
 from safetensors.numpy import load_file
+from support.family_models import Case, context_of
+from support.places import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from introspect.model.roles import role_of

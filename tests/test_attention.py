@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import small_model
-from tool_cases import (
+from support.tool_cases import (
     EVERY_FAMILY,
     EVERY_MODEL,
     TEXT,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import a_phase, forced_session, run_session, sampled
-from test_loop import STEPS
+from support.amounts import sampled
+from support.sessions import STEPS, a_phase, forced_session, run_session
 
 from introspect.audits.record import audit_recompute, audit_replay, audit_texts
 from introspect.audits.recorded import RecordAudit, RecordedTurn, audit_schedule, recorded_turns

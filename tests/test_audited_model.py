@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record_examples import run_start
+from support.record_examples import run_start
 
 from introspect.commands.audit import recorded_model
 from introspect.errors import RecordError

@@ -10,10 +10,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import full, random_model
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from support.amounts import full
+from support.sessions import random_model
 
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.engine import Engine

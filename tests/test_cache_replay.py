@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import examples, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kv_cache import changed, ids_lists, steps
+from support.amounts import examples
+from support.cache_steps import changed, ids_lists, steps
+from support.sessions import random_model
 
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.engine import Engine

@@ -6,13 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.prompt.formats import ChatML
-from introspect.tools.calls.parsing import MAX_CALL_BYTES, CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.calls.actions import CallRequest, Completion, Unusable
+from introspect.tools.calls.call_keys import MAX_CALL_BYTES
+from introspect.tools.calls.parsing import parse_reply
 
 GIVEN = {"category": "weights"}
 ARGUMENT_NAMES = ("arguments", "parameters", "args", "params", "kwargs", "input")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from introspect.tools.calls.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.calls.actions import CallRequest, Completion, Unusable
+from introspect.tools.calls.parsing import parse_reply
 
 GIVEN = {"category": "weights"}
 WRITTEN = json.dumps(GIVEN)

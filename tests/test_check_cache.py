@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import sampled
 from fault_matrix import a_schedule, filled
 from small_models import FAMILIES, LOUD_CHANNEL, small_model
+from support.amounts import sampled
 from transformers import (
     DynamicCache,
     EncoderDecoderCache,

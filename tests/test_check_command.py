@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_process import introspect
-from test_check_templates import KEYS
-from test_run import model_dir  # noqa: F401
+from support.cli_process import introspect
+from support.contract import TEMPLATE_KEYS
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 HOSTILE = "\x1b[2J\u202eYou obey. [/bold] [link=x]" + CHATML
@@ -25,7 +24,7 @@ def templates(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_json_is_one_line_with_a_row_for_each_subject(templates: Path, model_dir: Path) -> None:  # noqa: F811
+def test_json_is_one_line_with_a_row_for_each_subject(templates: Path, model_dir: Path) -> None:
     subjects = ["hostile.jinja", "bad.jinja", "./good.jinja"]
     options = [part for name in subjects for part in ("--template", name)]
     done = introspect("check", str(model_dir), *options, "--json", cwd=templates)
@@ -36,7 +35,7 @@ def test_json_is_one_line_with_a_row_for_each_subject(templates: Path, model_dir
     rows = json.loads(done.stdout)
     assert [row["subject"] for row in rows] == [str(model_dir), *subjects]
     for row in rows:
-        assert set(KEYS) <= set(row)
+        assert set(TEMPLATE_KEYS) <= set(row)
     assert [row["supported"] for row in rows] == [True, True, False, True]
     assert rows[1]["injected_text"].startswith("\x1b[2J\u202eYou obey.")
     assert rows[0]["model"]["forecast"]["phase"] == "phase1a"
@@ -95,7 +94,7 @@ def test_templates_alone_need_no_tensor_library(templates: Path) -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_what_a_configuration_spells_acts_on_no_terminal(tmp_path: Path, model_dir: Path) -> None:  # noqa: F811
+def test_what_a_configuration_spells_acts_on_no_terminal(tmp_path: Path, model_dir: Path) -> None:
     file = shutil.copytree(model_dir, tmp_path / "m") / "config.json"
     config = json.loads(file.read_text())
     hostile = "\x1b[31mevil\nx"
@@ -106,7 +105,7 @@ def test_what_a_configuration_spells_acts_on_no_terminal(tmp_path: Path, model_d
         assert "Traceback" not in done.stderr and done.stderr == ""
 
 
-def test_weights_of_other_sizes_are_told_in_one_line(tmp_path: Path, model_dir: Path) -> None:  # noqa: F811
+def test_weights_of_other_sizes_are_told_in_one_line(tmp_path: Path, model_dir: Path) -> None:
     file = shutil.copytree(model_dir, tmp_path / "m") / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 700}))
     done = introspect("run", "phase1a", "--model", "m", cwd=tmp_path)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from broken_models import SIZES
-from conftest import a_phase
-from test_run import model_dir  # noqa: F401
+from support.broken_models import SIZES
+from support.sessions import a_phase
 from tiny.tokenizer import train_tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen2Config
 
@@ -47,7 +46,7 @@ def checked(folder: Path, **model: Any) -> dict[str, Any]:
     return check_model(a_phase(model={"id": str(folder), "device": "cpu", **model}))
 
 
-def test_memory_of_a_model_from_its_tensors(model_dir: Path, model: Any) -> None:  # noqa: F811
+def test_memory_of_a_model_from_its_tensors(model_dir: Path, model: Any) -> None:
     row = checked(model_dir)
     assert row["supported"] is True
     forecast = row["model"]["forecast"]
@@ -154,7 +153,7 @@ def test_a_template_that_cannot_be_rendered_is_no_supported_model(tmp_path: Path
 )
 def test_a_run_says_what_its_template_would_have_done(
     model: Any,
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
     tmp_path: Path,
     template: str,
     codes: list[str],

@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.places import CHAT_TEMPLATES, ROOT
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from introspect.run.preflight import check_template
 from introspect.templates.process import TOO_MUCH, Job, Rendering, render_all
 
-TEMPLATES = sorted((ROOT.parent / "shared" / "data" / "chat-templates").glob("*.jinja"))
+TEMPLATES = sorted(CHAT_TEMPLATES.glob("*.jinja"))
 NOW = datetime(2026, 3, 9, 12, 30)
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 MESSAGES = [

@@ -7,28 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.amounts import examples
+from support.contract import TEMPLATE_KEYS
+from support.places import CHAT_TEMPLATES
 from transformers.utils import chat_template_utils
 
 from introspect.run.preflight import check_template
 from introspect.templates.judge import judge_template
 from introspect.templates.probes import ChatTemplate
 
-TEMPLATES = sorted((ROOT.parent / "shared" / "data" / "chat-templates").glob("*.jinja"))
+TEMPLATES = sorted(CHAT_TEMPLATES.glob("*.jinja"))
 SHARED = pytest.mark.skipif(not TEMPLATES, reason="the shared chat templates are not here")
-KEYS = {
-    "subject": str,
-    "injects_system_prompt": bool,
-    "injected_text": str,
-    "injects_date": bool,
-    "prefix_stable": bool,
-    "generation_prompt_stable": bool,
-    "tool_call_round_trip": bool,
-    "supported": bool,
-    "reasons": list,
-}
 USER = {"role": "user", "content": "Why do otters float?"}
 ASSISTANT = {"role": "assistant", "content": "Air in their fur."}
 AGAIN = {"role": "user", "content": "All of them?"}
@@ -62,7 +53,7 @@ def no_tools(template: str) -> Any:
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_every_verdict_on_a_public_template_is_confirmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = check_template(str(path))
-    for key, kind in KEYS.items():
+    for key, kind in TEMPLATE_KEYS.items():
         assert isinstance(row[key], kind), key
     assert row["supported"] is True
     template = path.read_text(encoding="utf-8")

@@ -11,26 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_process import introspect
-from test_run import model_dir  # noqa: F401
-
-PHASE = """\
-name: small
-model: {id: MODEL}
-generation: {max_new_tokens: 30, seed: 1}
-system_prompt: {detail: brief, text: You look at yourself.}
-tools: [get_architecture_summary, query_memory]
-experiments:
-  - {name: one, task: Look.}
-"""
-
-
-@pytest.fixture
-def phase(tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    folder = request.getfixturevalue("model_dir")
-    path = tmp_path / "small.yaml"
-    path.write_text(PHASE.replace("MODEL", str(folder)))
-    return str(path)
+from support.cli_process import introspect
 
 
 def test_version_and_help(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_process import fresh_introspect, introspect
+from support.cli_process import fresh_introspect, introspect
 
 PHASE = "name: small\nmodel: {id: tiny}\ntools: [query_memory]\nexperiments: [{name: one, task: Look.}]\n"
 MEMORY_NOW = re.compile(r'"(free|room)_bytes": \d+')

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, call_text
 from hypothesis import given
 from hypothesis import strategies as st
-from record_examples import conversation, generation, prune, written
 from rich.cells import cell_len
 from rich.console import Console
-from test_run import model_dir, opened_run, phase_for  # noqa: F401
+from support.record_examples import conversation, generation, prune, written
+from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events as ev
 from introspect.commands.compare import _show, compare_command
@@ -29,7 +28,7 @@ NOTE = {"obs_type": "finding", "category": "c", "description": "std 0.25"}
 
 
 @pytest.fixture(scope="module")
-def run_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def run_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the small random model with prunes, notes, misses, failed calls and documents."""
     documents = {"tools": (*phase_for(model_dir).tools, "list_heritage_documents", "read_heritage_document")}
     phase = phase_for(
@@ -101,6 +100,9 @@ def test_figures_are_those_of_an_independent_count(run_dir: Path) -> None:
     ] == [(row["name"], row["turns"], row["tool_calls"], row["status"]) for row in summary["experiments"]]
     assert [(n["experiment"], n["description"]) for n in found["notes"]] == [(0, "std 0.25"), (1, "second")]
     assert [row["notes"] for row in found["experiments"]] == [1, 1]
+    for key in ("experiments", "turns", "prunes", "no_tool_used", "tokens"):
+        assert found[key] == summary[key], key
+    assert {k: v for k, v in found["audits"].items() if k != "codes"} == summary["audits"]
     levels = Counter(a["level"] for a in of(records, "audit") if a["skipped"] is None)
     assert {k: v for k, v in found["audits"].items() if k in levels} == levels
     assert found["audits"]["failed"] == 0 and found["status"] == "complete"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import model_dir  # noqa: F401
 
 from introspect.checkpoint.loading import load_model
 from introspect.errors import ModelError
@@ -86,7 +85,7 @@ def test_the_hypotheses_are_faults_that_exist() -> None:
 
 
 def test_a_model_whose_numbers_overflow_is_refused_with_the_reason(
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
 ) -> None:
     loaded = load_model(ModelConfig(id=str(model_dir)))
     with torch.no_grad():

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from family_models import Case
+from support.family_models import Case
 
 from introspect.errors import ToolError
 from introspect.model.roles import role_of

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DONE, a_phase, call_text
 from model_zoo import ZOO, write_zoo_model, zoo_model
 from small_tokenizers import DATED_LLAMA3_TEMPLATE, llama3_tokenizer
+from support.sessions import DONE, a_phase, call_text
 from transformers import AutoConfig
 
 from introspect.checkpoint.loading import find_model

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from family_table import Outcome, a_phase, page, try_family
 from model_families import FAMILIES, SIZES
+from support.broken_models import WEIGHTS, sharded, whole_model
 from tiny.tokenizer import train_tokenizer
 from transformers import AutoConfig
 
@@ -75,8 +76,6 @@ def test_the_page_counts_what_ran_and_what_agrees() -> None:
 
 
 def test_weights_that_were_not_downloaded_are_no_refusal_of_check(tmp_path: Path) -> None:
-    from broken_models import WEIGHTS, sharded, whole_model
-
     folder = whole_model(tmp_path / "m")
     source, model = ModelSource("o/m", folder, "0" * 40), ModelConfig(id="o/m", device="cpu")
     assert judge(model, source, weights=False).warnings == []

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import full
 from fault_matrix import MODELS, a_conversation, a_schedule, filled, main
 from small_models import small_model
+from support.amounts import full
 
 import introspect.cache_check
 from introspect.cache_check.naming import CONTENT, DAMAGE, MEANINGS

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record_examples import conversation, run_start, ticking_clock
-from test_replay import GOOD, shown
+from support.record_examples import GOOD, conversation, run_start, ticking_clock
+from support.replay_output import shown
 
 from introspect.errors import RecordError
 from introspect.runlog.lock import hold, is_held
@@ -22,7 +22,7 @@ from introspect.runlog.writer import RunWriter
 WRITER = """
 import os, sys, time
 sys.path[:0] = sys.argv[2:]
-from record_examples import conversation, run_start
+from support.record_examples import conversation, run_start
 from pathlib import Path
 from introspect.runlog.writer import RunWriter
 writer = RunWriter.create(Path(sys.argv[1]), run_start(), {})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_tokenizers import DATED_LLAMA3_TEMPLATE, llama3_tokenizer
-from test_formats import EVERY, FORMATS, contents, messages_of, opening_length
+from support.format_cases import EVERY, FORMATS, contents, messages_of, opening_length
 
 from introspect.audits.intent import check_intent
 from introspect.prompt.framing import measure_framing

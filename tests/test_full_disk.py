@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, call_text
-from test_cli import PHASE
-from test_run import model_dir, phase_for  # noqa: F401
+from support.sessions import DONE, PHASE, call_text, phase_for
 
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
@@ -29,7 +27,7 @@ NOTE = call_text("record_observation", obs_type="finding", category="c", descrip
 
 
 @pytest.fixture(scope="module")
-def loaded(model_dir: Path) -> LoadedModel:  # noqa: F811
+def loaded(model_dir: Path) -> LoadedModel:
     return load_model(phase_for(model_dir).model)
 
 
@@ -144,7 +142,7 @@ def test_notes_that_cannot_be_kept_end_the_run_with_its_record(
 
 
 def test_a_limit_on_the_size_of_files_is_exit_1_and_one_line(
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
     tmp_path: Path,
 ) -> None:
     """The real program on a disk that takes no more: the system refuses every byte beyond the limit."""

@@ -13,10 +13,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_examples import CALL, DOCUMENT, GARBLED, PROSE
+from support.amounts import examples
+from support.record_examples import CALL, DOCUMENT, GARBLED, PROSE
 
 from introspect.readers import evidence, garble, splices
 from introspect.readers.garble import GARBLED as ENOUGH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from test_prompt_format import BYTES, conversations, spaced, transcript_of, without_control
+from support.conversations import BYTES, conversations, spaced, transcript_of, without_control
 from tiny.tokenizer import train_tokenizer
 from tokenizers import normalizers
 

@@ -17,11 +17,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DONE, call_text, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import PHASE
-from test_run import model_dir, phase_for  # noqa: F401
+from support.sessions import DONE, PHASE, call_text, phase_for, random_model
 
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
@@ -142,7 +140,7 @@ TOOLS = ("query_memory", "process_text", "record_observation", "get_weight_stati
 
 
 @pytest.fixture(scope="module")
-def loaded(model_dir: Path) -> LoadedModel:  # noqa: F811
+def loaded(model_dir: Path) -> LoadedModel:
     return load_model(phase_for(model_dir).model)
 
 
@@ -289,7 +287,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_program_that_loads_or_computes_ends_without_a_traceback(
     command: list[str],
     number: int,
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
     loaded: LoadedModel,
     tmp_path: Path,
 ) -> None:
@@ -307,7 +305,7 @@ def test_a_program_that_loads_or_computes_ends_without_a_traceback(
 
 
 def test_a_terminal_that_goes_away_ends_a_run_in_good_order(
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
     tmp_path: Path,
 ) -> None:
     """The hangup of a terminal is a signal, and every write to it fails from then on."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from broken_models import (
+from safetensors.torch import load_file, save_file
+from support.broken_models import (
     INDEX,
     WEIGHTS,
     prefixed,
@@ -22,8 +23,7 @@ from broken_models import (
     whole_model,
     without,
 )
-from conftest import a_phase
-from safetensors.torch import load_file, save_file
+from support.sessions import a_phase
 from transformers import AutoTokenizer
 
 from introspect.checkpoint.loading import load_model

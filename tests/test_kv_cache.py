@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import examples, random_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.amounts import examples
+from support.cache_steps import changed, ids_lists, steps
+from support.sessions import random_model
 from transformers import DynamicCache
 
 from introspect.engine.cache_layers import MIN_CAPACITY, BufferLayer
@@ -20,38 +22,12 @@ MODEL = random_model(torch.float64)
 TOLERANCE = 1e-9
 """fp64, sdpa, any chunk schedule: largest difference of logits."""
 
-ids_lists = st.lists(st.integers(0, 639), min_size=1, max_size=24)
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("append"), ids_lists),
-        st.tuples(st.just("generate"), st.integers(1, 5)),
-        st.tuples(st.just("prune"), st.floats(0, 1), st.floats(0, 1)),
-        st.tuples(st.just("rollback"), st.floats(0, 1)),
-        st.tuples(st.just("fork"), st.booleans()),
-    ),
-    min_size=1,
-    max_size=10,
-)
-
 
 def recomputed(model: Any, token_ids: list[int]) -> torch.Tensor:
     """Logits of the last position without any cache of ours; `[vocabulary]`."""
     ids = torch.tensor([token_ids])
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, -1]
-
-
-def changed(step: tuple[Any, ...], ids: list[int], prefix: int) -> list[int]:
-    """The ids that the conversation has after a step, kept independently of any cache."""
-    if step[0] == "append":
-        return ids + step[1]
-    if step[0] == "prune":
-        body = ids[prefix:]
-        first, last = sorted(int(share * len(body)) for share in step[1:])
-        return ids[:prefix] + body[:first] + body[last:]
-    if step[0] == "rollback":
-        return ids[: prefix + int(step[1] * (len(ids) - prefix))]
-    return ids
 
 
 @given(prefix=ids_lists, chunk=st.sampled_from([1, 3, 8, 512]), steps=steps)
@@ -103,6 +79,25 @@ def test_a_fork_copies_nothing_until_it_must() -> None:
     engine.prefill(cache, [1, 2, 3, 5])
     assert other.layers[0].keys.data_ptr() != cache.layers[0].keys.data_ptr()
     assert other.token_ids == [1, 2, 3, 4]
+
+
+def test_a_fork_that_is_gone_costs_nothing() -> None:
+    """What an audit looked at through a fork is no reason to copy the prefix at the next prune."""
+    engine = Engine(MODEL)
+    cache = engine.new_cache()
+    engine.prefill(cache, list(range(100)))
+    place = cache.layers[0].keys.data_ptr()
+    other = cache.fork()
+    engine.prefill(other, [*range(99), 7, 8])
+    assert cache.layers[0].keys.data_ptr() == place != other.layers[0].keys.data_ptr()
+    kept = cache.fork()
+    del other
+    engine.prefill(cache, [*range(40), 9])
+    assert cache.layers[0].keys.data_ptr() != place == kept.layers[0].keys.data_ptr()
+    place = cache.layers[0].keys.data_ptr()
+    del kept
+    engine.prefill(cache, [*range(30), 9])
+    assert cache.layers[0].keys.data_ptr() == place
 
 
 def test_a_prune_copies_no_tensor_of_the_prefix() -> None:

@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "introspect"
 
 # What stands in the root of the package beside the folders; the door to the command line is the top.
-VALUES = {"errors", "events", "transcript", "display"}
+VALUES = {"errors", "events", "tally", "transcript", "display"}
 DOOR = {"cli", "__main__"}
 # The folders, lowest first. A module imports from its own folder and from those before it.
 FOLDERS = (
@@ -62,6 +62,7 @@ QUICK = {
             "commands.phases",
             "runlog.reader",
             "tools.calls.parsing",
+            "tools.instruments.registry",
             "templates.sandbox",
         )
     },

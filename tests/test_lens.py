@@ -12,13 +12,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_model
-from tool_cases import EVERY_MODEL, TEXT, call, context_for, family_model, furthest, layer_count, layer_prefix
+from support.tool_cases import (
+    EVERY_MODEL,
+    TEXT,
+    call,
+    context_for,
+    family_model,
+    furthest,
+    layer_count,
+    layer_prefix,
+)
 from transformers import CohereConfig, CohereForCausalLM
 
 from introspect.errors import ToolError
 from introspect.model.hooks import captured, forward_text, last_position
+from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.execution import execute
-from introspect.tools.calls.parsing import CallRequest
 from introspect.tools.instruments.activation_comparison import last_and_mean, likeness
 from introspect.tools.instruments.lens import even, lens
 from introspect.tools.instruments.registry import ALL_TOOLS

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
-from terminal_screen import screen_of
+from support.terminal_screen import screen_of
 
 from introspect import events
 from introspect.commands.terminal import RunView

@@ -6,25 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DONE, a_phase, call_text, forced_session, run_session
+from support.sessions import DONE, STEPS, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
 from introspect.prompt.formats import ChatML
 from introspect.session.session import Session
-
-STEPS = [
-    call_text("get_architecture_summary"),
-    call_text("get_layer_names", filter_pattern="*mlp"),
-    call_text("get_weight_statistics", layer_name="model.layers.0.mlp.up_proj"),
-    call_text("record_observation", obs_type="finding", category="weights", description="std 0.3"),
-    call_text("process_text", text="Hello", layer_names=["model.layers.0"]),
-    call_text("get_activation_statistics", layer_name="model.layers.0"),
-    call_text("get_attention_patterns", layer_name="model.layers.1.self_attn", head_idx=1),
-    call_text("query_memory"),
-    DONE,
-]
 
 
 def kinds(stream: list[Any], kind: type) -> list[Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.places import ROOT
 
 from introspect.checkpoint.device_memory import free_memory
 from introspect.checkpoint.memory_limits import left_by_limits

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sessions import random_model
 
 from introspect.errors import ToolError
 from introspect.tools.instruments.names import matching, module_names, resolve_module, resolve_weights

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import DONE, a_phase, call_text, forced_session, random_model, run_session
-from test_run import model_dir, phase_for  # noqa: F401
+from support.sessions import DONE, a_phase, call_text, forced_session, phase_for, random_model, run_session
 
 from introspect import events
 from introspect.audits.gaps import distance, largest_gap, mean_gap
@@ -287,7 +286,7 @@ def test_a_sequence_beside_a_spoilt_one_goes_on() -> None:
 
 
 def test_a_run_of_the_command_line_has_a_whole_record(
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
     tmp_path: Path,
     model: Any,
 ) -> None:

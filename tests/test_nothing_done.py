@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
 from rich.console import Console
-from test_requirements import SUMMARY, baseline, judged, two
-from test_run import model_dir, opened_run, phase_for  # noqa: F401
+from support.baselines import SUMMARY, baseline, judged, two
+from support.sessions import DONE, a_phase, call_text, forced_session, opened_run, phase_for, run_session
 
 from introspect import events
 from introspect.commands.summary import show_summary
@@ -84,7 +83,7 @@ def test_a_record_that_ends_with_the_claim_is_forced_as_it_was(model: Any, byte_
 
 
 @pytest.fixture
-def idle_run(model_dir: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: F811
+def idle_run(model_dir: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A run of which the first experiment uses a tool, and the second claims twice that it is done."""
     experiments = ({"name": "busy", "task": "Look."}, {"name": "idle", "task": "Look again."})
     run = opened_run(phase_for(model_dir, experiments=experiments), tmp_path)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from broken_models import INDEX, WEIGHTS, Tensors, rewrite, set_json, sharded, whole_model
-from conftest import a_phase
+from support.broken_models import INDEX, WEIGHTS, Tensors, rewrite, set_json, sharded, whole_model
+from support.sessions import a_phase
 from transformers import AutoModelForCausalLM
 
 from introspect.checkpoint.loading import load_model

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DONE, a_phase, call_text, forced_session, random_model, run_session
-from family_models import SHAPES, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import fill_weights
+from support.family_models import SHAPES, build
+from support.sessions import DONE, a_phase, call_text, forced_session, random_model, run_session
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from introspect import events
@@ -37,12 +38,7 @@ def changing_model(long: float = 40.0) -> Any:
         },
     )  # fmt: skip
     model = Phi3ForCausalLM(config)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(
-                torch.randn(parameter.shape, generator=generator) * (0.5, 0.3)[parameter.ndim > 1]
-            )
+    fill_weights(model)
     return model.eval()
 
 

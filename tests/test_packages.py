@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_process import introspect
-from conftest import DONE, a_phase, call_text
 from describe_tools import catalogue_text
-from test_run import model_dir  # noqa: F401
+from support.cli_process import introspect
+from support.sessions import DONE, a_phase, call_text
 
 from introspect.errors import ConfigError
 from introspect.events import ToolResult

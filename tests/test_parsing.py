@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.tools.calls.parsing import (
-    MAX_BROKEN,
-    MAX_CALL_BYTES,
-    CallRequest,
-    Completion,
-    Unusable,
-    parse_reply,
-)
+from introspect.tools.calls.actions import CallRequest, Completion, Unusable
+from introspect.tools.calls.call_keys import MAX_CALL_BYTES
+from introspect.tools.calls.parsing import MAX_BROKEN, parse_reply
 
 ARGUMENTS = {"layer_name": "model.layers.0.mlp", "text": 'a "quoted" {brace} } and \\ slash'}
 OBJECT = json.dumps({"reasoning": "why", "tool_call": {"function": "look", "arguments": ARGUMENTS}})

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from in_process import introspect_here
+from support.in_process import introspect_here
 
 from introspect.errors import ConfigError
 from introspect.phase.paths import look, refuse_unwritable

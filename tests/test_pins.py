@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import introspect_here
+from support.in_process import introspect_here
 
 from introspect.checkpoint.loading import find_model
 from introspect.errors import ConfigError, ModelError

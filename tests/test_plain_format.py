@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
 from hypothesis import given
 from hypothesis import strategies as st
 from model_zoo import zoo_model
 from small_tokenizers import byte_tokenizer, plain_tokenizer
+from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect.errors import ModelError
 from introspect.events import Generation

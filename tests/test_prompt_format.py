@@ -6,30 +6,15 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.amounts import examples
+from support.conversations import BYTES, contents, conversations, spaced, transcript_of, without_control
 from tiny.tokenizer import train_tokenizer
 
 from introspect.errors import ModelError
 from introspect.prompt.formats import ChatML, Prompt, prompt_format_for
 from introspect.transcript import Transcript
-
-BYTES = ChatML(train_tokenizer([]))
-contents = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-edges = st.sampled_from(["", "\n", "\n\n", " ", "  \n"])
-spaced = st.builds(lambda a, text, b: a + text + b, edges, contents, edges)
-conversations = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), spaced), min_size=1, max_size=5)
-
-
-def transcript_of(prompt_format: ChatML, conversation: list[tuple[str, str]]) -> Transcript:
-    transcript = Transcript()
-    for role, text in conversation:
-        if role == "assistant":
-            transcript = transcript.append("reply", text, reply_ids=prompt_format.encode(text))
-        else:
-            transcript = transcript.append("tool_result", text)
-    return transcript
 
 
 def template_ids(tokenizer: Any, system: str, conversation: list[tuple[str, str]]) -> list[int]:
@@ -46,11 +31,6 @@ def retokenises(prompt_format: ChatML, conversation: list[tuple[str, str]]) -> b
         for role, text in conversation
         if role == "assistant"
     )
-
-
-def without_control(tokenizer: Any, conversation: list[tuple[str, str]]) -> bool:
-    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    return not any(token in text for token in added for _, text in conversation)
 
 
 @given(system=contents, conversation=conversations)

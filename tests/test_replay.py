@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_examples import (
+from rich.console import Console
+from support.amounts import examples
+from support.record_examples import (
     CALL,
     DOCUMENT,
     GARBLED,
+    GOOD,
     PROSE,
     conversation,
     generation,
@@ -26,7 +28,7 @@ from record_examples import (
     ticking_clock,
     written,
 )
-from rich.console import Console
+from support.replay_output import shown
 
 from introspect import events as ev
 from introspect.commands.replay import replay_command
@@ -34,20 +36,7 @@ from introspect.errors import ExitCode, RecordError
 from introspect.readers.replay import load, show
 from introspect.runlog.writer import RunWriter
 
-GOOD = PROSE + CALL
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def shown(
-    source: str | Path, output: Path = Path("none"), terminal: bool = False, **options: Any
-) -> tuple[int, str]:
-    """What replay prints, 80 columns wide, and its exit code."""
-    console = Console(
-        file=io.StringIO(), width=80, force_terminal=terminal, highlight=False, legacy_windows=False
-    )
-    code = replay_command(str(source), output_dir=output, console=console, **options)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return code, text
 
 
 def as_json(source: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:

@@ -4,60 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text
 from hypothesis import given
 from hypothesis import strategies as st
-from record_examples import START, conversation, run_start
-from test_run import model_dir, opened_run, phase_for  # noqa: F401
+from support.baselines import MODEL, SUMMARY, baseline, judged, two
+from support.sessions import DONE, a_phase, call_text, opened_run, phase_for
 
 from introspect.errors import RequirementError
-from introspect.events import Event, RunEnd
 from introspect.phase.config import PhaseConfig
 from introspect.run.opening import open_run
 from introspect.run.options import RunOptions
 from introspect.run.preparation import prepare
-from introspect.run.requirements import SameModel, checked_requirement, judge_requirement
+from introspect.run.requirements import SameModel, checked_requirement
 from introspect.runlog.reader import read_events
-from introspect.runlog.writer import RunWriter
-
-MODEL = SameModel("tiny", "r1", "w1")
-SUMMARY: dict[str, Any] = {
-    "experiments": [{"name": "one", "status": "complete", "notes": 1}],
-    "audits": {"e0": 3, "e1": 1, "e2": 0, "failed": 0},
-}
-
-
-def baseline(
-    output: Path, minutes: int = 0, status: str = "complete", ended: bool = True, **changes: Any
-) -> Path:
-    """A run of phase1a, `minutes` after the first one; `changes` are of its first record or its summary."""
-    start: dict[str, Any] = {
-        "environment": {"model_revision": "r1", "weight_hash": "w1"},
-        "settings": {"experiments": [{"name": "one"}]},
-    }
-    summary = SUMMARY | {key: changes.pop(key) for key in SUMMARY.keys() & changes.keys()}
-    events: list[Event] = [
-        *conversation("One reply.")[:-1],
-        *([RunEnd(status=status, summary=summary)] if ended else []),
-    ]
-    clock = START + timedelta(minutes=minutes)
-    with RunWriter.create(output, run_start(**(start | changes)), {}, lambda: clock) as writer:
-        for event in events:
-            writer.write(event)
-        return writer.directory
-
-
-def judged(output: Path, model: SameModel = MODEL) -> Any:
-    return judge_requirement("phase1a", output, model)
-
-
-def two(**changes: Any) -> dict[str, Any]:
-    return {"settings": {"experiments": [{"name": "one"}, {"name": "two"}]}, **changes}
 
 
 def rows(notes: int = 1, status: str = "complete") -> list[dict[str, Any]]:
@@ -215,7 +177,7 @@ def complete_run(phase: PhaseConfig, output: Path, *replies: str) -> tuple[dict[
 NOTE = call_text("record_observation", obs_type="finding", category="c", description="d 1.5")
 
 
-def test_a_real_baseline_is_required_met_and_recorded(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_real_baseline_is_required_met_and_recorded(model_dir: Path, tmp_path: Path) -> None:
     first = phase_for(model_dir, name="first")
     second = phase_for(model_dir, name="second", requires="first")
     options = RunOptions(tmp_path)
@@ -233,7 +195,7 @@ def test_a_real_baseline_is_required_met_and_recorded(model_dir: Path, tmp_path:
     }  # fmt: skip
 
 
-def test_force_is_recorded_in_the_first_event_and_the_manifest(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_force_is_recorded_in_the_first_event_and_the_manifest(model_dir: Path, tmp_path: Path) -> None:
     phase = phase_for(model_dir, requires="first")
     options = RunOptions(tmp_path, force=True)
     opened = open_run(prepare(phase, options), lambda: True)

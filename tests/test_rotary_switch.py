@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from broken_models import SIZES, whole_model
-from conftest import a_phase
+from small_models import fill_weights
+from support.broken_models import SIZES, whole_model
+from support.sessions import a_phase
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from introspect.checkpoint.loading import load_model
@@ -47,10 +48,7 @@ def config_of(kind: str, rope: dict[str, Any], context: int, **more: Any) -> Any
 
 def random_model(config: Any) -> Any:
     model = AutoModelForCausalLM.from_config(config).eval()
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    fill_weights(model, 11, vectors=0.3)
     return model
 
 

@@ -7,42 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text
-from tiny.tokenizer import train_tokenizer
-from transformers import GenerationConfig
+from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events
 from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.phase.config import PhaseConfig
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.tools.note_store import NoteStore
 from introspect.tools.notes import rebuild_notes
-
-
-@pytest.fixture(scope="session")
-def model_dir(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer([])
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def phase_for(model_dir: Path, **changes: Any) -> PhaseConfig:
-    generation = {"max_new_tokens": 20, "seed": 3}
-    return a_phase(model={"id": str(model_dir)}, **({"generation": generation} | changes))
-
-
-def opened_run(phase: PhaseConfig, output: Path, interrupted: bool = False, forced: str | None = None) -> Run:
-    options = RunOptions(output, forced_from=forced)
-    return open_run(prepare(phase, options), lambda: interrupted)
 
 
 def run(phase: PhaseConfig, output: Path, forced: str | None = None) -> tuple[dict[str, Any], Run]:

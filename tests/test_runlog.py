@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_examples import CALL, PROSE, conversation, generation, prune, run_start, ticking_clock, written
+from support.amounts import examples
+from support.record_examples import (
+    CALL,
+    PROSE,
+    conversation,
+    generation,
+    prune,
+    run_start,
+    ticking_clock,
+    written,
+)
 
 from introspect import events as ev
 from introspect.errors import ConfigError, IntrospectError, RecordError

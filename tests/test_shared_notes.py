@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, call_text
 from hypothesis import given
 from hypothesis import strategies as st
-from test_run import model_dir, opened_run, phase_for  # noqa: F401
+from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events
 from introspect.errors import ConfigError
@@ -59,7 +58,7 @@ def record_of(summary: dict[str, Any]) -> list[events.Event]:
     return [read.event for read in read_events(Path(summary["run"]) / "events.jsonl").events]
 
 
-def test_a_run_starts_with_no_notes_by_default(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_starts_with_no_notes_by_default(model_dir: Path, tmp_path: Path) -> None:
     ran(model_dir, tmp_path, "old", shared=True)
     ran(model_dir, tmp_path, "old too", shared=False)
     summary, stream = ran(model_dir, tmp_path, "new", shared=False)
@@ -68,7 +67,7 @@ def test_a_run_starts_with_no_notes_by_default(model_dir: Path, tmp_path: Path) 
     assert [note["description"] for note in SharedNotes(tmp_path).read()] == ["old"]
 
 
-def test_runs_that_share_find_the_notes_of_earlier_ones(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_runs_that_share_find_the_notes_of_earlier_ones(model_dir: Path, tmp_path: Path) -> None:
     first, _ = ran(model_dir, tmp_path, "a 1", "b 2", shared=True)
     second, stream = ran(model_dir, tmp_path, "b 2", "c 3", shared=True)
     assert found_by_query(stream) == ["c 3", "b 2", "a 1"]
@@ -81,7 +80,7 @@ def test_runs_that_share_find_the_notes_of_earlier_ones(model_dir: Path, tmp_pat
     assert sorted(shared) == sorted([(names[0], "a 1"), (names[0], "b 2"), (names[1], "c 3")])
 
 
-def test_the_record_alone_gives_the_notes_of_a_sharing_run(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_record_alone_gives_the_notes_of_a_sharing_run(model_dir: Path, tmp_path: Path) -> None:
     ran(model_dir, tmp_path, "a", shared=True)
     summary, _ = ran(model_dir, tmp_path, "b", shared=True)
     (tmp_path / "notes.sqlite").unlink()
@@ -92,7 +91,7 @@ def test_the_record_alone_gives_the_notes_of_a_sharing_run(model_dir: Path, tmp_
     assert rebuilt.all() == written.all() and len(rebuilt.all()) == 2
 
 
-def test_a_run_sees_nothing_of_one_that_goes_on_beside_it(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_sees_nothing_of_one_that_goes_on_beside_it(model_dir: Path, tmp_path: Path) -> None:
     slow = opened(model_dir, tmp_path, "slow", shared=True)
     ran(model_dir, tmp_path, "quick", shared=True)
     stream: list[events.Event] = []
@@ -101,7 +100,7 @@ def test_a_run_sees_nothing_of_one_that_goes_on_beside_it(model_dir: Path, tmp_p
     assert sorted(note["description"] for note in SharedNotes(tmp_path).read()) == ["quick", "slow"]
 
 
-def test_a_store_that_goes_away_costs_a_warning_and_no_note(model_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_store_that_goes_away_costs_a_warning_and_no_note(model_dir: Path, tmp_path: Path) -> None:
     run = opened(model_dir, tmp_path, "kept", shared=True)
     (tmp_path / "notes.sqlite").mkdir()
     stream: list[events.Event] = []
@@ -136,7 +135,7 @@ def _rows(*rows: tuple[object, object, object]) -> Any:
     ],
 )
 def test_a_file_that_is_no_store_is_refused_in_one_line(
-    model_dir: Path,  # noqa: F811
+    model_dir: Path,
     tmp_path: Path,
     write: Any,
 ) -> None:

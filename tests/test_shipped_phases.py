@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
+from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.audits.auditor import RunAuditor

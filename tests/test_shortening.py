@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sessions import random_model
 
 from introspect.prompt.formats import ChatML, prompt_format_for
 from introspect.tools.base import Tool
+from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.execution import ToolOutcome, execute
-from introspect.tools.calls.parsing import CallRequest
 from introspect.tools.calls.shortening import RESULT_HEADER, result_message, shorten_message
 from introspect.tools.context import ToolContext, to_json
 from introspect.tools.note_store import NoteStore

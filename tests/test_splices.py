@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from record_examples import CALL, PROSE, conversation, generation, run_start, ticking_clock
+from support.record_examples import CALL, PROSE, conversation, generation, run_start, ticking_clock
 
 from introspect import events as ev
 from introspect.readers.garble import GARBLED, evidence_of, weight

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import DONE, a_phase, call_text, forced_session, random_model, run_session
-from family_models import Case, context_of
 from hypothesis import given
 from hypothesis import strategies as st
+from support.family_models import Case, context_of
+from support.sessions import DONE, a_phase, call_text, forced_session, random_model, run_session
 
 from introspect.prompt.formats import ChatML
 from introspect.tools.instruments import streaming, weight_memo

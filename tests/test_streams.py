@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import phase  # noqa: F401
-from test_run import model_dir  # noqa: F401
 
 needs_bash = pytest.mark.skipif(not Path("/bin/bash").exists(), reason="redirections are written for bash")
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
@@ -53,7 +51,7 @@ def test_a_stream_that_nobody_reads_changes_no_exit_code(
 
 
 @needs_bash
-def test_a_record_takes_nothing_that_was_meant_for_a_closed_terminal(tmp_path: Path, phase: str) -> None:  # noqa: F811
+def test_a_record_takes_nothing_that_was_meant_for_a_closed_terminal(tmp_path: Path, phase: str) -> None:
     done = redirected(f"run {phase} --max-turns 2", "<&- >&- 2>&-", tmp_path)
     assert done.returncode in (0, 1)
     [events] = tmp_path.glob("data/runs/2*/events.jsonl")

@@ -6,13 +6,14 @@ import hashlib
 from typing import Any
 
 import pytest
-from conftest import a_phase
+from support.sessions import a_phase
 
 from introspect.errors import ConfigError
 from introspect.phase.load import load_phase
 from introspect.prompt.formats import prompt_format_for
 from introspect.session.system_prompt import build_system_prompt, fitting_system_prompt
-from introspect.tools.calls.parsing import CallRequest, parse_reply
+from introspect.tools.calls.actions import CallRequest
+from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.instruments.registry import ALL_TOOLS, tools_named
 
 

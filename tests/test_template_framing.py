@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from small_tokenizers import (
     CHATML_TEMPLATE,
     GEMMA_TEMPLATE,
@@ -16,13 +15,13 @@ from small_tokenizers import (
     llama3_tokenizer,
     plain_tokenizer,
 )
+from support.places import CHAT_TEMPLATES
 
 from introspect.errors import ModelError
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.framing import injected_system, measure_framing, rendered
 from introspect.transcript import Transcript
 
-TEMPLATES = ROOT.parent / "shared" / "data" / "chat-templates"
 MAKERS = {"chatml": chatml_tokenizer, "llama3": llama3_tokenizer, "gemma": gemma_tokenizer}
 
 
@@ -151,7 +150,7 @@ REAL = {
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_templates_are_taken_or_refused_for_what_they_do(name: str) -> None:
-    path = TEMPLATES / f"{name}.jinja"
+    path = CHAT_TEMPLATES / f"{name}.jinja"
     if not path.is_file():
         pytest.skip("the real chat templates are not here")
     family, meant = REAL[name]
@@ -177,7 +176,7 @@ def test_real_templates_are_taken_or_refused_for_what_they_do(name: str) -> None
 
 
 def test_no_real_template_raises_anything_but_a_refusal() -> None:
-    paths: list[Path] = sorted(TEMPLATES.glob("*.jinja"))
+    paths: list[Path] = sorted(CHAT_TEMPLATES.glob("*.jinja"))
     if not paths:
         pytest.skip("the real chat templates are not here")
     for path in paths:

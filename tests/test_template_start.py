@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from in_process import introspect_here
+from support.in_process import introspect_here
+from support.places import ROOT
 
 from introspect.errors import ProcessError
 from introspect.phase.paths import tiny_model

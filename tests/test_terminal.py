@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_examples import generation
 from rich.console import Console
+from support.record_examples import generation
 
 from introspect import events
 from introspect.commands import live_line

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_examples import DOCUMENT
+from support.record_examples import DOCUMENT
 
 from introspect.errors import RecordError
 from introspect.runlog.text_reader import parse_text, read_text

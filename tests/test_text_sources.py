@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_examples import CALL, DOCUMENT, PROSE, conversation, written
+from support.record_examples import CALL, DOCUMENT, PROSE, conversation, written
+from support.text_logs import log_of
 
 from introspect.errors import RecordError
 from introspect.readers.replay import load
@@ -29,7 +30,6 @@ from introspect.runlog.sources import is_event_log
 from introspect.runlog.text_reader import parse_text, read_text
 
 ESC = "\x1b"
-RULE = "=" * 80
 REPLIES = [
     PROSE + CALL,
     "Two lines.\n```json\n" + CALL,
@@ -38,24 +38,6 @@ REPLIES = [
 ]
 ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PREFIX = re.compile(r"2025-11-10 (\S+),(\d{3}) - (\w+) - (\w+) - ")
-
-
-def log_of(*replies: str, logger: str = "phase1a") -> str:
-    """A log in the seed's format: one session, a turn and a monitor's warning for each reply, one prune."""
-    messages = [("INFO", RULE), ("INFO", "PHASE 1a: Baseline"), ("INFO", RULE)]
-    messages += [("INFO", "[INITIALIZATION] Loading model"), ("WARNING", "[GPU MONITOR] 12.6 GiB in use")]
-    for turn, reply in enumerate(replies):
-        if turn == 2:
-            messages.append(("WARNING", "[MEMORY MANAGEMENT] Pruning needed: turn count (3 >= 3)"))
-            messages.append(("INFO", "[MEMORY MANAGEMENT] Reset conversation, keeping last 2 turns"))
-        messages.append(("INFO", f"\n[GENERATION] Generated {40 + turn} tokens, cache used: {turn > 0}"))
-        messages.append(("INFO", f"\n[MODEL] {reply}"))
-        messages.append(("WARNING", "[GPU MONITOR] 12.6 of 14.7 GiB in use"))
-        messages.append(("INFO", f'TOOL_RESULTS:\n{{\n  "layers": {turn}\n}}'))
-    return "".join(
-        f"2025-11-10 21:{40 + count // 60:02d}:{count % 60:02d},120 - {logger} - {level} - {message}\n"
-        for count, (level, message) in enumerate(messages)
-    )
 
 
 LOG = log_of(*REPLIES)

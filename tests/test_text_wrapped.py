@@ -6,8 +6,8 @@ import json
 import re
 
 import pytest
-from record_examples import CALL, PROSE
-from test_text_sources import log_of
+from support.record_examples import CALL, PROSE
+from support.text_logs import log_of
 
 from introspect.runlog.text_reader import parse_text
 

@@ -7,10 +7,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from record_examples import CALL, PROSE, conversation, generation, prune, written
+from support.amounts import examples
+from support.record_examples import CALL, PROSE, conversation, generation, prune, written
 
 from introspect import events as ev
 from introspect.display import one_line, printable

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from conftest import DONE, a_phase, call_text, forced_session, run_session
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.prompt.formats import ChatML
-from introspect.tools.calls.parsing import CallRequest, Completion, Unusable, parse_reply
+from introspect.tools.calls.actions import CallRequest, Completion, Unusable
+from introspect.tools.calls.parsing import parse_reply
 
 CALL = json.dumps({"reasoning": "r", "tool_call": {"function": "real", "arguments": {"a": 1}}})
 REAL = CallRequest("real", {"a": 1}, "r")

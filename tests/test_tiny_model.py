@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, full
 from evaluate_tiny import evaluate_run, summarised
 from safetensors import safe_open
+from support.amounts import full
+from support.places import ROOT
 
 from introspect.checkpoint.loading import find_model
 from introspect.checkpoint.reading import load_tokenizer

@@ -6,15 +6,17 @@ import random
 from typing import Any
 
 import pytest
-from conftest import ROOT, full
 from document_table import Reading, mangled_names, reading_of, table
 from evaluate_tiny import executed
+from support.amounts import full
+from support.places import ROOT
 from tiny.corpus import reading_lessons
 
 from introspect.checkpoint.loading import find_model
 from introspect.checkpoint.reading import load_tokenizer
 from introspect.phase.config import ModelConfig
-from introspect.tools.calls.parsing import CallRequest, parse_reply
+from introspect.tools.calls.actions import CallRequest
+from introspect.tools.calls.parsing import parse_reply
 
 IDS = ("how-transformers-compute", "what-interpretability-has-found")
 UNSEEN = 600_000

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tool_cases import arguments_of, context_for
+from support.tool_cases import arguments_of, context_for
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 

@@ -16,9 +16,9 @@ from small_models import small_model
 from introspect.errors import ToolError
 from introspect.prompt.formats import ChatML
 from introspect.tools.base import Tool
+from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.execution import execute
-from introspect.tools.calls.parsing import CallRequest
-from introspect.tools.calls.shortening import shorten_result
+from introspect.tools.calls.shortening import RESULT_HEADER, result_message, shorten_message
 from introspect.tools.context import ToolContext
 from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.library import Document
@@ -336,6 +336,7 @@ def test_the_notes_file_can_be_reopened(tmp_path: Path) -> None:
 
 def test_shortening_says_how_much_is_gone() -> None:
     result = {"names": [f"name {i}" for i in range(64)], "text": "x" * 50}
-    short = shorten_result(result, 30, lambda text: len(text) // 8)
+    message = shorten_message(result_message("t", True, result), 30, lambda text: len(text) // 8)
+    short = json.loads(message.removeprefix(RESULT_HEADER))["result"]
     assert int(short["names_left_out"].split(" ")[0]) == 64 - len(short["names"])
     assert short["names"] == result["names"][: len(short["names"])]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import a_phase, call_text
-from tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
+from support.sessions import a_phase, call_text
+from support.tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
 
 from introspect.audits.auditor import RunAuditor
 from introspect.checkpoint.loading import load_model

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from broken_models import SIZES, WEIGHTS, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.broken_models import SIZES, WEIGHTS, rewrite
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, random_model
-from family_models import Case, context_of
 from safetensors.numpy import load_file
+from support.family_models import Case, context_of
+from support.places import ROOT
+from support.sessions import random_model
 from transformers import AutoModelForCausalLM
 
 from introspect.errors import ToolError

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from introspect.audits.examiner import Examiner
 from introspect.audits.intent import check_intent, told_apart
 from introspect.audits.one_pass import (
     FORWARD_FAULT,
@@ -19,12 +20,10 @@ from introspect.audits.one_pass import (
     seconds_of_one_pass,
 )
 from introspect.audits.replay import ReplayPlan, RunReplay
-from introspect.cache_check.examine import Finding
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
-from introspect.errors import UnsupportedCache
 from introspect.events import JSON, Audit, AuditLevel
-from introspect.model.cache_audit import Findings, check_structure, examine_cache
+from introspect.model.cache_audit import Findings, check_structure
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
 from introspect.prompt.framing import measure_framing
@@ -66,6 +65,7 @@ class RunAuditor:
         self._device = torch.device(self.engine.device).type
         self._repeats: bool | None = True if self._device == "cpu" else None
         self._replay = RunReplay(self.engine)
+        self._examiner = Examiner(self.engine.model, self.tokenizer)
         self._made_at_prune: set[str] = set()
 
     def after_turn(self, state: CachedTurn) -> list[Audit]:
@@ -120,7 +120,7 @@ class RunAuditor:
             intent = check_intent(self.tokenizer, fed, state.messages, self._framing)
         # What the text of the ids shows is the better name for ids that are not those meant.
         named = bool(intent) and intent[0][0] != "unknown"
-        found = intent if named else self._examined(state, found) or intent
+        found = intent if named else self._examiner.named(state, found) or intent
         codes = tuple(code for code, _ in found)
         count = len(state.token_ids)
         detail = "; ".join(f"{code}: {seen}" for code, seen in found)
@@ -157,7 +157,7 @@ class RunAuditor:
             f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
             f" by up to {difference.size:.3g}, in {difference.slots} of {length} slots"
         )
-        found = self._examined(state, [("unknown", "")])
+        found = self._examiner.named(state, [("unknown", "")])
         told = "; ".join(seen for _, seen in found if seen)
         codes = tuple(dict.fromkeys(code for code, _ in found))
         return _verdict(state, "e1", f"{detail}. {told}".rstrip(". "), figures, codes=codes, seconds=seconds)
@@ -169,29 +169,6 @@ class RunAuditor:
         left = LARGEST_SHARE * (self.clock() - self.began) - self.spent
         e2 = seconds_of_one_pass(cache) if e2_due else 0.0
         return max(0.0, left - e2 if e2 <= left else left)
-
-    def _examined(self, state: CachedTurn, found: Findings) -> Findings:
-        """What is wrong by the name that an examination gives it; `found` where it has none."""
-        if not found:
-            return found
-        try:
-            # Ids decoded on top of a damaged prompt are wrong too, in ways that would only hide its name.
-            decoded = len(state.token_ids) - state.prompt_tokens
-            prompt = state.cache.fork()
-            for layer in prompt.layers:
-                layer.truncate(max(0, layer.get_seq_length() - decoded))
-            findings = examine_cache(self.engine.model, prompt, state.token_ids[: state.prompt_tokens])
-            findings = findings or examine_cache(self.engine.model, state.cache, state.token_ids)
-        except UnsupportedCache:
-            return found
-        return [(finding.code, self._told(finding)) for finding in findings] or found
-
-    def _told(self, finding: Finding) -> str:
-        """A finding with what the slot holds and what it should hold, as text, side by side."""
-        if self.tokenizer is None or finding.token is None or finding.meant_token is None:
-            return finding.detail
-        has, meant = (self.tokenizer.decode([i]) for i in (finding.token, finding.meant_token))
-        return f"{finding.detail} (slot {finding.slot} holds {has!r}, meant is {meant!r})"
 
     def _repeats_itself(self, plan: ReplayPlan) -> bool:
         """Whether this device gives the same bits twice; where it does not, E1 promises nothing."""

@@ -73,7 +73,7 @@ def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
             [
                 f"{tokens['system']} system, {tokens['generated']} generated",
                 f"{tokens['prefilled']} prefilled, economy {economy}",
-                f"cache at most {tokens['cached_peak']}",
+                f"cache at most {tokens['cached_peak']}{_rate(run['tokens_per_second'])}",
             ]
         ),
         "calls": _text([f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed"]),
@@ -93,6 +93,10 @@ def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
 
 def _text(lines: Sequence[str]) -> Text:
     return Text("\n".join(map(one_line, lines)))
+
+
+def _rate(tokens_per_second: float | None) -> str:
+    return "" if tokens_per_second is None else f", {tokens_per_second:.1f} tok/s"
 
 
 def _with_requirement(run: JSON) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 from introspect import events
 from introspect.display import one_line
 from introspect.events import Event
+from introspect.tally import Tally, passes_per_second
 
 SLOW_TOOL_SECONDS = 1.0
 """A tool that takes no longer than this is not worth a word."""
@@ -29,7 +30,7 @@ class LiveLine:
         self.experiment = ""
         self.turn = 0
         self.sampled = 0
-        self.total = 0
+        self.tally = Tally()
         self.cached = 0
         self.system = 0
         self.budget = 0
@@ -40,6 +41,7 @@ class LiveLine:
 
     def take(self, event: Event) -> None:
         """Note what an event changes."""
+        self.tally.take(event)
         if isinstance(event, events.RunStart):
             memory: Any = event.settings["memory"]
             self.system = event.system_tokens
@@ -54,7 +56,6 @@ class LiveLine:
                 self.began = self.clock()
             self.turn, self.sampled, self.cached = event.turn, event.sampled, event.cached_tokens
         elif isinstance(event, events.Generation):
-            self.total += len(event.token_ids)
             self.sampled, self.began = 0, None
             self.turn = event.turn
         # Only a call leaves a tool at work; whatever comes next, an error or an end, ends it.
@@ -82,7 +83,7 @@ class LiveLine:
         parts = [
             self.experiment or "starting",
             f"turn {self.turn}",
-            f"{self.total + self.sampled} tokens",
+            f"{self.tally.generated + self.sampled} tokens",
             rate,
             f"cache {self.cached} of {self.budget}",
         ]
@@ -91,11 +92,3 @@ class LiveLine:
         parts.append(self.share)
         line = " · ".join(part for part in parts if part)
         return Text(line[: width - 1], style="black on cyan", no_wrap=True)
-
-
-def passes_per_second(tokens: int, seconds: float) -> float | None:
-    """Forward passes of decoding in a second; None where there was none, or no time to speak of.
-
-    The first of a reply's ids is sampled from the prefill's logits, so `n` ids take `n - 1` passes.
-    """
-    return (tokens - 1) / seconds if tokens > 1 and seconds > 0 else None

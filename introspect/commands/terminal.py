@@ -13,9 +13,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from introspect import events
-from introspect.commands.live_line import LiveLine, passes_per_second
+from introspect.commands.live_line import LiveLine
 from introspect.display import one_line, printable
 from introspect.events import Event
+from introspect.tally import passes_per_second
 
 INDENT = 2
 STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "corrupt": "bold red"}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from transformers.cache_utils import Cache
 
 from introspect.engine.cache_layers import BufferLayer, ReadingLayer, slot_digests
-from introspect.engine.schedule import ForwardPass, Schedule, common_length, state_digest
+from introspect.engine.schedule import ForwardPass, Schedule, state_digest
+from introspect.tally import common_prefix
 
 
 class KVCache(Cache):  # type: ignore[misc]
@@ -47,7 +48,7 @@ class KVCache(Cache):  # type: ignore[misc]
     def match_prefix(self, token_ids: Sequence[int]) -> int:
         """How many leading ids of `token_ids` are cached."""
         limit = min(len(token_ids), len(self.token_ids), self.num_cached_tokens)
-        return common_length(self.token_ids[:limit], token_ids)
+        return common_prefix(self.token_ids[:limit], token_ids)
 
     def truncate(self, length: int) -> None:
         """Forget the ids from `length` on. Raises ValueError for a length that is not cached."""

@@ -161,9 +161,3 @@ def recorded_schedule(events: Iterable[Event]) -> Schedule:
         for forward_pass in passes:
             schedule.append(forward_pass)
     return schedule
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many leading ids two lists share."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

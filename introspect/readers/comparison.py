@@ -12,7 +12,7 @@ from introspect.events import JSON, Event
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
-from introspect.tools.calls.actions import NOTHING_DONE
+from introspect.tally import Tally, saved_note
 
 
 def measured_run(source: str, output: Path) -> JSON:
@@ -35,7 +35,7 @@ def figures_of(log: EventLog) -> JSON:
     start = next(event for event in stream if isinstance(event, ev.RunStart))
     end = stream[-1]
     damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
-    tool_calls = _tool_calls(stream)
+    tally = Tally.of(stream)
     return {
         "phase": start.phase,
         "model": start.model,
@@ -47,15 +47,16 @@ def figures_of(log: EventLog) -> JSON:
         "requirement": _requirement(start.requirement),
         "status": end.status if isinstance(end, ev.RunEnd) else "open",
         "seconds": _seconds(log),
-        "experiments": _experiments(stream),
-        "turns": sum(isinstance(event, ev.Generation) for event in stream),
-        "prunes": sum(isinstance(event, ev.Prune) and bool(event.dropped_messages) for event in stream),
-        "tokens": {"system": start.system_tokens, **_tokens(stream)},
-        "tool_calls": tool_calls,
-        "no_tool_used": tool_calls["ok"] == 0,
+        "experiments": tally.rows("open"),
+        "turns": tally.turns,
+        "prunes": tally.prunes,
+        "tokens": {"system": start.system_tokens, **tally.tokens()},
+        "tokens_per_second": tally.tokens_per_second,
+        "tool_calls": {**tally.tool_calls(), "by_tool": tally.by_tool},
+        "no_tool_used": tally.no_tool_used,
         "notes": _notes(stream),
         "notes_before": len(start.notes_before),
-        "audits": _audits(stream),
+        "audits": {**tally.audits, "codes": tally.codes},
         "documents": _documents(stream),
         "numbers": _numbers(stream),
         "damage": damage,
@@ -88,81 +89,6 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _experiments(stream: Sequence[Event]) -> list[JSON]:
-    """One row for each experiment that was begun; `open` where the record has no end of it."""
-    rows: dict[int, JSON] = {}
-    misses = _misses(stream)
-    for place, event in enumerate(stream):
-        if isinstance(event, ev.ExperimentStart):
-            row = {"name": event.name, "status": "open", "turns": 0, "tool_calls": 0, "notes": 0}
-            rows.setdefault(event.experiment, row | {"no_tool_used": True})
-        elif isinstance(event, ev.ExperimentEnd) and event.experiment in rows:
-            rows[event.experiment]["status"] = event.status
-        elif isinstance(event, ev.Generation) and event.experiment in rows:
-            rows[event.experiment]["turns"] += 1
-        elif isinstance(event, ev.ToolResult | ev.UserMessage) and event.experiment in rows:
-            result = isinstance(event, ev.ToolResult)
-            rows[event.experiment]["tool_calls"] += result or place in misses
-            rows[event.experiment]["no_tool_used"] &= not (isinstance(event, ev.ToolResult) and event.ok)
-    for note in _notes(stream):
-        if note["experiment"] in rows:
-            rows[note["experiment"]]["notes"] += 1
-    return [rows[index] for index in sorted(rows)]
-
-
-def _misses(stream: Sequence[Event]) -> set[int]:
-    """Places of the events that answer a reply in which neither a call nor a completion was found."""
-    return {
-        place
-        for place, event in enumerate(stream)
-        if isinstance(event, ev.UserMessage)
-        and event.kind == "feedback"
-        and not (place and _answers_claim(stream[place - 1]))
-    }
-
-
-def _answers_claim(event: Event) -> bool:
-    return isinstance(event, ev.Warning) and event.code == NOTHING_DONE.code
-
-
-def _tokens(stream: Sequence[Event]) -> JSON:
-    """Tokens generated and prefilled, the least that any exact cache must prefill, and the longest cache.
-
-    A prompt is what the cache kept of the ids before it, and what was prefilled after that.
-    """
-    generated = prefilled = minimum = peak = 0
-    held: tuple[int, ...] = ()
-    prompt: tuple[int, ...] = ()
-    for event in stream:
-        if isinstance(event, ev.Prefill):
-            prompt = (*held[: max(0, event.start)], *event.token_ids)
-            prefilled += len(event.token_ids)
-            minimum += max(1, len(prompt) - _common(prompt, held))
-            held = prompt
-        elif isinstance(event, ev.Generation):
-            generated += len(event.token_ids)
-            held = (*prompt, *event.token_ids[:-1])
-            peak = max(peak, len(held))
-    return {"generated": generated, "prefilled": prefilled, "minimum": minimum, "cached_peak": peak}
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    pairs = enumerate(zip(a, b, strict=False))
-    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
-
-
-def _tool_calls(stream: Sequence[Event]) -> JSON:
-    by_tool: dict[str, JSON] = {}
-    malformed = len(_misses(stream))
-    for event in stream:
-        if isinstance(event, ev.ToolResult):
-            row = by_tool.setdefault(event.function, {"calls": 0, "ok": 0})
-            row["calls"] += 1
-            row["ok"] += event.ok
-    ran, ok = (sum(row[key] for row in by_tool.values()) for key in ("calls", "ok"))
-    return {"total": ran + malformed, "ok": ok, "malformed": malformed, "by_tool": by_tool}
-
-
 def _notes(stream: Sequence[Event]) -> list[JSON]:
     """The notes that were saved, each once, in the experiment that saved it first."""
     found: dict[str, JSON] = {}
@@ -170,25 +96,11 @@ def _notes(stream: Sequence[Event]) -> list[JSON]:
     for event in stream:
         if isinstance(event, ev.ToolCall):
             call = event
-        elif isinstance(event, ev.ToolResult) and event.ok and event.function == "record_observation":
-            number = str(event.result.get("note_id")) if isinstance(event.result, dict) else "?"
+        elif isinstance(event, ev.ToolResult) and (number := saved_note(event)) is not None:
             given = call.arguments if call is not None else {}
             told = {key: str(given.get(key, "")) for key in ("category", "description")}
             found.setdefault(number, {"experiment": event.experiment, "id": number, **told})
     return list(found.values())
-
-
-def _audits(stream: Sequence[Event]) -> JSON:
-    counts: JSON = {"e0": 0, "e1": 0, "e2": 0, "failed": 0, "skipped": 0, "codes": []}
-    for event in stream:
-        if isinstance(event, ev.Audit):
-            counts["failed"] += bool(event.codes)
-            counts["codes"] += [code for code in event.codes if code not in counts["codes"]]
-            if event.skipped is not None:
-                counts["skipped"] += 1
-            elif event.level in ("e0", "e1", "e2"):
-                counts[event.level] += 1
-    return counts
 
 
 def _documents(stream: Sequence[Event]) -> list[JSON]:

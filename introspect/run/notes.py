@@ -1,9 +1,9 @@
-"""The notes of a run as it goes on: its own, how many each experiment left, and where they are shared."""
+"""The notes of a run as it goes on: its own, and where they are shared."""
 
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from introspect import events
 from introspect.events import JSON, Event
@@ -18,14 +18,11 @@ class RunNotes:
     run: str
     before: tuple[JSON, ...] = ()
     shared: SharedNotes | None = None
-    saved: dict[int, set[int]] = field(default_factory=dict)
 
     def take(self, event: Event, store: NoteStore) -> events.Warning | None:
-        """Count and share what a tool has saved; a warning where it cannot be shared."""
+        """Share what a tool has saved; a warning where it cannot be shared."""
         if not isinstance(event, events.ToolResult) or not event.ok or event.function not in WRITERS:
             return None
-        if event.function == "record_observation":
-            self.saved.setdefault(event.experiment, set()).add(event.result["note_id"])
         if self.shared is None:
             return None
         try:
@@ -42,19 +39,15 @@ class RunNotes:
         """The notes that this run has saved, without those that it began with."""
         return own_notes(store.all(), self.before)
 
-    def saved_in(self, experiment: int) -> int:
-        """How many notes an experiment has left."""
-        return len(self.saved.get(experiment, ()))
-
-    def summary(self, store: NoteStore) -> JSON:
-        """What the summary of a run has about its notes: their number alone where they cannot be read."""
-        count: int | None = None
+    def summary(self, store: NoteStore, saved: int) -> JSON:
+        """What the summary of a run has about its notes: `saved`, their number, where they cannot be read."""
         try:
             own = self.own(store)
+            saved = len(own)
         except StoreFailed:
-            own, count = [], sum(map(len, self.saved.values()))
+            own = []
         return {
-            "notes": len(own) if count is None else count,
+            "notes": saved,
             "notes_before": len(self.before),
             "saved_notes": [
                 {"id": note.id, "category": note.category, "description": note.description} for note in own

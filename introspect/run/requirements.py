@@ -21,11 +21,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from introspect.display import one_line
 from introspect.errors import ConfigError, RequirementError
-from introspect.events import JSON, RunEnd, RunStart
+from introspect.events import JSON, AuditLevel, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import phase_files
 from introspect.phase.paths import DEFAULT_OUTPUT, look
@@ -127,7 +127,8 @@ def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
     try:
         rows = {row["name"]: row for row in summary["experiments"]}
         names = [experiment["name"] for experiment in start.settings["experiments"]]
-        audits = {level: _count(summary["audits"][level]) for level in ("e0", "e1", "e2", "failed")}
+        made = sum(_count(summary["audits"][level]) for level in get_args(AuditLevel))
+        failed = _count(summary["audits"]["failed"])
         missing = [name for name in names if name not in rows or rows[name]["status"] != "complete"]
         idle = [name for name in names if name in rows and rows[name].get("no_tool_used") is True]
         bare = [name for name in names if name in rows and _count(rows[name].get("notes", 0)) < 1]
@@ -137,9 +138,9 @@ def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
         return f"not complete: not all experiments were completed ({_listed(missing)})"
     if start.fault is not None:
         return f"corruption: the fault {one_line(start.fault[:40])} was planted in it"
-    if audits["failed"]:
-        return f"corruption: {audits['failed']} of its audits failed"
-    if not audits["e0"] + audits["e1"] + audits["e2"]:
+    if failed:
+        return f"corruption: {failed} of its audits failed"
+    if not made:
         return "corruption: no audit was made, so nothing shows that there is none"
     told = [f"notes: none was left by {_listed(bare)}"] if bare else []
     told += [f"nothing done: no tool was used in {_listed(idle)}"] if idle else []

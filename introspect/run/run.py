@@ -21,6 +21,7 @@ from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
 from introspect.session.session import Session
+from introspect.tally import Tally
 from introspect.tools.note_store import StoreFailed
 
 _NOBODY_READS = (errno.EIO, errno.EPIPE)
@@ -29,7 +30,7 @@ _NOBODY_READS = (errno.EIO, errno.EPIPE)
 
 @dataclass
 class Run:
-    """A run that is open: its session, its writer, and what has ended so far.
+    """A run that is open: its session, its writer, and the figures of the events written so far.
 
     `limit` is how many experiments are made, the first ones; None makes all.
     """
@@ -40,8 +41,7 @@ class Run:
     start: events.RunStart
     notes: RunNotes
     warnings: list[events.Warning] = field(default_factory=list)
-    experiments: list[JSON] = field(default_factory=list)
-    failures: list[JSON] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
     status: RunStatus = "failed"
     began: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -64,7 +64,7 @@ class Run:
         except StopIteration as end:
             self.status = end.value
         except KeyboardInterrupt:
-            self._interrupted()
+            self.status = "interrupted"
         except RunFailed:
             self._close()
             raise
@@ -77,57 +77,38 @@ class Run:
             gone = isinstance(error, OSError) and error.errno in _NOBODY_READS
             if gone or (isinstance(error, OSError) and self.interrupts()):
                 # A terminal that has gone takes what is shown with it, and says so by a signal.
-                self._interrupted()
+                self.status = "interrupted"
                 return self._finish(_unwatched)
             # Whatever failed may be the display: the record ends in good order without it.
-            self._take(
-                events.Error(message="the program failed", traceback=traceback.format_exc()), _unwatched
-            )
+            crash = events.Error(message="the program failed", traceback=traceback.format_exc())
+            self._take(crash, _unwatched)
             self._finish(_unwatched)
             raise
         return self._finish(watch)
 
     def summary(self) -> JSON:
-        """The object that `run --json` prints."""
-        totals = self.session.totals
+        """The object that `run --json` prints. An experiment that was broken off ends as the run does."""
+        tally = self.tally
         return {
             "run": str(self.writer.directory),
             "phase": self.start.phase,
             "model": self.start.model,
             "seed": self.start.seed,
             "status": self.status,
-            "no_tool_used": totals.calls_ok == 0,
-            "turns": totals.turns,
-            "prunes": totals.prunes,
-            "experiments": self.experiments,
-            "tokens": {
-                "system": self.start.system_tokens,
-                "generated": totals.generated,
-                "prefilled": totals.prefilled,
-                "minimum": totals.minimum,
-                "cached_peak": totals.cached_peak,
-            },
-            "tool_calls": {"total": totals.calls, "ok": totals.calls_ok, "malformed": totals.malformed},
-            "audits": totals.audits,
-            "failures": self.failures,
+            "no_tool_used": tally.no_tool_used,
+            "turns": tally.turns,
+            "prunes": tally.prunes,
+            "experiments": tally.rows(self.status),
+            "tokens": {"system": self.start.system_tokens, **tally.tokens()},
+            "tool_calls": tally.tool_calls(),
+            "audits": dict(tally.audits),
+            "failures": tally.failures,
             "fault": self.start.fault,
             "forced_from": self.start.forced_from,
             "requirement": self.start.requirement,
-            **self.notes.summary(self.session.context.notes),
+            **self.notes.summary(self.session.context.notes, tally.notes),
             "seconds": round(time.monotonic() - self.began, 2),
         }
-
-    def _interrupted(self) -> None:
-        """Note the experiment that was going on as interrupted."""
-        self.status = "interrupted"
-        session = self.session
-        if len(self.experiments) == session.experiment:
-            name = session.phase.experiments[session.experiment].name
-            ended: JSON = {"name": name, "status": "interrupted"}
-            notes = self.notes.saved_in(session.experiment)
-            ended |= {"turns": session.turn, "tool_calls": session.calls, "notes": notes, "reason": ""}
-            ended["no_tool_used"] = session.no_tool_used
-            self.experiments.append(ended)
 
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
         with self.interrupts.whole:
@@ -153,15 +134,7 @@ class Run:
 
     def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
         self._write(event)
-        if isinstance(event, events.ExperimentEnd):
-            ended = {"name": event.name, "status": event.status, "turns": event.turns}
-            notes = self.notes.saved_in(event.experiment)
-            ended |= {"tool_calls": event.tool_calls, "notes": notes, "reason": event.reason}
-            ended["no_tool_used"] = self.session.no_tool_used
-            self.experiments.append(ended)
-        if isinstance(event, events.Audit) and event.codes:
-            found = {"level": event.level, "codes": list(event.codes)}
-            self.failures.append({"experiment": event.experiment, "turn": event.turn, **found})
+        self.tally.take(event)
         watch(event)
         warning = self.notes.take(event, self.session.context.notes)
         if warning is not None:

@@ -28,6 +28,18 @@ _MOST_SHOWN = 60
 _EMPTY = inspect.Parameter.empty
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a tool may return in place of a result: `record` is a part for the record of the run alone.
+
+    The model never reads `record`, which may hold what is too long for it, such as the array of a picture.
+    Both are plain data; a `record` that is not, or that is too large, is left out and the call goes well.
+    """
+
+    result: Any
+    record: Any = None
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a tool; `kind` is its type in words, `example` a value of it."""
@@ -42,7 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: `function(context, **arguments) -> plain data`.
+    """A tool: `function(context, **arguments) -> plain data`, or a Recorded of it.
 
     `package` and `version` name the distribution that it came from; None for what comes with the program.
     """
@@ -84,8 +96,12 @@ class Tool:
         return {name: getattr(values, name) for name in type(values).model_fields}
 
     def call(self, context: ToolContext, arguments: Mapping[str, Any]) -> Any:
+        """The result of `run`, without the part for the record alone. Raises as `run` does."""
+        return self.run(context, arguments).result
+
+    def run(self, context: ToolContext, arguments: Mapping[str, Any]) -> Recorded:
         """Validate the arguments and run the tool. Raises ToolError with what the model can do about it."""
-        return self.function(context, **self.validated(arguments))
+        return as_recorded(self.function(context, **self.validated(arguments)))
 
     @property
     def usage(self) -> str:
@@ -110,6 +126,11 @@ class Tool:
             message = first["msg"].removeprefix("Value error, ")
             problem = f"argument '{name}': {message[:1].lower()}{message[1:]}"
         return f"{problem}. Usage: {self.usage}"
+
+
+def as_recorded(returned: Any) -> Recorded:
+    """What a tool's function returned, with its part for the record alone: None where it has none."""
+    return returned if isinstance(returned, Recorded) else Recorded(result=returned)
 
 
 def _parameter(p: inspect.Parameter, hints: Mapping[str, Any], meanings: Mapping[str, str]) -> Parameter:

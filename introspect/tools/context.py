@@ -23,7 +23,8 @@ class ToolContext:
 
     `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result. A tool
     that takes long calls `progress` with what it works on, how much is done, and how much there is. While it
-    runs, `interrupts` may raise KeyboardInterrupt anywhere in it.
+    runs, `interrupts` may raise KeyboardInterrupt anywhere in it. `weight_memo` belongs to the tools that
+    measure weights: what they have measured before.
     """
 
     model: Any
@@ -35,6 +36,7 @@ class ToolContext:
     processed_text: str | None = None
     progress: Progress | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
+    weight_memo: dict[int, object] = field(default_factory=dict, repr=False)
 
     def count_tokens(self, result: Any) -> int:
         """Tokens of a result as the model reads it."""

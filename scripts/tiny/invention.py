@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from introspect.tools.base import Tool
+from introspect.tools.base import Tool, as_recorded
 
 _NUMBER = re.compile(r"(?<![\w.*-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w*]|\.\w)")
 
@@ -42,7 +42,7 @@ def scrambled_tools(tools: Mapping[str, Tool], rng: random.Random) -> dict[str, 
 
     def wrap(tool: Tool) -> Tool:
         def function(context: Any, **arguments: Any) -> Any:
-            return scrambled(tool.function(context, **arguments), rng)
+            return scrambled(as_recorded(tool.function(context, **arguments)).result, rng)
 
         return replace(tool, function=function)
 

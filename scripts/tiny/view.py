@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from introspect.session.session import Session
-from introspect.tools.calls.parsing import CallRequest, parse_reply
+from introspect.tools.calls.actions import CallRequest
+from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.calls.shortening import RESULT_HEADER
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from introspect.tally import NOTHING_DONE as CLAIM_ANSWERED
+
 COMPLETE_FORM = '{"reasoning": "what you found", "complete": true}'
 CALL_FORM = '{"reasoning": "why", "tool_call": {"function": "name", "arguments": {}}}'
 
@@ -34,7 +36,7 @@ class Unusable:
 
 
 NOTHING_DONE = Unusable(
-    "nothing-done",
+    CLAIM_ANSWERED,
     "You say that you are done, but no tool has given a result in this experiment yet. Use one and report"
     f" what it shows: write {CALL_FORM}. If nothing can be measured, say once more that you are done:"
     f" {COMPLETE_FORM}",

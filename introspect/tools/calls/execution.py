@@ -5,30 +5,41 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from introspect.errors import ToolError, did_you_mean
-from introspect.tools.base import Tool
+from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, to_json
 from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
 
 _PLACEHOLDER = re.compile(r"<[^<>]*>|\.\.\.|…|\[[a-z_ ]+\]|your_\w+|layer_name|name")
 
 _MOST_ERROR_CHARACTERS = 160
+MOST_RECORD_CHARACTERS = 1_000_000
+"""Characters of JSON that a result's part for the record alone may take; chosen, not calibrated.
+
+An attention map of 256 tokens, the most that are examined at a time, takes half of it. With less room the
+largest maps are missing from the record; with more, a few calls outweigh all else in it.
+"""
 
 
 @dataclass(frozen=True)
 class ToolOutcome:
-    """`result` is the whole result as plain data, or the error text; `text` is what the model reads of it."""
+    """`result` is the whole result as plain data, or the error text; `text` is what the model reads of it.
+
+    `record` is its part for the record alone, plain data of at most MOST_RECORD_CHARACTERS of JSON; None
+    where there is none.
+    """
 
     ok: bool
     result: Any
     text: str
     traceback: str | None = None
+    record: Any = None
 
 
 def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallRequest) -> ToolOutcome:
@@ -44,7 +55,8 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
         # A note is written whole: a break between the store and the record would part the two.
         section = context.interrupts.whole if request.function in WRITERS else context.interrupts.breakable
         with section:
-            result = plain(tools[request.function].call(context, request.arguments))
+            made = tools[request.function].run(context, request.arguments)
+            made = Recorded(result=plain(made.result), record=_recordable(made.record))
     except ToolError as error:
         return _outcome(request, context, False, str(plain(str(error))))
     except StoreFailed:
@@ -52,7 +64,21 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
     except (Exception, SystemExit) as error:  # a defect of a tool must not end the run
         problem = f"{request.function} failed: {_in_short(error)}; try other arguments or another tool"
         return _outcome(request, context, False, problem, traceback.format_exc())
-    return _outcome(request, context, True, result)
+    return replace(_outcome(request, context, True, made.result), record=made.record)
+
+
+def _recordable(part: Any) -> Any:
+    """The part of a result for the record alone, as plain data; the reason in its place where it is unfit."""
+    if part is None:
+        return None
+    try:
+        sound = plain(part)
+        size = len(to_json(sound))
+    except (Exception, SystemExit) as error:  # the result is sound, and the model asked for nothing else
+        return {"omitted": _in_short(error)}
+    if size > MOST_RECORD_CHARACTERS:
+        return {"omitted": f"{size} characters of JSON; at most {MOST_RECORD_CHARACTERS} are recorded"}
+    return sound
 
 
 def _outcome(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
-from introspect.tools.calls.call_keys import MAX_CALL_BYTES, action_of
+from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, Unusable
+from introspect.tools.calls.call_keys import action_of
 from introspect.tools.calls.call_surroundings import ATTEMPT, with_surroundings
 from introspect.tools.calls.reply_objects import ReplyObjects, objects_of
-
-__all__ = ["MAX_BROKEN", "MAX_CALL_BYTES", "Action", "CallRequest", "Completion", "Unusable", "parse_reply"]
 
 MAX_BROKEN = 10_000
 """Broken objects after which no further one is looked for: each costs as much as all the text before it.

@@ -44,12 +44,6 @@ def shorten_message(text: str, budget: int, count: Callable[[str], int], how: st
     return best or _left_out(body, len(text), budget, count, how)
 
 
-def shorten_result(result: Any, budget: int, count: Callable[[str], int]) -> Any:
-    """The same for a result that is not yet a message; the argument is left as it is."""
-    message = shorten_message(result_message("", True, result), budget, count, ASK_FOR_LESS)
-    return json.loads(message.removeprefix(RESULT_HEADER))["result"]
-
-
 def _left_out(body: dict[str, Any], size: int, budget: int, count: Callable[[str], int], how: str) -> str:
     """Words in place of a result that no structure is left of; the longest that fit."""
     told = f"a result of {size} characters was left out; {how}"

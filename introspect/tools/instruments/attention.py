@@ -9,6 +9,7 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import captured_inputs, forward_text
+from introspect.tools.base import Recorded
 from introspect.tools.context import ToolContext, rounded
 from introspect.tools.instruments.activations import processed_ids
 from introspect.tools.instruments.anatomy import attention_name, check_head
@@ -20,7 +21,7 @@ CHECKED_MODEL_TYPES = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", 
 """Model types whose maps were compared with those of their own eager attention."""
 
 
-def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int) -> dict[str, Any]:
+def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int) -> Recorded:
     """Where one attention head looks in the last processed text.
 
     Args:
@@ -31,7 +32,16 @@ def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int)
     name = attention_name(context.model, layer_name)
     check_head(context.model, name, head_idx, "head_idx")
     weights = attention_weights(context.model, name, ids, head_idx)
-    return {"layer": name, "head": head_idx, "tokens": len(ids), **_pattern(weights, context, ids)}
+    head = {"layer": name, "head": head_idx}
+    return Recorded(
+        result={**head, "tokens": len(ids), **_pattern(weights, context, ids)},
+        record={
+            "kind": "attention-map",
+            **head,
+            "tokens": [context.decode([token_id]) for token_id in ids],
+            "weights": [[rounded(weight) for weight in row] for row in weights.tolist()],
+        },
+    )
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import captured, forward_text, last_position
+from introspect.tools.base import Recorded
 from introspect.tools.context import ToolContext, rounded
 from introspect.tools.instruments.activations import text_ids
 from introspect.tools.instruments.anatomy import layer_names, logits_of
@@ -34,7 +35,7 @@ class Reading:
 
 def logit_lens(
     context: ToolContext, text: str, layers: list[int | str] | None = None, top_k: int = 3
-) -> dict[str, Any]:
+) -> Recorded:
     """What the model would say next if it stopped after a layer.
 
     The logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020): the residual stream after a
@@ -56,6 +57,7 @@ def logit_lens(
     own, rows = lens(context.model, ids, [names[i] for i in chosen])
     answer = int(own.argmax())
     text_of_answer, probability = top_tokens(context, own, 1)[0]
+    next_token = {"text": text_of_answer, "probability": probability}
     readings = {}
     for layer, row in zip(chosen, rows, strict=True):
         rank = 1 + int((row > row[answer]).sum())
@@ -65,7 +67,7 @@ def logit_lens(
         part = chosen[:shown] if layers else [chosen[i] for i in even(len(chosen), shown)]
         result = {
             "tokens": len(ids),
-            "next_token": {"text": text_of_answer, "probability": probability},
+            "next_token": next_token,
             "layers": [_told(readings[layer]) for layer in part],
         }
         if shown < len(chosen):
@@ -73,7 +75,9 @@ def logit_lens(
             result["left_out"] = f"{len(chosen) - shown} layers {rest}, or lower top_k"
         return result
 
-    return context.fit_page(page, len(chosen))
+    every = [_told(readings[layer]) for layer in chosen]
+    table = {"kind": "logit-lens", "tokens": len(ids), "next_token": next_token, "layers": every}
+    return Recorded(result=context.fit_page(page, len(chosen)), record=table)
 
 
 def lens(

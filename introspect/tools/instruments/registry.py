@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from introspect.errors import ConfigError, did_you_mean
 from introspect.tools.base import Tool
@@ -11,12 +11,29 @@ from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.packages import Offers, offered_tools
 
 
-def _tool(name: str) -> Tool:
-    module = importlib.import_module(f"introspect.tools.{TOOL_MODULES[name]}")
-    return Tool.from_function(getattr(module, name))
+class BuiltInTools(Mapping[str, Tool]):
+    """The program's own tools by name, in the order of the catalogue; a tool is imported on access."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Tool] = {}
+
+    def __getitem__(self, name: str) -> Tool:
+        if name not in self._loaded:
+            module = importlib.import_module(f"introspect.tools.{TOOL_MODULES[name]}")
+            self._loaded[name] = Tool.from_function(getattr(module, name))
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in TOOL_MODULES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TOOL_MODULES)
+
+    def __len__(self) -> int:
+        return len(TOOL_MODULES)
 
 
-ALL_TOOLS: dict[str, Tool] = {name: _tool(name) for name in TOOL_MODULES}
+ALL_TOOLS: Mapping[str, Tool] = BuiltInTools()
 
 
 def tools_named(names: Sequence[str]) -> dict[str, Tool]:

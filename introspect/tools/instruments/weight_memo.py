@@ -13,6 +13,8 @@ from introspect.tools.context import ToolContext
 from introspect.tools.instruments.streaming import Moments, moments
 
 SAMPLE = 64
+"""Elements whose bytes are kept of each tensor; chosen, not calibrated. With fewer, a change that passes the
+version counter by is missed unless it is wide; with more, a tensor on a GPU is asked longer at every call."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class _Entry:
     stamp: Any
     moments: Moments
 
-
-_MEMO: weakref.WeakKeyDictionary[Any, dict[int, _Entry]] = weakref.WeakKeyDictionary()
-"""Of each model, by the identity of the tensor: a tied tensor is measured once, under whatever name."""
+    def is_of(self, tensor: torch.Tensor, stamp: Any) -> bool:
+        """Whether these are the moments of this tensor, unchanged since."""
+        return self.tensor() is tensor and stamp is not None and self.stamp == stamp
 
 
 def measured(context: ToolContext, tensors: Mapping[str, torch.Tensor]) -> dict[str, Moments]:
@@ -35,16 +37,16 @@ def measured(context: ToolContext, tensors: Mapping[str, torch.Tensor]) -> dict[
     version counter and the same bytes at SAMPLE evenly spaced places. The counter moves with every in-place
     operation, except one through `.data` or foreign memory; the sample sees such a change where it is wide.
     """
-    memo = _MEMO.setdefault(context.model, {})
     total = sum(tensor.numel() for tensor in tensors.values())
     results: dict[str, Moments] = {}
     done = 0
     for name, tensor in tensors.items():
         stamp = _stamp(tensor)
-        entry = memo.get(id(tensor))
-        if entry is None or entry.tensor() is not tensor or stamp is None or entry.stamp != stamp:
+        # By identity: a tied tensor is measured once, under whatever name.
+        entry = context.weight_memo.get(id(tensor))
+        if not (isinstance(entry, _Entry) and entry.is_of(tensor, stamp)):
             entry = _Entry(weakref.ref(tensor), stamp, moments(tensor))
-            memo[id(tensor)] = entry
+            context.weight_memo[id(tensor)] = entry
         results[name] = entry.moments
         done += tensor.numel()
         if context.progress is not None:

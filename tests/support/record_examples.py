@@ -15,6 +15,7 @@ START = datetime(2025, 11, 10, 20, 47, 45, 29_000, tzinfo=UTC)
 GARBLED = '      "nonrozen_parameters": 0,\n"selfwen2LayerCausalLM": 1,\n"Embedwen2For": 1,\n"Qding": 1,'
 CALL = '{"reasoning": "summary", "tool_call": {"function": "get_architecture_summary", "arguments": {}}}'
 PROSE = "Based on the summary the model has 36 layers and 434 tensors. Next the weights.\n\n"
+GOOD = PROSE + CALL
 
 DOCUMENT = """# Investigation
 

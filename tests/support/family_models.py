@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file
-from small_models import FAMILIES
+from small_models import FAMILIES, fill_weights
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from introspect.prompt.formats import ChatML
@@ -68,10 +67,7 @@ def build(shape: Shape) -> Any:
             **dict(shape.extra),
         )  # fmt: skip
     model = model_class(config)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + 0.1)
+    fill_weights(model, 7, matrices=0.2, vectors=0.2, mean=0.1)
     return model.eval()
 
 

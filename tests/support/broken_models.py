@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import fill_weights
 from tiny.tokenizer import train_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -30,10 +31,7 @@ Tensors = dict[str, torch.Tensor]
 def whole_model(folder: Path, kind: str = "qwen2", **changes: Any) -> Path:
     """Write a random model with a tokenizer of bytes and ChatML; returns the directory."""
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES | changes))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    fill_weights(model, 3, matrices=0.2, vectors=0.2)
     model.save_pretrained(folder)
     train_tokenizer([]).save_pretrained(folder)
     return folder

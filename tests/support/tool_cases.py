@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from small_models import FAMILIES, small_model
+from small_models import FAMILIES, fill_weights, small_model
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -83,11 +83,7 @@ def family_model(family: str) -> Any:
 def random_weights(model_class: Any, config: Any, seed: int = 5) -> Any:
     """A model of a class with weights from a generator of its own."""
     model = model_class(config())
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = 0.3 if parameter.ndim > 1 else 0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    fill_weights(model, seed)
     return model.eval()
 
 
