@@ -15,7 +15,7 @@ from introspect.errors import ExitCode
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
 
-def _output(given: Any) -> Path:
+def _output(given: str) -> Path:
     return look(str(given), "--output ")[0]
 
 

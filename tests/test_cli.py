@@ -123,7 +123,7 @@ def test_a_run_can_be_audited(tmp_path: Path, phase: str, level: str) -> None:
     assert done.returncode == 0 and report["level"] == level
     assert report["checked"] == summary["turns"] and report["failed"] == 0 and report["failures"] == []
     events = tmp_path / summary["run"] / "events.jsonl"
-    events.write_text(events.read_text().replace('"decode_path":"forward-1"', '"decode_path":"forward-2"'))
+    events.write_text(events.read_text().replace('"decode_path":"plain"', '"decode_path":"other"'))
     assert introspect("audit", "latest", "--level", level, cwd=tmp_path).returncode == 3
 
 

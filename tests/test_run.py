@@ -69,7 +69,7 @@ def test_a_seed_is_drawn_and_recorded_where_none_is_given(model_dir: Path, tmp_p
 def test_replies_forced_from_a_record_repeat_it_bit_for_bit(model_dir: Path, tmp_path: Path) -> None:
     summary, _ = run(phase_for(model_dir), tmp_path)
     again, opened = run(phase_for(model_dir), tmp_path, summary["run"])
-    assert opened.start.forced_from == summary["run"]
+    assert opened.start.forced_from == summary["run"] and opened.start.forced_retokenised is False
     recorded, forced = generations(Path(summary["run"])), generations(Path(again["run"]))
     assert [g.forced for g in forced] == [True] * len(recorded)
     assert [(g.token_ids, g.logits_digest, g.state_digest) for g in forced] == [

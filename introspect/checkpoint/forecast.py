@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+from introspect.engine.kv_config import kv_sizes, size_in
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
@@ -28,7 +33,7 @@ class MemoryForecast:
 
 
 def forecast_memory(
-    model_config: Any,
+    model_config: PreTrainedConfig,
     stored_parameters: int,
     dtype: str,
     *,
@@ -44,36 +49,18 @@ def forecast_memory(
     """
     text = model_config.get_text_config()
     size = _BYTES[dtype]
-    hidden = _number(text, "hidden_size")
-    mlp = _number(text, "intermediate_size") or 4 * hidden
+    hidden = size_in(text, "hidden_size")
+    mlp = size_in(text, "intermediate_size") or 4 * hidden
     return MemoryForecast(
         weights=(stored_parameters or parameters_of_config(model_config)) * size,
-        kv_per_token=(kv_elements or kv_elements_of_config(text)) * size,
+        kv_per_token=(kv_elements or kv_sizes(text).elements) * size,
         kv_tokens=kv_tokens,
         prefill=chunk * (4 * hidden + 3 * mlp) * max(size, 4),
-        logits=4 * _number(text, "vocab_size") * 4,
+        logits=4 * size_in(text, "vocab_size") * 4,
     )
 
 
-def kv_elements_of_config(text_config: Any) -> int:
-    """Elements of K and V of one token in all layers, as families with plain attention have them."""
-    heads = _number(text_config, "num_attention_heads")
-    kv_heads = _number(text_config, "num_key_value_heads") or heads
-    head_dim = _number(text_config, "head_dim") or _number(text_config, "hidden_size") // max(1, heads)
-    return 2 * _number(text_config, "num_hidden_layers") * kv_heads * head_dim
-
-
-def _number(config: Any, name: str) -> int:
-    """A size of a configuration, the largest where layers differ; 0 where it has none of that name."""
-    try:
-        value = getattr(config, name, None)
-    except Exception:  # the library has an error of its own for what differs between layers
-        return 0
-    sizes = value if isinstance(value, list | tuple) else [value]
-    return max((size for size in sizes if isinstance(size, int)), default=0)
-
-
-def parameters_of_config(model_config: Any) -> int:
+def parameters_of_config(model_config: PreTrainedConfig) -> int:
     """Parameters of the model that a configuration describes, tied ones once; 0 for one of no known class."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
 from introspect.checkpoint.library_output import quiet_library
@@ -28,6 +28,11 @@ from introspect.model.context_length import context_length_of, rotary_switch, us
 from introspect.phase.config import ModelConfig
 from introspect.prompt.prompt import PromptFormat
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Found = TypeVar("Found")
+
 
 @dataclass
 class Judgement:
@@ -41,12 +46,12 @@ class Judgement:
     source: ModelSource
     device: str
     dtype: str = "float32"
-    config: Any = None
-    tokenizer: Any = None
+    config: PreTrainedConfig = None
+    tokenizer: PreTrainedTokenizerBase = None
     prompt_format: PromptFormat | None = None
     context_length: int | None = None
     kv_elements: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     weights: Weights | None = None
     refusals: list[str] = field(default_factory=list)
     warnings: list[Warning] = field(default_factory=list)
@@ -59,7 +64,7 @@ class Judgement:
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(Warning(experiment=0, turn=0, code=code, message=message))
 
-    def attempt(self, step: Callable[[], Any]) -> Any:
+    def attempt(self, step: Callable[[], Found]) -> Found | None:
         """What a step gives; None where it raises ModelError, which becomes a refusal."""
         try:
             return step()
@@ -129,7 +134,7 @@ def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None
     judged.refusals += [no_attention] if no_attention else []
 
 
-def _hollow(judged: Judgement, attention: str) -> tuple[Any, str | None]:
+def _hollow(judged: Judgement, attention: str) -> tuple[PreTrainedModel | None, str | None]:
     """The model without weights, and why it cannot have the attention that is asked for."""
     try:
         return model_on_meta(judged.config, attention), None
@@ -140,7 +145,7 @@ def _hollow(judged: Judgement, attention: str) -> tuple[Any, str | None]:
             return None, str(error)
 
 
-def _judge_class(judged: Judgement, hollow: Any) -> None:
+def _judge_class(judged: Judgement, hollow: PreTrainedModel) -> None:
     """What the model's class does with a cache, and whether it knows every id of the tokenizer."""
     covered = not judged.refusals
     if covered and not is_causal(hollow):
@@ -156,7 +161,7 @@ def _judge_class(judged: Judgement, hollow: Any) -> None:
         judged.warn("generation-settings", f"{FILE}: eos_token_id {ends[0]} is no token of the model")
 
 
-def _judge_fit(judged: Judgement, hollow: Any, files: Weights) -> None:
+def _judge_fit(judged: Judgement, hollow: PreTrainedModel, files: Weights) -> None:
     odd = odd_dtypes(hollow, files.tensors)
     if odd is not None:
         judged.refusals.append(odd)
@@ -188,7 +193,7 @@ def _refuse_adapter(source: ModelSource) -> None:
         )
 
 
-def _refuse_quantized(config: Any) -> None:
+def _refuse_quantized(config: PreTrainedConfig) -> None:
     """Raise ModelError, with the method's name, for weights that are quantized."""
     for owner in (config, config.get_text_config()):
         for key in ("quantization_config", "compression_config", "quantization"):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from introspect.checkpoint.judgement import Judgement, judge
 from introspect.checkpoint.library_output import downloads_on_terminal, quiet_library
@@ -14,11 +13,15 @@ from introspect.checkpoint.meta_model import probe_cache, short
 from introspect.checkpoint.reading import ModelSource
 from introspect.checkpoint.weight_fit import fit_of, misfit
 from introspect.checkpoint.weight_formats import format_names, has_weights, weight_patterns
+from introspect.checkpoint.weights import LoadingReport
 from introspect.errors import ModelError
 from introspect.events import Warning
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
 from introspect.prompt.prompt import PromptFormat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY = "tiny"
 
@@ -31,8 +34,8 @@ class LoadedModel:
     """
 
     source: ModelSource
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     prompt_format: PromptFormat
     context_length: int
     weight_hash: str
@@ -85,7 +88,7 @@ def _loaded(config: ModelConfig, source: ModelSource) -> LoadedModel:
     )
 
 
-def _refuse_loaded(model: Any, report: Mapping[str, Any], judged: Judgement) -> None:
+def _refuse_loaded(model: PreTrainedModel, report: LoadingReport, judged: Judgement) -> None:
     """The second witness: what the library says it did, and a cache where no headers could show one."""
     why = misfit(model, fit_of(report))
     if why is None and judged.kv_elements is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from safetensors import SafetensorError, safe_open
 
-from introspect.checkpoint.weights import StoredTensor, Weights
+from introspect.checkpoint.weights import LoadingReport, StoredTensor, Weights
 from introspect.display import one_line
 from introspect.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -49,7 +52,9 @@ class SafetensorsWeights(Weights):
             unread_tensors=frozenset(_names_in(unread)),
         )
 
-    def load(self, config: Any, dtype: str, attention: str) -> tuple[Any, Mapping[str, Any]]:
+    def load(
+        self, config: PreTrainedConfig, dtype: str, attention: str
+    ) -> tuple[PreTrainedModel, LoadingReport]:
         """Loaded by the library itself, from the files that it chooses: these."""
         from transformers import AutoModelForCausalLM
 
@@ -64,7 +69,7 @@ class SafetensorsWeights(Weights):
         )
         return model, report
 
-    def refusal(self, config: Any) -> str | None:
+    def refusal(self, config: PreTrainedConfig) -> str | None:
         """A configuration may name the file of its weights, which the library then reads."""
         file = getattr(config, "transformers_weights", None)
         if file is None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 PLAIN_DTYPES = frozenset(["F64", "F32", "F16", "BF16"])
 """Dtypes that weights are loaded from as they stand; any other needs scales or a table beside it."""
+
+
+LoadingReport = Mapping[str, Iterable[Any]]
+"""What the library says of loading, under missing_keys, unexpected_keys, mismatched_keys, error_msgs."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,16 @@ class Weights(ABC):
         """
 
     @abstractmethod
-    def load(self, config: Any, dtype: str, attention: str) -> tuple[Any, Mapping[str, Any]]:
+    def load(
+        self, config: PreTrainedConfig, dtype: str, attention: str
+    ) -> tuple[PreTrainedModel, LoadingReport]:
         """The model of a configuration with these weights, on the CPU, and the library's report of loading.
 
         Raises whatever the library raises.
         """
 
     @abstractmethod
-    def refusal(self, config: Any) -> str | None:
+    def refusal(self, config: PreTrainedConfig) -> str | None:
         """Why a configuration would have other weights loaded than these; None where it would not."""
 
     @property

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import typer
 
@@ -21,7 +20,7 @@ _UNWRITABLE = (errno.EFBIG, errno.EIO, errno.ENXIO, errno.EAGAIN)
 """What writing to a stream meets: a limit on files, a terminal that is gone, a pipe that is full."""
 
 
-def exit_code(command: Callable[[], Any]) -> int:
+def exit_code(command: Callable[[], object]) -> int:
     """Run a command and return its exit code. An error that nobody expected is raised."""
     open_streams()
     for stream in (sys.stdout, sys.stderr):

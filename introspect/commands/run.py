@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +30,9 @@ from introspect.run.options import RunOptions
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
+
+if TYPE_CHECKING:
+    from introspect.checkpoint.reading import ModelSource
 
 EXIT_CODES: dict[Status, ExitCode] = {
     "complete": ExitCode.DONE,
@@ -154,7 +157,7 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
     }
 
 
-def _requirement(phase: PhaseConfig, output: Path, source: Any) -> JSON | None:
+def _requirement(phase: PhaseConfig, output: Path, source: ModelSource) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
     from introspect.run.requirements import SameModel, judge_requirement
 

@@ -72,7 +72,9 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
     first_kept = session.transcript.turns()[0][0]
     dropped = _before_message(held.token_ids, prefix, first_kept.reply_ids)
     talk = Conversation(ids, prefix, dropped, _injected(loaded))
-    return RealConversation(engine, prompt_format, held, talk, session.stop_ids)
+    return RealConversation(
+        engine=engine, prompt_format=prompt_format, held=held, talk=talk, stop_ids=session.stop_ids
+    )
 
 
 def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:

@@ -71,5 +71,6 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
         requirement=prepared.requirement,
         notes_before=prepared.notes_before,
         forced_from=prepared.options.forced_from,
+        forced_retokenised=prepared.forced.retokenised if prepared.forced else None,
         fault=prepared.options.fault,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from introspect.templates.probes import (
     ARGUMENT_VALUES,
@@ -83,7 +82,7 @@ def _reads_back(region: str) -> bool:
     return False
 
 
-def _holds(value: Any) -> bool:
+def _holds(value: object) -> bool:
     if value == ARGUMENT_VALUES:
         return True
     if isinstance(value, str):
