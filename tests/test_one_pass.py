@@ -153,3 +153,28 @@ def test_an_alarm_is_never_loosened_by_what_is_no_number() -> None:
     assert alarm_of_rounding("cpu", "float32", float("nan")) == 1e-3
     assert alarm_of_rounding("cpu", "float32", float("inf")) == 1e-3
     assert alarm_of_rounding("cpu", "float32", 1.0) == 4.0
+
+
+def test_e1_is_made_at_every_prune_whatever_the_time_and_says_which_replies_it_left(
+    model: Any, byte_format: ChatML
+) -> None:
+    """New passes of a prompt cost one prefill again; decoded ids would cost the whole decoding."""
+    phase = a_phase(tools=("query_memory",), memory=PRUNED, audit={"e2": "never"})
+    session = forced_session(model, byte_format, phase, [STEPS])
+    auditor: Any = session.auditor
+    auditor._small = False
+    auditor.clock = lambda: auditor.began
+    stream, status = run_session(session)
+    assert status == "complete"
+    prunes = [event for event in stream if isinstance(event, events.Prune)]
+    *at_prunes, at_end = audits(stream, "e1")
+    assert [verdict.turn for verdict in at_prunes] == [event.turn for event in prunes]
+    assert all(verdict.skipped is None and not verdict.codes for verdict in (*at_prunes, at_end))
+    first, *later = at_prunes
+    assert first.figures["known_tokens"] == 0
+    for verdict in later:
+        fed = next(e for e in stream if isinstance(e, events.Prefill) and e.turn == verdict.turn)
+        assert verdict.figures["known_tokens"] == fed.start >= session.system_tokens
+        assert verdict.figures["passes"] == len(fed.chunks)
+    assert at_end.figures["replies_drawn"] == 0 < at_end.figures["replies"]
+    assert f"of {at_end.figures['replies']} decoded replies 0 were drawn" in at_end.detail
