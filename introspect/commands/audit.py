@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
         raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
     console = CommandConsole(stderr=True)
     with busy(console, f"reading {one_line(source)}") as tell:
-        report = {"run": source, **_audited(log, start, path, level, tell)}
+        report = {"run": source, **_audited(log, start, path, level=level, tell=tell)}
     if as_json:
         print_json(report)
     else:
@@ -51,7 +52,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
 
 
 def _audited(
-    log: EventLog, start: RunStart, path: Path, level: str, tell: Callable[[str], None]
+    log: EventLog, start: RunStart, path: Path, *, level: str, tell: Callable[[str], None]
 ) -> dict[str, object]:
     """The report of an audit at a level, without the source's name."""
     from introspect.audits.recorded import FAILED_IN_RUN, audit_schedule, recorded_turns
@@ -66,7 +67,7 @@ def _audited(
         notes.append(f"no {level}: passes that cannot have been are not executed; this is E0")
     elif level != "e0":
         tell(f"loading {start.model}")
-        verdict = _executed(turns, start, path, level, tell, notes)
+        verdict = _executed(turns, start, path, level=level, tell=tell, notes=notes)
     damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
     return {
         "level": verdict.level,
@@ -83,13 +84,12 @@ def _executed(
     turns: list[RecordedTurn],
     start: RunStart,
     path: Path,
+    *,
     level: str,
     tell: Callable[[str], None],
     notes: list[str],
 ) -> RecordAudit:
     """E1 or E2, for which the record's model is loaded. `notes` gets what else there is to say."""
-    import torch
-
     from introspect.audits.record import audit_recompute, audit_replay, audit_texts
     from introspect.checkpoint.library_output import quiet_library
     from introspect.checkpoint.reading import tokenizer_hash
@@ -97,18 +97,19 @@ def _executed(
 
     environment = start.environment
     loaded = _recorded_weights(start, path)
-    if environment["threads"] <= (os.cpu_count() or 1):
-        torch.set_num_threads(environment["threads"])
-    elif level == "e1":
-        notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
-        level = "e2"
+    threads: int | None = environment["threads"]
+    if environment["threads"] > (os.cpu_count() or 1):
+        threads = None
+        if level == "e1":
+            notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
+            level = "e2"
     engine = Engine(loaded.model, environment["prefill_chunk"])
     device = str(engine.device).partition(":")[0]
 
     def at_turn(number: int, total: int) -> None:
         tell(f"{level}: turn {number} of {total}")
 
-    with quiet_library():
+    with quiet_library(), _torch_threads(threads) as used:
         if level == "e1":
             verdict = audit_replay(turns, engine, at_turn, start.schema)
         else:
@@ -117,8 +118,21 @@ def _executed(
         audit_texts(turns, loaded.prompt_format, verdict)
     else:
         notes.append("the tokenizer is not that of the record: texts were not compared with ids")
-    verdict.noise |= {"dtype": environment["dtype"], "threads": torch.get_num_threads(), "device": device}
+    verdict.noise |= {"dtype": environment["dtype"], "threads": used, "device": device}
     return verdict
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[int]:
+    """In the block, torch computes on `count` threads, or on as many as it did; yields their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _recorded_weights(start: RunStart, path: Path) -> LoadedModel:

@@ -80,17 +80,19 @@ def _show(report: dict[str, Any]) -> None:
         "KL in nats per token of the clean run's next reply; below each row, what the model writes."
     )
     console.print()
-    _print_row(console, ("fault", "KL", "top-1", "logit", "named"), "dim", "", "")
+    _print_row(console, ("fault", "KL", "top-1", "logit", "named"), "dim")
     for row in report["rows"]:
         clean = row["fault"] == "none"
         named = ", ".join(row["named"]) or ("nothing found" if clean else "NOT FOUND")
         right = not row["detected"] if clean else bool(set(row["named"]) & set(row["expected"]))
         figures = [_figure(row[key]) for key in ("kl_mean", "top1", "max_abs_logit")]
         style = "green" if right else "bold red"
-        _print_row(console, (row["fault"], *figures, named), "", style, one_line(row["text"]))
+        _print_row(console, (row["fault"], *figures, named), "", last_style=style, text=one_line(row["text"]))
 
 
-def _print_row(console: Console, cells: tuple[str, ...], style: str, last_style: str, text: str) -> None:
+def _print_row(
+    console: Console, cells: tuple[str, ...], style: str, *, last_style: str = "", text: str = ""
+) -> None:
     """One line of cells, and below it, dim, what the model then writes."""
     fault, kl, top1, logit, named = cells
     line = Text(f"{fault:<26}{kl:>8}{top1:>8}{logit:>8}  ", style=style)

@@ -89,11 +89,13 @@ def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
             leave_output()
         with interrupts.whole:
             may_be_unread = opened.status == "interrupted" or interrupts()
-            _show_end(console, summary, opened.writer.log_path, shown.as_json, may_be_unread)
+            _show_end(
+                console, summary, opened.writer.log_path, as_json=shown.as_json, may_be_unread=may_be_unread
+            )
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
-def _show_end(console: Console, summary: JSON, log: Path, as_json: bool, may_be_unread: bool) -> None:
+def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
     """The summary for people and for programs; of a run that a terminal took with it there is no reader."""
     try:
         show_summary(console, summary, log)
