@@ -32,7 +32,7 @@ class StoredLayer:
         return int(self.keys.shape[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
     """The shape that a model's cache has: `dtype` is that of the projections which fill it."""
 

@@ -90,11 +90,7 @@ def load(source: str, output: Path) -> Replay:
     suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
     return Replay(
-        source=source,
-        path=path,
-        history=history,
-        suspects=frozenset(suspects),
-        findings=tuple(findings),
+        source=source, path=path, history=history, suspects=frozenset(suspects), findings=tuple(findings)
     )
 
 

@@ -195,11 +195,7 @@ class _Assembly:
         if self.pruning is None or entry.text.startswith("Pruning needed"):
             self.end_prune()
             self.pruning = PruneSeen(
-                line=entry.line,
-                last_line=last_line,
-                time=entry.time,
-                session=entry.session,
-                kept_turns=None,
+                line=entry.line, last_line=last_line, time=entry.time, session=entry.session, kept_turns=None
             )
         keeping = _KEEPING.search(entry.text)
         kept = int(keeping[1]) if keeping else self.pruning.kept_turns
