@@ -71,7 +71,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
                 "view",
             )
         },
-        "audits/intent": ("test_intent_audit", "test_families"),
+        "audits/intent": ("test_intent_audit",),
         "audits/record": ("test_audit",),
         "session/pruning": ("test_pruning", "test_shortening"),
         "tools/calls/parsing": ("test_parsing", "test_call_keys", "test_call_surroundings", "test_thoughts"),
