@@ -132,7 +132,7 @@ def test_ids_are_a_flat_list_of_integers(qwen: Any, ids: Any) -> None:
 def test_evidence_tells_token_and_position(qwen: Any) -> None:
     other = [*IDS[:20], 77, *IDS[21:]]
     finding = examine_cache(qwen, dynamic(qwen, other), IDS)[0]
-    assert (finding.slot, finding.token, finding.position, finding.meant_token) == (20, 77, 20, IDS[20])
+    assert (finding.slot, finding.token, finding.position, finding.expected_token) == (20, 77, 20, IDS[20])
     assert "holds id 77 at position 20" in finding.detail
     assert examine_cache(qwen, dynamic(qwen), IDS) == []
 

@@ -36,7 +36,7 @@ class Examiner:
 
     def _detail(self, finding: Finding) -> str:
         """A finding with what the slot holds and what it should hold, as text, side by side."""
-        if self.tokenizer is None or finding.token is None or finding.meant_token is None:
+        if self.tokenizer is None or finding.token is None or finding.expected_token is None:
             return finding.detail
-        has, meant = (self.tokenizer.decode([i]) for i in (finding.token, finding.meant_token))
+        has, meant = (self.tokenizer.decode([i]) for i in (finding.token, finding.expected_token))
         return f"{finding.detail} (slot {finding.slot} holds {has!r}, meant is {meant!r})"

@@ -1,53 +1,64 @@
-"""Which rows of K and V rounding does not explain: thresholds in rounding steps, calibrated on the spot.
+"""Which rows of K and V rounding does not explain: thresholds in rounding steps of the value.
 
-A row is one slot of K, or of V, of one layer.
+A row is one slot of K, or of V, of one layer. How far rounding moves a row is measured on the spot, from the
+recomputations. The thresholds over it were chosen while `scripts/fault_matrix.py` was run, on its five random
+models in fp32 and bf16, until it found every fault and blamed none of 10,000 sound caches; how far each may
+move before that changes was not measured. Run the matrix anew after any change.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from introspect.cache_check.passes import Passes
-from introspect.cache_check.rounding import TENSORS, noise_step, rounding_step
+from introspect.cache_check.rounding import TENSORS, few_of, noise_step, rounding_step
 from introspect.cache_check.search import explain_few, search_passes
+from introspect.cache_check.signs import RowFault
 
 LEAST_NOISE = 0.15
-"""Root mean square, in rounding steps, below which the noise of a row is never taken to be."""
+"""Rounding steps, root mean square, that the noise of a row is at least taken to be. Lower, and a row next to
+which no recomputation differs is blamed for its first flip; higher, and faults of a few steps hide."""
 DENSE = 6.0
-"""A whole row is damaged when its error is this many times the noise of such rows,"""
+"""How many times the noise of such rows the error of a row must be for the whole row to be damaged. Lower,
+and sound rows of another thread count are blamed; higher, and a copy in a format only little smaller
+passes."""
 LEAST_DENSE = 1.5
-"""and this many rounding steps, root mean square."""
+"""Rounding steps, root mean square, that the error of a row must also exceed to be damaged as a whole. Lower,
+and exact surroundings, whose noise is LEAST_NOISE, make damage of one step of rounding."""
 OUTLIER = 12.0
-"""An element is damaged when its error is this many times that of its row's other elements,"""
+"""How many times the error of its row's other elements, or the noise, an element's error must be for it alone
+to be damaged. Lower, and the tail of ordinary rounding is blamed; higher, and small bit flips pass."""
 OUTLIER_OVER_SPREAD = 8.0
-"""and this many times the widest spread of the recomputations in its row."""
+"""How many times the widest spread of the recomputations in its row that error must be too. Lower, and rows
+that rounding moves far, as behind a loud channel, are blamed."""
+LEAST_OUTLIER = 3
+"""Rounding steps that the error of such an element must also exceed: OUTLIER alone says little where all else
+is exact."""
 ISOLATED_STEPS = 4.0
-"""Own rounding steps that a few elements must be off by where everything around them is equal to the bit."""
+"""Own rounding steps that an element must be off by to be damaged where all around it is equal to the bit. It
+is the limit that `limits.OUT_OF_REACH` states: lower, and rounding of a pass that was not tried is blamed."""
 LEAST_ISOLATED = 1.25
-"""Steps of its row or pair that such an element must be off by, unless all else is equal to the bit."""
+"""Steps of its row or pair that such an element must be off by, unless all else is equal to the bit. Added
+when single flips of rounding were blamed: lower, and they are again where an element came out small."""
+LEAST_PARTNER = 2
+"""Steps of its pair that an element of K must be off by where its partner in the pair is off too: rounding
+moves both."""
 CLIFF = 2.5
-"""Median of error over noise from which a layer that differs throughout, above an exact one, is damaged."""
+"""Median of error over noise from which a layer that differs throughout, above an exact one, is damaged.
+Lower, and the layer where another backend's rounding sets in is blamed; higher, and swapped layers pass."""
+CLIFF_BELOW, CLIFF_HERE = 0.95, 0.5
+"""Share of exact rows that the layer below a cliff has at least, and that the layer itself has at most."""
+CARRIED = 2
+"""How much of a row's noise in one layer may come back in those above it, as a factor of its ratio to the
+usual noise. Lower, and what rounding carries upwards is blamed; higher, and damage above noise hides."""
+NEARLY_EXACT = 0.8
+"""Share of a row's elements that are equal to the bit where only a few are not. Lower, and rows of noise are
+healed as if they were sound; higher, and a row with several flipped bits is not told from noise."""
+MANY_DIFFER = 3, 20
+"""Rows, or one in so many of a layer, that may differ before rounding is not as it was at filling."""
 HEALINGS = 3
-"""Damaged layers at most that are healed to see what lies above them."""
-
-
-@dataclass(frozen=True)
-class RowFault:
-    """A row that rounding does not explain. `steps` is its largest error in rounding steps of the value.
-
-    `elements` counts those that differ; `dense` where the whole row is damaged; `relative` is the length of
-    the error divided by that of the row.
-    """
-
-    layer: int
-    slot: int
-    tensor: str
-    steps: float
-    elements: int
-    dense: bool
-    relative: float
+"""Damaged layers at most that are healed to see what lies above them. It bounds the work of a cache damaged
+throughout; damage in a further layer is then counted with that below it."""
 
 
 def find_damage(passes: Passes) -> list[RowFault]:
@@ -96,14 +107,14 @@ def _judge(passes: Passes, layer: int, tensor: int) -> list[RowFault]:
         dense = dense | differs
     top = errors.amax(dim=(0, 2))
     rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, passes.elements - 1)).sqrt()
-    few = count <= max(2, passes.elements // 10)
+    few = count <= few_of(passes.elements)
     open_slots = int((~passes.exact.all(dim=0).all(dim=0)).sum())
     # In wide formats a large K bias leaves rounding as single flips, just what one bad element looks like.
     wide = layer > 0 and TENSORS[tensor] == "keys" and torch.finfo(best.dtype).bits > 16
     flips = ((spread > 0).sum(dim=(0, 2)) < passes.elements / 2) & wide
     alone = _stands_alone(own, errors, TENSORS[tensor], (count == 1) & (open_slots == 1) & ~flips)
     isolated = few & alone & _is_exact_around(passes, layer)
-    outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > 3)
+    outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > LEAST_OUTLIER)
     outlier &= top > OUTLIER_OVER_SPREAD * spread.amax(dim=(0, 2))
     wrong = differs & (dense | isolated | outlier)
     single = isolated | outlier | few
@@ -111,11 +122,16 @@ def _judge(passes: Passes, layer: int, tensor: int) -> list[RowFault]:
     relative = difference.pow(2).sum(dim=(0, 2)).sqrt() / length
     return [
         RowFault(
-            layer, slot, TENSORS[tensor], float(own[:, slot].max()), int(count[slot]),
-            not bool(single[slot]), float(relative[slot]),
+            layer=layer,
+            slot=slot,
+            tensor=TENSORS[tensor],
+            steps=float(own[:, slot].max()),
+            elements=int(count[slot]),
+            dense=not bool(single[slot]),
+            relative=float(relative[slot]),
         )
         for slot in wrong.nonzero().flatten().tolist()
-    ]  # fmt: skip
+    ]
 
 
 def _noise(spread: torch.Tensor, differs: torch.Tensor) -> torch.Tensor:
@@ -135,7 +151,7 @@ def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str, only: to
     far = (own >= ISOLATED_STEPS) & (only[:, None] | (errors > LEAST_ISOLATED))
     if tensor == "keys":
         partner = own.roll(own.shape[-1] // 2, dims=-1)
-        far = far & ((partner == 0) | (errors > 2))
+        far = far & ((partner == 0) | (errors > LEAST_PARTNER))
     return far.any(dim=2).any(dim=0)
 
 
@@ -149,7 +165,7 @@ def _carried(passes: Passes, layer: int) -> torch.Tensor:
                 unit = noise_step(getattr(passes.best[below], TENSORS[tensor]), TENSORS[tensor], passes.dtype)
                 size = _root_mean_square(passes.differences(below, tensor) / unit)
                 ratio = size / _noise(passes.spread[below][tensor] / unit, differs)
-                worst = torch.maximum(worst, torch.where(differs, 2 * ratio, 1.0))
+                worst = torch.maximum(worst, torch.where(differs, CARRIED * ratio, 1.0))
     return worst
 
 
@@ -163,7 +179,7 @@ def _is_exact_around(passes: Passes, layer: int) -> torch.Tensor:
     Where many slots are not, rounding is not as it was when the cache was filled: then what lies above such
     an element has to be exact too.
     """
-    many = int((~passes.exact[layer].all(dim=0)).sum()) > max(3, passes.length // 20)
+    many = int((~passes.exact[layer].all(dim=0)).sum()) > max(MANY_DIFFER[0], passes.length // MANY_DIFFER[1])
     above = passes.exact[layer + 1 :].all(dim=0).all(dim=0)
     return _is_nearly_exact(passes, layer) & (above | (not many))
 
@@ -171,7 +187,7 @@ def _is_exact_around(passes: Passes, layer: int) -> torch.Tensor:
 def _is_nearly_exact(passes: Passes, layer: int) -> torch.Tensor:
     """Which slots are equal to the bit below a layer and but for a few elements in it, `[slot]`."""
     below = passes.exact[:layer].all(dim=0).all(dim=0)
-    return below & (passes.equal[layer] >= 0.8 * passes.elements).all(dim=0)
+    return below & (passes.equal[layer] >= NEARLY_EXACT * passes.elements).all(dim=0)
 
 
 def _is_cliff(passes: Passes, layer: int, tensor: int) -> bool:
@@ -179,4 +195,4 @@ def _is_cliff(passes: Passes, layer: int, tensor: int) -> bool:
     if layer == 0:
         return True
     below, here = passes.exact[layer - 1], passes.exact[layer, tensor]
-    return float(below.double().mean()) > 0.95 and float(here.double().mean()) < 0.5
+    return float(below.double().mean()) > CLIFF_BELOW and float(here.double().mean()) < CLIFF_HERE

@@ -8,32 +8,34 @@ position of a window at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from introspect.cache_check.recompute import BATCH, first_projections, rotary_tables
-from introspect.cache_check.rounding import rounding_step
+from introspect.cache_check.rounding import few_of, rounding_step
+from introspect.cache_check.signs import SlotContent
 from introspect.cache_check.view import StoredLayer
 
 GROSS = 0.1
-"""Length of the error over that of the row from which a slot is said to hold something else."""
+"""Length of the error over that of the row from which a slot is taken to hold something else. Set with the
+fault matrix, between the error of an 8-bit copy and that of another token. Lower, and lossy copies are looked
+up in the vocabulary; higher, and ids whose states are alike pass for each other."""
 FITS = 0.15
-"""A slot holds a token when it lies this much nearer to it than tokens lie from each other."""
+"""A slot holds a token when its distance to it is at most this share of that to tokens in general. Set with
+the fault matrix. Lower, and a right token with rounding is not recognised; higher, and noise is taken for
+tokens."""
+TOUCHED = 1e-3
+"""Relative error from which an element counts as touched. Chosen: above rounding in bf16 but for one step."""
+OWN_POSITION, OWN_ROUNDING = 2, 1e-5
+"""A slot's own position is taken where its squared distance is at most so many times the least, plus this
+share of the squares of both rows. Set with the fault matrix; lower, and a slow rotary channel names a
+neighbour."""
 LARGEST_WINDOW = 32768
+"""Positions at most among which a slot's is looked for. Chosen for memory: a cosine for each and each
+channel."""
 SLOTS_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class Held:
-    """What one slot holds. `token` is None where its V fits no token of the vocabulary; `position` is where
-    its K says that this token stands, None where it fits no position. `key_token` is what K alone fits at the
-    slot's own position."""
-
-    token: int | None
-    position: int | None
-    key_token: int | None = None
+"""Slots that are read at a time. Chosen for memory; it changes no verdict."""
 
 
 def gross_slots(stored: StoredLayer, expected: StoredLayer) -> list[int]:
@@ -42,15 +44,17 @@ def gross_slots(stored: StoredLayer, expected: StoredLayer) -> list[int]:
     A few elements, however wrong, do not make a slot another token's.
     """
     wrong = torch.zeros(expected.length, dtype=torch.bool, device=expected.keys.device)
-    for held, meant in ((stored.keys, expected.keys), (stored.values, expected.values)):
-        error = (held[:, : expected.length].double() - meant.double()).abs()
-        far = error.pow(2).sum(dim=(0, 2)) > GROSS**2 * meant.double().pow(2).sum(dim=(0, 2))
-        touched = (error > 1e-3 * meant.double().abs()).sum(dim=(0, 2))
-        wrong |= far & (touched > max(2, error.shape[0] * error.shape[2] // 10))
+    for cached, wanted in ((stored.keys, expected.keys), (stored.values, expected.values)):
+        error = (cached[:, : expected.length].double() - wanted.double()).abs()
+        far = error.pow(2).sum(dim=(0, 2)) > GROSS**2 * wanted.double().pow(2).sum(dim=(0, 2))
+        touched = (error > TOUCHED * wanted.double().abs()).sum(dim=(0, 2))
+        wrong |= far & (touched > few_of(error.shape[0] * error.shape[2]))
     return [int(slot) for slot in wrong.nonzero().flatten()]
 
 
-def held_by(model: Any, stored: StoredLayer, slots: Sequence[int], likely: Sequence[int]) -> dict[int, Held]:
+def read_slots(
+    model: Any, stored: StoredLayer, slots: Sequence[int], likely: Sequence[int]
+) -> dict[int, SlotContent]:
     """What each of `slots` holds in layer 0.
 
     Args:
@@ -59,14 +63,14 @@ def held_by(model: Any, stored: StoredLayer, slots: Sequence[int], likely: Seque
         slots: The slots to read.
         likely: Ids to prefer where two tokens fit equally well.
     """
-    found: dict[int, Held] = {}
+    found: dict[int, SlotContent] = {}
     for begin in range(0, len(slots), SLOTS_AT_ONCE):
         some = list(slots[begin : begin + SLOTS_AT_ONCE])
         found.update(_read(model, stored, some, likely))
     return found
 
 
-def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[int]) -> dict[int, Held]:
+def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[int]) -> dict[int, SlotContent]:
     where = torch.tensor(slots, device=stored.keys.device)
     keys, values = (t[:, where].transpose(0, 1) for t in (stored.keys, stored.values))
     tokens, fits, _ = _nearest_tokens(model, values, likely, 1)
@@ -74,7 +78,7 @@ def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[in
     key_tokens, key_fits, usual = _nearest_tokens(model, flat, likely, 0)
     positions, placed = _nearest_positions(model, keys, tokens, where, stored.length, usual)
     return {
-        slot: Held(
+        slot: SlotContent(
             int(tokens[i]) if fits[i] else None,
             int(positions[i]) if placed[i] else None,
             int(key_tokens[i]) if key_fits[i] else None,
@@ -138,7 +142,9 @@ def _nearest_positions(
     least, positions = distances.min(dim=1)
     inside = slots.clamp_max(window - 1)
     own = distances.gather(1, inside[:, None])[:, 0]
-    positions = torch.where((own <= 2 * least + 1e-5 * squares) & (slots < window), slots, positions)
+    positions = torch.where(
+        (own <= OWN_POSITION * least + OWN_ROUNDING * squares) & (slots < window), slots, positions
+    )
     chosen = distances.gather(1, positions.clamp_max(window - 1)[:, None])[:, 0]
     near = FITS**2 * torch.minimum(distances.mean(dim=1), usual**2)
     return positions, chosen <= torch.maximum(near, _rounding(keys))

@@ -9,23 +9,37 @@ from typing import Any
 
 import torch
 
-from introspect.cache_check.damage import RowFault, find_damage
-from introspect.cache_check.evidence import Held, gross_slots, held_by
+from introspect.cache_check.damage import find_damage
+from introspect.cache_check.evidence import gross_slots, read_slots
 from introspect.cache_check.masks import masks_that_explain
 from introspect.cache_check.naming import MEANINGS, name_content, name_damage
 from introspect.cache_check.passes import Passes
 from introspect.cache_check.recompute import recompute
-from introspect.cache_check.signs import ContentSigns, DamageSigns, content_signs, damage_signs
+from introspect.cache_check.signs import (
+    ContentSigns,
+    DamageSigns,
+    RowFault,
+    SlotContent,
+    content_signs,
+    damage_signs,
+)
 from introspect.cache_check.view import Geometry, StoredLayer, stored_lengths
 
+STEPS_A_LAYER = 8
+"""Rounding steps, relative, that each layer may add to the error of deeper layers when they are asked which
+ids they come from. Chosen, not calibrated. Lower, and faithful layers of a deep model are taken for neither;
+higher, and layers of other ids that happen to lie near are taken for faithful: names change, never whether a
+fault is found."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One fault: its stable code and where it shows. `detail` is for people.
 
     `layer` and `slot` are the first that show it; `slots` counts those of that layer. `size` is the largest
     error in rounding steps of the value, None where the fault is not one of size. `token` and `position` are
-    what the slot holds, None where that fits nothing or was not asked; `meant_token` is what it should hold.
+    what the slot holds, None where that fits nothing or was not asked; `expected_token` is what it should
+    hold.
     """
 
     code: str
@@ -36,21 +50,23 @@ class Finding:
     size: float | None = None
     token: int | None = None
     position: int | None = None
-    meant_token: int | None = None
+    expected_token: int | None = None
 
 
 def examine_shape(cache: Any, geometry: Geometry) -> list[Finding]:
     """Faults of structure: lengths, shapes, dtype, shared memory, values that are not finite."""
     lengths = stored_lengths(cache)
     if len(lengths) != geometry.layers and lengths:
-        return [_found("foreign-cache", f"{len(lengths)} layers, the model has {geometry.layers}")]
+        detail = f"{len(lengths)} layers, the model has {geometry.layers}"
+        return [_explained(Finding(code="foreign-cache", detail=detail))]
     first = lengths[0][0] if lengths else 0
     for index, (keys, values) in enumerate(lengths):
         if keys != first or values != first:
             detail = (
                 f"layer {index} holds {keys} keys and {values} values, layer 0 holds {lengths[0][0]} keys"
             )
-            return [_found("ragged-layers", detail, layer=index, slot=min(keys, values, first))]
+            slot = min(keys, values, first)
+            return [_explained(Finding(code="ragged-layers", detail=detail, layer=index, slot=slot))]
     if first == 0:
         return []
     places: dict[int, int] = {}
@@ -60,7 +76,8 @@ def examine_shape(cache: Any, geometry: Geometry) -> list[Finding]:
                 return [found]
             if tensor.data_ptr() in places:
                 where = f"layers {places[tensor.data_ptr()]} and {index} show the same memory"
-                return [_found("prefix-aliased", where, layer=index, slot=0, slots=first)]
+                shared = Finding(code="prefix-aliased", detail=where, layer=index, slot=0, slots=first)
+                return [_explained(shared)]
             places[tensor.data_ptr()] = index
     return []
 
@@ -69,18 +86,22 @@ def _examine_tensor(tensor: torch.Tensor, index: int, length: int, geometry: Geo
     shape = (1, geometry.kv_heads, tensor.shape[-2], geometry.head_dim)
     if tuple(tensor.shape) != shape:
         detail = f"layer {index} has shape {tuple(tensor.shape)}, the model's has {shape}"
-        return _found("foreign-cache", detail, layer=index)
+        return _explained(Finding(code="foreign-cache", detail=detail, layer=index))
     if tensor.dtype != geometry.dtype:
         less = (
             not tensor.is_floating_point() or torch.finfo(tensor.dtype).eps > torch.finfo(geometry.dtype).eps
         )
         detail = f"layer {index} is {tensor.dtype}, the model computes in {geometry.dtype}"
-        return _found("lossy-copy" if less else "foreign-cache", detail, layer=index)
+        code = "lossy-copy" if less else "foreign-cache"
+        return _explained(Finding(code=code, detail=detail, layer=index))
     finite = torch.isfinite(tensor[0, :, :length]).all(dim=-1).all(dim=0)
     if not bool(finite.all()):
         slots = (~finite).nonzero().flatten()
         detail = f"layer {index} holds NaN or Inf from slot {int(slots[0])} on"
-        return _found("non-finite", detail, layer=index, slot=int(slots[0]), slots=len(slots))
+        first = int(slots[0])
+        return _explained(
+            Finding(code="non-finite", detail=detail, layer=index, slot=first, slots=len(slots))
+        )
     return None
 
 
@@ -100,56 +121,67 @@ def examine_content(
     if length < len(token_ids):
         signs = content_signs(token_ids, length, {})
         detail = f"{length} ids are cached, {len(token_ids)} are meant"
-        found = [_found(code, detail, 0, length, len(token_ids) - length) for code in name_content(signs)]
+        missing = Finding(code="unknown", detail=detail, layer=0, slot=length, slots=len(token_ids) - length)
+        found = [_explained(replace(missing, code=code)) for code in name_content(signs)]
     return found + _examine_values(model, stored, list(token_ids[:length]), every_layer)
 
 
 def _examine_tokens(
-    model: Any, stored: Sequence[StoredLayer], meant: list[int], wrong: list[int], every_layer: bool
+    model: Any, stored: Sequence[StoredLayer], expected: list[int], wrong: list[int], every_layer: bool
 ) -> list[Finding]:
     length = stored[0].length
-    held = held_by(model, stored[0], wrong, meant)
-    signs = content_signs(meant, length, held)
+    contents = read_slots(model, stored[0], wrong, expected)
+    signs = content_signs(expected, length, contents)
     if every_layer and len(stored) > 1:
-        signs = _with_depth(model, stored, signs, held)
+        signs = _with_depth(model, stored, signs, contents)
     slot = wrong[0]
-    what = held[slot]
-    wanted = meant[slot] if slot < len(meant) else None
-    detail = f"slot {slot} holds {_told(what)}, meant is {'nothing' if wanted is None else f'id {wanted}'}"
-    detail += f"; {len(wrong)} of {length} slots hold something else, {len(meant)} are meant"
-    return [
-        _found(code, detail, 0, slot, len(wrong), None, what.token, what.position, wanted)
-        for code in name_content(signs)
-    ]
+    what = contents[slot]
+    wanted = expected[slot] if slot < len(expected) else None
+    meant = "nothing" if wanted is None else f"id {wanted}"
+    detail = f"slot {slot} holds {_content_in_words(what)}, meant is {meant}"
+    detail += f"; {len(wrong)} of {length} slots hold something else, {len(expected)} are meant"
+    found = Finding(
+        code="unknown",
+        detail=detail,
+        layer=0,
+        slot=slot,
+        slots=len(wrong),
+        token=what.token,
+        position=what.position,
+        expected_token=wanted,
+    )
+    return [_explained(replace(found, code=code)) for code in name_content(signs)]
 
 
 def _with_depth(
-    model: Any, stored: Sequence[StoredLayer], signs: ContentSigns, held: dict[int, Held]
+    model: Any, stored: Sequence[StoredLayer], signs: ContentSigns, contents: dict[int, SlotContent]
 ) -> ContentSigns:
-    """The signs with what deeper layers say: are they those of the held ids, or of the meant ones?
+    """The signs with what deeper layers say: are they those of the cached ids, or of the expected ones?
 
-    Asked are the slots behind the first wrong one that hold what is meant; where there are none, all of them.
+    Asked are the slots behind the first wrong one that hold what is expected; all of them where none does.
     """
-    meant, length = list(signs.meant), signs.length
+    expected, length = list(signs.expected), signs.length
     begin = signs.wrong[0]
-    rows = [slot for slot in range(begin, length) if slot not in held] or list(range(begin, length))
-    believed = [held[slot].token if slot in held else meant[slot] for slot in range(length)]
+    rows = [slot for slot in range(begin, length) if slot not in contents] or list(range(begin, length))
+    believed = [contents[slot].token if slot in contents else expected[slot] for slot in range(length)]
     positions = [slot + shift for slot, shift in enumerate(signs.shifts)]
-    by_held = by_meant = None
+    by_cached = by_expected = None
     ids = [token for token in believed if token is not None]
     if len(ids) == length and not signs.unread:
-        by_held = _mean_error(model, stored, ids, positions, rows)
-    if length == len(meant):
-        by_meant = _mean_error(model, stored, meant, list(range(length)), rows)
+        by_cached = _mean_error(model, stored, ids, positions, rows)
+    if length == len(expected):
+        by_expected = _mean_error(model, stored, expected, list(range(length)), rows)
     noise = _largest_noise(stored)
-    faithful = None if by_held is None else by_held < (noise if by_meant is None else min(noise, by_meant))
-    in_place = None if by_meant is None else by_meant < (noise if by_held is None else by_held)
+    faithful = (
+        None if by_cached is None else by_cached < (noise if by_expected is None else min(noise, by_expected))
+    )
+    in_place = None if by_expected is None else by_expected < (noise if by_cached is None else by_cached)
     return replace(signs, faithful=faithful, in_place=in_place)
 
 
 def _largest_noise(stored: Sequence[StoredLayer]) -> float:
     """Relative error that rounding may give deeper layers of a free recomputation, generously."""
-    return float(torch.finfo(stored[0].keys.dtype).eps) * 8 * len(stored)
+    return float(torch.finfo(stored[0].keys.dtype).eps) * STEPS_A_LAYER * len(stored)
 
 
 def _mean_error(
@@ -158,8 +190,8 @@ def _mean_error(
     plain = positions == list(range(len(ids)))
     found = recompute(model, ids, len(stored), [len(ids)], None if plain else positions)
     errors = []
-    for held, new in zip(stored[1:], found[1:], strict=True):
-        for mine, theirs in ((held.keys, new.keys), (held.values, new.values)):
+    for cached, new in zip(stored[1:], found[1:], strict=True):
+        for mine, theirs in ((cached.keys, new.keys), (cached.values, new.values)):
             mine, theirs = mine[:, rows].double(), theirs[:, rows].double()
             errors.append((mine - theirs).pow(2).sum() / theirs.pow(2).sum().clamp_min(1e-30))
     return float(torch.stack(errors).mean().sqrt())
@@ -178,21 +210,29 @@ def _examine_values(
         hole, short = masks_that_explain(model, stored, ids, signs.slots)
         signs = replace(signs, hole=hole, short=short)
     worst = max((fault for fault in faults if fault.layer == signs.first), key=lambda fault: fault.steps)
-    return [
-        _found(code, _told_damage(faults, signs, worst), signs.first, signs.slots[0], len(signs.slots),
-               worst.steps, ids[signs.slots[0]], signs.slots[0], ids[signs.slots[0]])
-        for code in name_damage(signs)
-    ]  # fmt: skip
+    slot = signs.slots[0]
+    found = Finding(
+        code="unknown",
+        detail=_damage_in_words(faults, signs, worst),
+        layer=signs.first,
+        slot=slot,
+        slots=len(signs.slots),
+        size=worst.steps,
+        token=ids[slot],
+        position=slot,
+        expected_token=ids[slot],
+    )
+    return [_explained(replace(found, code=code)) for code in name_damage(signs)]
 
 
-def _told(held: Held) -> str:
-    if held.token is None:
+def _content_in_words(content: SlotContent) -> str:
+    if content.token is None:
         return "the state of no token"
-    where = "no position" if held.position is None else f"position {held.position}"
-    return f"id {held.token} at {where}"
+    where = "no position" if content.position is None else f"position {content.position}"
+    return f"id {content.token} at {where}"
 
 
-def _told_damage(faults: Sequence[RowFault], signs: DamageSigns, worst: RowFault) -> str:
+def _damage_in_words(faults: Sequence[RowFault], signs: DamageSigns, worst: RowFault) -> str:
     shape = f"{worst.elements} elements" if signs.isolated else "whole rows"
     return (
         f"{shape} of layer {signs.first} are off in {len(signs.slots)} slots from slot {signs.slots[0]} on,"
@@ -201,5 +241,6 @@ def _told_damage(faults: Sequence[RowFault], signs: DamageSigns, worst: RowFault
     )
 
 
-def _found(code: str, detail: str, *fields: Any, **named: Any) -> Finding:
-    return Finding(code, f"{MEANINGS[code]}: {detail}", *fields, **named)
+def _explained(finding: Finding) -> Finding:
+    """The finding with the meaning of its code before its detail."""
+    return replace(finding, detail=f"{MEANINGS[finding.code]}: {finding.detail}")

@@ -12,13 +12,24 @@ from introspect.cache_check.rounding import TENSORS, noise_step
 from introspect.cache_check.view import StoredLayer
 
 FEW_SLOTS = 64
-"""Slots up to which every range is tried as the hidden one."""
+"""Slots up to which every range is tried as the hidden one; the ranges grow with their square. Chosen for
+time."""
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Widths of the holes that are tried in a longer cache. Chosen: a hole of another width there is not
+named."""
 DAMAGED_ROWS, SOUND_ROWS = 5, 3
-"""Rows that are asked, at most."""
+"""Rows that a mask must explain, at most: damaged ones, and sound ones which it must leave as they are.
+Chosen; with fewer, a wrong mask fits by chance, and each costs a forward pass for every range."""
 EXPLAINED = 0.01
-"""Share of the squared error that a mask may leave where it is the explanation."""
+"""Share of the squared error that a mask may leave where it is the explanation. Set with the fault matrix:
+lower, and rounding hides the right mask; higher, and an overwritten slot is named as a mask."""
+EXPLAINED_BY_NOISE = 0.25
+"""Share that it may leave where what is left is no more than the noise of sound rows, times NOISE_MARGIN: the
+error itself is small then. Set with the fault matrix."""
+NOISE_MARGIN = 4
+"""How many times the noise of sound rows, squared, a row's error may be under a mask and still be noise."""
 MASKS_AT_ONCE = 1024
+"""Masks of one batch. Chosen for memory; it changes no verdict."""
 
 
 def masks_that_explain(
@@ -38,13 +49,15 @@ def masks_that_explain(
     for slot in _spread(sound, SOUND_ROWS):
         errors, whole = _errors(model, stored, ids, slot, ranges)
         quiet = max(quiet, whole)
-        possible &= errors <= max(1.0, 4 * whole)
+        possible &= errors <= max(1.0, NOISE_MARGIN * whole)
     asked = torch.zeros(len(ranges), dtype=torch.float64)
     for slot in _spread(damaged, DAMAGED_ROWS):
         errors, whole = _errors(model, stored, ids, slot, ranges)
-        # What attention gives where nothing may be looked at is the backend's affair: no mask is held to it.
+        # What attention gives where nothing may be looked at is the backend's affair.
         seeing = torch.tensor([begin > 0 or end <= slot for begin, end in ranges], dtype=torch.bool)
-        possible &= ~seeing | (errors <= max(EXPLAINED * whole, min(0.25 * whole, 4 * quiet)))
+        possible &= ~seeing | (
+            errors <= max(EXPLAINED * whole, min(EXPLAINED_BY_NOISE * whole, NOISE_MARGIN * quiet))
+        )
         total += torch.where(seeing, errors / max(whole, 1e-30), 0.0)
         asked += seeing
     possible &= asked >= min(2, len(damaged))
@@ -89,8 +102,8 @@ def _errors(
         found = last_row_under_masks(model, ids[:size], stored, masks[begin : begin + MASKS_AT_ONCE])
         error = torch.zeros(found.length, dtype=torch.float64, device=device)
         for name in TENSORS:
-            held = getattr(stored[1], name)[:, slot : slot + 1]
-            steps = (held.double() - getattr(found, name).double()) / noise_step(held, name, held.dtype)
+            cached = getattr(stored[1], name)[:, slot : slot + 1]
+            steps = (cached.double() - getattr(found, name).double()) / noise_step(cached, name, cached.dtype)
             error = torch.maximum(error, steps.pow(2).mean(dim=(0, 2)))
         errors.append(error)
     every = torch.cat(errors).cpu()

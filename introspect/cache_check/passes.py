@@ -18,11 +18,15 @@ from introspect.cache_check.rounding import TENSORS
 from introspect.cache_check.view import StoredLayer
 
 CHUNKS = (8, 1, 3)
-"""Ids of a pass in the recomputations after that of all ids at once."""
+"""Ids of a pass in the recomputations after that of all ids at once: a few, one, and a number that is a
+multiple of no block size. Chosen for the kernels of CPUs, of which each takes another; without one of them
+its slots are left to the search."""
 FEW_SMALL, FEW_LARGE = 4096, 512
-"""Passes at most of a recomputation of few ids at a time, for a small model and for a larger one."""
+"""Passes at most of a recomputation of few ids at a time, for a small model and for a larger one. Chosen for
+time: a longer cache is recomputed less finely, and more of it is left to the search."""
 SMALL_MODEL = 5_000_000
-"""Parameters."""
+"""Parameters up to which a model counts as small, and more passes are tried. Chosen for time: the tiny model
+and random test models lie below, and any real one above."""
 
 
 class Passes:
@@ -49,7 +53,7 @@ class Passes:
         self.length = len(self.token_ids)
         self.stored = [StoredLayer(s.keys[:, : self.length], s.values[:, : self.length]) for s in stored]
         self.stored = self.stored[: self.layers]
-        self.given = [StoredLayer(s.keys.clone(), s.values.clone()) for s in self.stored]
+        self.past = [StoredLayer(s.keys.clone(), s.values.clone()) for s in self.stored]
         self.best = [StoredLayer(torch.zeros_like(s.keys), torch.zeros_like(s.values)) for s in self.stored]
         self.first: list[StoredLayer] = []
         self.spread = [
@@ -82,7 +86,7 @@ class Passes:
             if bool(self.exact.all()):
                 return
         self.first = []
-        self.add(0, self.recompute(0, [self.length], self.given))
+        self.add(0, self.recompute(0, [self.length], self.past))
         for size in CHUNKS:
             self.try_chunks(size, self.open_slots())
 
@@ -97,25 +101,25 @@ class Passes:
             return
         for start, end in _ranges(slots, size, self.length):
             chunks = [min(size, end - begin) for begin in range(start, end, size)]
-            self.add(start, self.recompute(start, chunks, self.given), widen)
+            self.add(start, self.recompute(start, chunks, self.past), widen)
 
     def heal(self, layer: int, slots: torch.Tensor) -> None:
         """Let attention read the recomputation in place of these slots of a layer from now on."""
         for name in TENSORS:
-            getattr(self.given[layer], name)[:, slots] = getattr(self.best[layer], name)[:, slots]
+            getattr(self.past[layer], name)[:, slots] = getattr(self.best[layer], name)[:, slots]
 
     def differences(self, layer: int, tensor: int) -> torch.Tensor:
         """How far the cache lies from the best recomputation, `[kv_head, slot, head_dim]`, float64."""
         name = TENSORS[tensor]
-        held, best = getattr(self.stored[layer], name), getattr(self.best[layer], name)
-        apart: torch.Tensor = (held.double() - best.double()).abs()
+        cached, best = getattr(self.stored[layer], name), getattr(self.best[layer], name)
+        apart: torch.Tensor = (cached.double() - best.double()).abs()
         return apart
 
     def recompute(
-        self, start: int, chunks: Sequence[int], given: Sequence[StoredLayer] | None
+        self, start: int, chunks: Sequence[int], past: Sequence[StoredLayer] | None
     ) -> list[StoredLayer]:
-        """Every layer of the slots from `start` on, in passes of `chunks` ids; attention reads `given`."""
-        return recompute(self.model, self.token_ids, self.layers, chunks, self.positions, given, start)
+        """Every layer of the slots from `start` on, in passes of `chunks` ids; attention reads `past`."""
+        return recompute(self.model, self.token_ids, self.layers, chunks, self.positions, past, start)
 
     def add(self, start: int, found: list[StoredLayer], widen: bool = True) -> None:
         """Keep the slots of a recomputation that lie nearer to the cache than those so far."""
@@ -124,11 +128,11 @@ class Passes:
             [
                 torch.stack(
                     [
-                        (getattr(held, name)[:, start:end] == getattr(new, name)).sum(dim=(0, 2))
+                        (getattr(cached, name)[:, start:end] == getattr(new, name)).sum(dim=(0, 2))
                         for name in TENSORS
                     ]
                 )
-                for held, new in zip(self.stored, found, strict=True)
+                for cached, new in zip(self.stored, found, strict=True)
             ]
         )
         whole = (equal == self.elements).all(dim=1)
@@ -137,9 +141,9 @@ class Passes:
         better = score > self.score[start:end]
         self.score[start:end][better] = score[better]
         self.equal[:, :, start:end][:, :, better] = equal[:, :, better]
-        for held, new in zip(self.best, found, strict=True):
+        for cached, new in zip(self.best, found, strict=True):
             for name in TENSORS:
-                getattr(held, name)[:, start:end][:, better] = getattr(new, name)[:, better]
+                getattr(cached, name)[:, start:end][:, better] = getattr(new, name)[:, better]
         if not widen:
             return
         if not self.first and start == 0 and end == self.length:

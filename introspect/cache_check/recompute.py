@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from introspect.cache_check.view import StoredLayer
 
 BATCH = 8192
-"""Rows of one batch of layer-0 projections."""
+"""Rows of one batch of layer-0 projections. Chosen for memory; it changes no verdict."""
 
 
 class _Enough(Exception):
@@ -20,14 +20,14 @@ class _Enough(Exception):
 
 
 class _Recorder(DynamicLayer):  # type: ignore[misc]
-    """Keeps what its layer computes; attention reads `given` in its place where there is one.
+    """Keeps what its layer computes; attention reads `past` in its place where there is one.
 
     `start` is the slot that the next pass begins at.
     """
 
-    def __init__(self, given: StoredLayer | None, start: int, last: bool) -> None:
+    def __init__(self, past: StoredLayer | None, start: int, last: bool) -> None:
         super().__init__()
-        self.given, self.start, self.last = given, start, last
+        self.past, self.start, self.last = past, start, last
         self.new: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def get_seq_length(self) -> int:
@@ -41,18 +41,18 @@ class _Recorder(DynamicLayer):  # type: ignore[misc]
         self.start += key_states.shape[-2]
         if self.last:
             raise _Enough
-        if self.given is None:
+        if self.past is None:
             return super().update(key_states, value_states)
-        shown = (self.given.keys[None, :, : self.start], self.given.values[None, :, : self.start])
+        shown = (self.past.keys[None, :, : self.start], self.past.values[None, :, : self.start])
         batch = key_states.shape[0]
         return tuple(t.expand(batch, *t.shape[1:]) for t in shown)
 
 
 class _Recording(Cache):  # type: ignore[misc]
-    def __init__(self, layers: int, given: Sequence[StoredLayer] | None, start: int) -> None:
+    def __init__(self, layers: int, past: Sequence[StoredLayer] | None, start: int) -> None:
         last = layers - 1
         super().__init__(
-            layers=[_Recorder(given[i] if given else None, start, i == last) for i in range(layers)]
+            layers=[_Recorder(past[i] if past else None, start, i == last) for i in range(layers)]
         )
 
     def recorded(self) -> list[StoredLayer]:
@@ -91,7 +91,7 @@ def recompute(
     layers: int,
     chunks: Sequence[int],
     positions: Sequence[int] | None = None,
-    given: Sequence[StoredLayer] | None = None,
+    past: Sequence[StoredLayer] | None = None,
     start: int = 0,
 ) -> list[StoredLayer]:
     """K and V of the first `layers` layers for the slots from `start` on, computed in passes of `chunks` ids.
@@ -102,14 +102,14 @@ def recompute(
         layers: How many layers from the first on.
         chunks: Ids of each pass.
         positions: The position of every slot; 0, 1, 2, ... where left out.
-        given: K and V that attention reads in place of what is computed, so that rounding does not travel
+        past: K and V that attention reads in place of what is computed, so that rounding does not travel
             from slot to slot. Needed where `start` is not 0.
         start: The first slot computed.
 
     Returns:
         One StoredLayer per layer, `[kv_head, sum(chunks), head_dim]`, in the model's dtype.
     """
-    cache = _Recording(layers, given, start)
+    cache = _Recording(layers, past, start)
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([list(token_ids)], device=device)
     plain = positions is None
@@ -141,21 +141,21 @@ def first_projections(
 
 
 def last_row_under_masks(
-    model: Any, token_ids: Sequence[int], given: Sequence[StoredLayer], masks: torch.Tensor
+    model: Any, token_ids: Sequence[int], past: Sequence[StoredLayer], masks: torch.Tensor
 ) -> StoredLayer:
     """Layer-1 K and V of the last of `token_ids` for several masks over what it may see.
 
     Args:
         model: As for `recompute`.
         token_ids: The ids of every slot up to the row in question.
-        given: Layers 0 and 1 as cached.
+        past: Layers 0 and 1 as cached.
         masks: `[mask, slot]`, 1 where the row may look.
 
     Returns:
         K and V `[kv_head, mask, head_dim]`.
     """
     row = len(token_ids) - 1
-    cache = _Recording(2, given[:2], row)
+    cache = _Recording(2, past[:2], row)
     count = masks.shape[0]
     ids = torch.tensor([[token_ids[-1]]], device=masks.device).expand(count, 1)
     positions = torch.full((count, 1), row, device=masks.device)

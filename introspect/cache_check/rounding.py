@@ -7,6 +7,15 @@ import torch
 TENSORS = ("keys", "values")
 
 
+def few_of(elements: int) -> int:
+    """How many elements of a row, one slot of K or V of one layer, count as a few: a tenth, and at least 2.
+
+    Chosen, not calibrated. With more, the noise of a narrow row looks like single bad elements; with fewer,
+    two bad elements of one row are taken for a row that is damaged as a whole.
+    """
+    return max(2, elements // 10)
+
+
 def rounding_step(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The distance of neighbouring numbers of `dtype` at the magnitude of `values`, float64."""
     info = torch.finfo(dtype)

@@ -11,21 +11,27 @@ import torch
 
 from introspect.cache_check.passes import CHUNKS, Passes
 from introspect.cache_check.recompute import eager_attention
-from introspect.cache_check.rounding import TENSORS, noise_step
+from introspect.cache_check.rounding import TENSORS, few_of, noise_step
 
 LONGEST = 48
-"""Ids at most of a pass that is tried."""
+"""Ids at most of a pass that is tried. Chosen: with fewer, sound slots that a longer chunk wrote stay
+unexplained where its kernel is none of the common ones; with more, each slot costs more passes."""
 PER_SLOT = 300
-"""Passes at most that are tried for one slot."""
+"""Passes at most that are tried for one slot. Chosen, so that one odd slot does not use up a whole search."""
 TRIES_SMALL, TRIES_LARGE = 600, 60
-"""Passes of one search at most, for a small model and for a larger one."""
+"""Passes of one search at most, for a small model and for a larger one. 2400 were tried for small ones, and
+`diagnose` took over two minutes. With fewer, more sound caches with odd passes are blamed."""
 MOST_EAGER = 1024
-"""Slots up to which another attention backend is tried: one keeps a number for each pair of slots."""
+"""Slots up to which another attention backend is tried: one keeps a number for each pair of slots. Chosen for
+memory; beyond it a sound cache of another backend may be blamed."""
 LIKE_ROUNDING = {torch.bfloat16: 4.0, torch.float16: 16.0, torch.float32: 500.0, torch.float64: 500.0}
-"""Rounding steps, root mean square, beyond which a difference is no reason to search for the right pass."""
+"""Noise steps, root mean square, beyond which a difference is no reason to search for the right pass. Set
+with the fault matrix, wide formats generously, since they round in every term of a sum. Lower, and sound
+slots are blamed unsearched; higher, and damaged ones use up the search."""
 ALONE_LIKE_ROUNDING = {torch.bfloat16: 1.25, torch.float16: 1.25, torch.float32: 16.0, torch.float64: 16.0}
 """Noise steps up to which a few wrong elements of a slot may be rounding of a pass not tried yet: narrow
-formats are rounded once from a wide sum, wide ones in every term of it."""
+formats are rounded once from a wide sum, wide ones in every term of it. Set with the fault matrix. Lower, and
+such a slot is blamed unsearched; higher, and each bad element costs a search."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def explain_few(passes: Passes) -> set[int]:
     """Look for a pass, a backend or a thread count that explains slots which few elements set apart.
 
     To be done before any slot is healed: a later one may have read just what this one really holds. The
-    slots that were looked at in vain are given back.
+    slots that were looked at in vain are returned.
     """
     _try_other_attention(passes)
     _search(passes, [slot for slot, how in _suspects(passes).items() if how.alone])
@@ -96,7 +102,7 @@ def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT, left: in
             if left == 0 or tries == most or bool(passes.exact[:, :, slot].all()):
                 break
             left, tries = left - 1, tries + 1
-            passes.add(start, passes.recompute(start, [size], passes.given))
+            passes.add(start, passes.recompute(start, [size], passes.past))
             if bool(passes.exact[:, :, slot].all()):
                 lengths.remove(size)
                 lengths.insert(0, size)
@@ -104,10 +110,10 @@ def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT, left: in
 
 def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -> Iterator[tuple[int, int]]:
     """Passes, as start and length, that may have written a slot; each once, likely ones first."""
-    given: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int]] = set()
     for start, size in _likely_first(slot, lengths, ending, length):
-        if start <= slot < start + size <= length and start >= 0 and (start, size) not in given:
-            given.add((start, size))
+        if start <= slot < start + size <= length and start >= 0 and (start, size) not in seen:
+            seen.add((start, size))
             yield start, size
 
 
@@ -134,12 +140,12 @@ def _differences(passes: Passes) -> dict[int, _Difference]:
 
 def _difference(passes: Passes, slot: int) -> _Difference:
     layer = int((~passes.exact[:, :, slot].all(dim=1)).nonzero()[0])
-    few = passes.elements - int(passes.equal[layer, :, slot].min()) <= max(2, passes.elements // 10)
+    few = passes.elements - int(passes.equal[layer, :, slot].min()) <= few_of(passes.elements)
     size = largest = 0.0
     for name in TENSORS:
         row = getattr(passes.best[layer], name)[:, slot : slot + 1]
-        held = getattr(passes.stored[layer], name)[:, slot : slot + 1]
-        steps = (held.double() - row.double()).abs() / noise_step(row, name, passes.dtype)
+        cached = getattr(passes.stored[layer], name)[:, slot : slot + 1]
+        steps = (cached.double() - row.double()).abs() / noise_step(row, name, passes.dtype)
         size = max(size, float(steps.pow(2).mean().sqrt()))
         largest = max(largest, float(steps.max()))
     alone = few and bool(passes.exact[layer + 1 :, :, slot].all())

@@ -6,36 +6,67 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from introspect.cache_check.damage import RowFault
-from introspect.cache_check.evidence import Held
+MOSTLY = 0.7
+"""Share of the slots from the first odd one to the end from which damage counts as reaching to the end, or
+keys as turned from there on. Set with the fault matrix: single slots behind it may come out exact by chance.
+Lower, and a damaged stretch in the middle is named as one to the end; higher, and such a chance hides the
+pattern."""
+
+
+@dataclass(frozen=True)
+class SlotContent:
+    """What one slot holds. `token` is None where its V fits no token of the vocabulary; `position` is where
+    its K says that this token stands, None where it fits no position. `key_token` is what K alone fits at the
+    slot's own position."""
+
+    token: int | None
+    position: int | None
+    key_token: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFault:
+    """A row that rounding does not explain. `steps` is its largest error in rounding steps of the value.
+
+    `elements` counts those that differ; `dense` where the whole row is damaged; `relative` is the length of
+    the error divided by that of the row.
+    """
+
+    layer: int
+    slot: int
+    tensor: str
+    steps: float
+    elements: int
+    dense: bool
+    relative: float
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Where held and meant ids part: `held` stands at slot `at` of the cache in place of `meant`."""
+    """Where cached and expected ids part: `cached` stands at slot `at` in place of `expected`."""
 
     at: int
-    held: tuple[int | None, ...]
-    meant: tuple[int, ...]
+    cached: tuple[int | None, ...]
+    expected: tuple[int, ...]
     at_end: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContentSigns:
-    """What layer 0 says of a cache whose slots hold other tokens or positions than those meant.
+    """What layer 0 says of a cache whose slots hold other tokens or positions than those expected.
 
-    `shifts` are held position minus slot, of every slot that fits a token; `unread` counts slots whose V or K
-    fits nothing, `split` those whose K and V come from different tokens. `copies` counts slots that hold
-    another slot's token together with its position. `faithful`: deeper layers are what the held ids give;
-    `in_place`: they are what the meant ids give; both None where they were not looked at.
+    `shifts` are cached position minus slot, of every slot that fits a token; `unread` counts slots whose V or
+    K fits nothing, `split` those whose K and V come from different tokens. `copies` counts slots that hold
+    another slot's token together with its position. `faithful`: deeper layers are what the cached ids give;
+    `in_place`: they are what the expected ids give; both None where they were not looked at.
     """
 
-    meant: tuple[int, ...]
+    expected: tuple[int, ...]
     length: int
     edits: tuple[Edit, ...]
     wrong: tuple[int, ...]
     shifts: tuple[int, ...]
-    tail_where_meant: bool
+    tail_where_expected: bool
     unread: int
     split: int
     copies: int
@@ -43,9 +74,9 @@ class ContentSigns:
     in_place: bool | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DamageSigns:
-    """What the rows say that rounding does not explain, where layer 0 holds the tokens and positions meant.
+    """What the rows say that rounding does not explain, where layer 0 holds what is expected.
 
     `first` is the lowest damaged layer, `slots` those damaged in it. `to_the_end`: they reach from the first
     of them to the end of the cache; `lasting`: layers above differ too, even after those below were healed.
@@ -66,12 +97,12 @@ class DamageSigns:
     short: float | None = None
 
 
-def content_signs(meant: Sequence[int], length: int, held: Mapping[int, Held]) -> ContentSigns:
-    """Signs of the slots that were read; every other slot holds what it is meant to."""
-    tokens: list[int | None] = [*meant[:length], *[None] * (length - len(meant))]
+def content_signs(expected: Sequence[int], length: int, contents: Mapping[int, SlotContent]) -> ContentSigns:
+    """Signs of the slots that were read; every other slot holds what it is expected to."""
+    tokens: list[int | None] = [*expected[:length], *[None] * (length - len(expected))]
     shifts = [0] * length
     unread = split = copies = 0
-    for slot, what in held.items():
+    for slot, what in contents.items():
         tokens[slot] = what.token
         if what.token is None or what.position is None:
             unread += what.token is None or what.key_token is None
@@ -79,13 +110,21 @@ def content_signs(meant: Sequence[int], length: int, held: Mapping[int, Held]) -
         else:
             shifts[slot] = what.position - slot
             origin = what.position
-            copies += origin != slot and origin < len(meant) and meant[origin] == what.token
-    edits = _edits(tokens, meant)
-    surplus = length - len(meant)
-    tail = [slot for slot in range(length) if slot in held and shifts[slot] != 0]
-    where_meant = surplus > 0 and bool(tail) and all(shifts[slot] == -surplus for slot in tail)
+            copies += origin != slot and origin < len(expected) and expected[origin] == what.token
+    edits = _edits(tokens, expected)
+    surplus = length - len(expected)
+    tail = [slot for slot in range(length) if slot in contents and shifts[slot] != 0]
+    where_expected = surplus > 0 and bool(tail) and all(shifts[slot] == -surplus for slot in tail)
     return ContentSigns(
-        tuple(meant), length, edits, tuple(sorted(held)), tuple(shifts), where_meant, unread, split, copies
+        expected=tuple(expected),
+        length=length,
+        edits=edits,
+        wrong=tuple(sorted(contents)),
+        shifts=tuple(shifts),
+        tail_where_expected=where_expected,
+        unread=unread,
+        split=split,
+        copies=copies,
     )
 
 
@@ -105,38 +144,39 @@ def damage_signs(
     above = {fault.slot for fault in faults if fault.layer > first}
     turned = [slot for slot in range(length) if exact_values[slot] and not exact_keys[slot]]
     return DamageSigns(
-        length,
-        layers,
-        first,
-        tuple(slots),
-        all(not fault.dense for fault in lowest),
-        relative,
-        len(above & set(slots)) >= max(1, len(slots) // 2),
-        len(slots) >= 0.7 * len(reach),
-        len(turned) > 1 and turned[0] > 0 and len(turned) >= 0.7 * (length - turned[0]),
+        length=length,
+        layers=layers,
+        first=first,
+        slots=tuple(slots),
+        isolated=all(not fault.dense for fault in lowest),
+        relative=relative,
+        lasting=len(above & set(slots)) >= max(1, len(slots) // 2),
+        to_the_end=len(slots) >= MOSTLY * len(reach),
+        turned=len(turned) > 1 and turned[0] > 0 and len(turned) >= MOSTLY * (length - turned[0]),
     )
 
 
-def _edits(held: Sequence[int | None], meant: Sequence[int]) -> tuple[Edit, ...]:
+def _edits(cached: Sequence[int | None], expected: Sequence[int]) -> tuple[Edit, ...]:
     """The differences of two lists of ids: one where a common beginning and end leave one, else several."""
     start = next(
-        (i for i, (a, b) in enumerate(zip(held, meant, strict=False)) if a != b), min(len(held), len(meant))
+        (i for i, (a, b) in enumerate(zip(cached, expected, strict=False)) if a != b),
+        min(len(cached), len(expected)),
     )
     end = 0
-    while end < min(len(held), len(meant)) - start and held[-1 - end] == meant[-1 - end]:
+    while end < min(len(cached), len(expected)) - start and cached[-1 - end] == expected[-1 - end]:
         end += 1
-    middle_held, middle_meant = held[start : len(held) - end], meant[start : len(meant) - end]
-    if not middle_held and not middle_meant:
+    middle_cached, middle_expected = cached[start : len(cached) - end], expected[start : len(expected) - end]
+    if not middle_cached and not middle_expected:
         return ()
-    if not middle_held or not middle_meant:
-        return (Edit(start, tuple(middle_held), tuple(middle_meant), end == 0),)
-    matcher = difflib.SequenceMatcher(None, list(middle_held), list(middle_meant), autojunk=False)
+    if not middle_cached or not middle_expected:
+        return (Edit(start, tuple(middle_cached), tuple(middle_expected), end == 0),)
+    matcher = difflib.SequenceMatcher(None, list(middle_cached), list(middle_expected), autojunk=False)
     return tuple(
         Edit(
             start + a,
-            tuple(middle_held[a:b]),
-            tuple(middle_meant[c:d]),
-            end == 0 and b == len(middle_held) and d == len(middle_meant),
+            tuple(middle_cached[a:b]),
+            tuple(middle_expected[c:d]),
+            end == 0 and b == len(middle_cached) and d == len(middle_expected),
         )
         for tag, a, b, c, d in matcher.get_opcodes()
         if tag != "equal"

@@ -31,7 +31,7 @@ class StoredLayer:
         return int(self.keys.shape[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
     """The shape that a model's cache has: `dtype` is that of the projections which fill it."""
 
@@ -95,11 +95,11 @@ def geometry_of(model: Any) -> Geometry:
     heads = config.num_attention_heads
     weight = model.get_input_embeddings().weight
     return Geometry(
-        config.num_hidden_layers,
-        getattr(config, "num_key_value_heads", None) or heads,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
-        weight.dtype,
-        weight.device,
+        layers=config.num_hidden_layers,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        dtype=weight.dtype,
+        device=weight.device,
     )
 
 

@@ -63,7 +63,8 @@ def examine_cache(
         if not ids:
             return []
         code = "tail-off-by-one" if len(ids) == 1 else "tail-missing"
-        return [Finding(code, f"nothing is cached, {len(ids)} ids are meant", 0, 0, len(ids))]
+        detail = f"nothing is cached, {len(ids)} ids are meant"
+        return [Finding(code=code, detail=detail, layer=0, slot=0, slots=len(ids))]
     with undisturbed(model):
         return examine_content(model, stored_layers(cache, geometry), ids, level == "all")
 
@@ -89,16 +90,16 @@ def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:
 
 
 def _check_ids(cache: KVCache, token_ids: Sequence[int]) -> Findings:
-    length, held, wanted = cache.num_cached_tokens, cache.token_ids, list(token_ids)
-    if length != len(held):
-        return [("history-duplicated", f"layers hold {length} tokens for {len(held)} ids")]
-    for slot, (has, meant) in enumerate(zip(held, wanted, strict=False)):
-        if has != meant:
-            return [("stale-tokens", f"slot {slot} holds id {has}, meant is {meant}")]
-    if len(held) != len(wanted):
-        off = abs(len(held) - len(wanted))
+    length, cached, expected = cache.num_cached_tokens, cache.token_ids, list(token_ids)
+    if length != len(cached):
+        return [("history-duplicated", f"layers hold {length} tokens for {len(cached)} ids")]
+    for slot, (has, wanted) in enumerate(zip(cached, expected, strict=False)):
+        if has != wanted:
+            return [("stale-tokens", f"slot {slot} holds id {has}, meant is {wanted}")]
+    if len(cached) != len(expected):
+        off = abs(len(cached) - len(expected))
         code = "tail-off-by-one" if off == 1 else "stale-tokens"
-        return [(code, f"{len(held)} tokens are cached, {len(wanted)} are meant")]
+        return [(code, f"{len(cached)} tokens are cached, {len(expected)} are meant")]
     return []
 
 
