@@ -103,7 +103,7 @@ def _executed(
         if level == "e1":
             notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
             level = "e2"
-    engine = Engine(loaded.model, environment["prefill_chunk"])
+    engine = Engine(loaded.model, environment["prefill_chunk"], strategy=_strategy(start, path))
     device = str(engine.device).partition(":")[0]
 
     def at_turn(number: int, total: int) -> None:
@@ -120,6 +120,17 @@ def _executed(
         notes.append("the tokenizer is not that of the record: texts were not compared with ids")
     verdict.noise |= {"dtype": environment["dtype"], "threads": used, "device": device}
     return verdict
+
+
+def _strategy(start: RunStart, path: Path) -> str:
+    """Which class of cache the run had. Raises RecordError where this version has none such."""
+    from introspect.engine.cache import STRATEGIES
+
+    memory = start.settings.get("memory")
+    strategy = memory.get("strategy") if isinstance(memory, dict) else None
+    if strategy not in STRATEGIES:
+        raise RecordError(f"{path}: no cache of this version is of the strategy {one_line(str(strategy))}")
+    return str(strategy)
 
 
 @contextmanager

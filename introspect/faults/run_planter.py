@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import TokenCache
 from introspect.faults.catalogue import Fault
 from introspect.faults.scene import Conversation, Scene
 
@@ -28,14 +28,14 @@ class RunPlanter:
         self._dropped: tuple[int, ...] | None = None
         self._planted = False
 
-    def before_prefill(self, cache: KVCache, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    def before_prefill(self, cache: TokenCache, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """Look whether a prune has come: whether cached ids beyond the prefix are about to be dropped."""
         shared = cache.match_prefix(token_ids)
         if not self._planted and self._system_tokens < shared < cache.num_cached_tokens:
             self._dropped = tuple(cache.token_ids[self._system_tokens : cache.num_cached_tokens])
         return token_ids
 
-    def after_prefill(self, cache: KVCache, token_ids: tuple[int, ...]) -> None:
+    def after_prefill(self, cache: TokenCache, token_ids: tuple[int, ...]) -> None:
         """Plant the fault where `before_prefill` saw a prune."""
         if self._dropped is None or self._planted:
             return

@@ -41,7 +41,7 @@ class Scene:
     """Where and with what a fault is planted. `generator` is the planter's own."""
 
     model: Any
-    clean: KVCache
+    clean: TokenCache
     conversation: Conversation
     place: Place
     depth: Depth
@@ -81,7 +81,7 @@ class Damaged:
 Planter = Callable[[Scene], Damaged]
 
 
-def own_copy(cache: KVCache, length: int | None = None) -> KVCache:
+def own_copy(cache: TokenCache, length: int | None = None) -> KVCache:
     """A cache with the same first slots in memory of its own."""
     copy = KVCache(len(cache.layers))
     for mine, theirs in zip(copy.layers, cache.layers, strict=True):
@@ -137,7 +137,7 @@ def state_of(
     return Damaged(cache, ids, position, mask_width)
 
 
-def evicted(cache: KVCache, begin: int, end: int) -> KVCache:
+def evicted(cache: TokenCache, begin: int, end: int) -> KVCache:
     """A copy of a cache without the slots from `begin` to `end`; the others as they are."""
     copy = KVCache(len(cache.layers))
     for mine, theirs in zip(copy.layers, cache.layers, strict=True):

@@ -32,7 +32,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     """
     phase, options, loaded = prepared.phase, prepared.options, prepared.loaded
     interrupts = interrupted if isinstance(interrupted, Interrupts) else Interrupts(interrupted)
-    engine = Engine(loaded.model, interrupts=interrupts)
+    engine = Engine(loaded.model, interrupts=interrupts, strategy=phase.memory.strategy)
     start = run_start(prepared, engine.prefill_chunk)
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     with _reserved(writer):
