@@ -104,9 +104,10 @@ def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRe
                     next(tokens)
             except StopIteration as end:
                 answer = end.value
-                problem = answer.reason if isinstance(answer, Failed) else answer.decoded.fault
-                if problem is not None:
-                    raise ModelError(f"nothing can be diagnosed: {problem}") from None
+                if isinstance(answer, Failed):
+                    raise ModelError(f"nothing can be diagnosed: {answer.reason}") from None
+                if answer.decoded.fault is not None:
+                    raise ModelError(f"nothing can be diagnosed: {answer.decoded.fault.detail}") from None
                 if session.turn == len(_TURNS):
                     session.forced_replies = None
                 step = steps.send(answer)
