@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.amounts import examples
 from support.contract import TEMPLATE_KEYS
-from support.places import CHAT_TEMPLATES
+from support.places import CHAT_TEMPLATES, needs_templates
 from transformers.utils import chat_template_utils
 
 from introspect.run.preflight import check_template
+from introspect.templates.judge import judge_template
 from introspect.templates.probes import ChatTemplate
-from introspect.templates.row import template_row
 
 TEMPLATES = sorted(CHAT_TEMPLATES.glob("*.jinja"))
-SHARED = pytest.mark.skipif(not TEMPLATES, reason="the shared chat templates are not here")
 USER = {"role": "user", "content": "Why do otters float?"}
 ASSISTANT = {"role": "assistant", "content": "Air in their fur."}
 AGAIN = {"role": "user", "content": "All of them?"}
@@ -49,7 +48,7 @@ def no_tools(template: str) -> Any:
     return None
 
 
-@SHARED
+@needs_templates
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_every_verdict_on_a_public_template_is_confirmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = check_template(str(path))
@@ -169,5 +168,5 @@ def described_templates(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def test_verdicts_on_templates_whose_habits_are_known(described: tuple[str, dict[str, Any]]) -> None:
     template, expected = described
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
-    row = template_row("t", ChatTemplate(template, template, tokens))
+    row = judge_template("t", ChatTemplate(template, template, tokens)).to_json()
     assert {key: row[key] for key in expected} == expected

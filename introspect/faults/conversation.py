@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from introspect.checkpoint.loading import LoadedModel
@@ -45,7 +46,7 @@ class RealConversation:
 
 
 def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversation:
-    """Hold a conversation with real tools through three given turns, up to its first prune.
+    """Hold a conversation with real tools in given turns, up to its first prune.
 
     Raises ConfigError where the system prompt and a reply do not fit the model's context, ModelError where
     the model's logits are not finite.
@@ -61,11 +62,11 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
         notes=NoteStore(),
         documents={},
         tools=tools_named(phase.tools),
+        forced_replies={
+            (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
+            for turn, text in zip(range(1, phase.limits.max_turns + 1), cycle(_TURNS), strict=False)
+        },
     )
-    session.forced_replies = {
-        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
-        for turn, text in enumerate(_TURNS, start=1)
-    }
     request = _request_after_prune(session, EngineDriver(engine, prompt_format))
     held, ids = session.cache.fork(), request.prompt.token_ids
     assert isinstance(held, KVCache), "faults are planted into the buffers of this class"
@@ -73,7 +74,9 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
     first_kept = session.transcript.turns()[0][0]
     dropped = _before_message(held.token_ids, prefix, first_kept.reply_ids)
     talk = Conversation(ids, prefix, dropped, _injected(loaded))
-    return RealConversation(engine, prompt_format, held, talk, session.stop_ids)
+    return RealConversation(
+        engine=engine, prompt_format=prompt_format, held=held, talk=talk, stop_ids=session.stop_ids
+    )
 
 
 def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
@@ -106,10 +109,8 @@ def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRe
                 answer = end.value
                 if isinstance(answer, Failed):
                     raise ModelError(f"nothing can be diagnosed: {answer.reason}") from None
-                if answer.decoded.fault is not None:
-                    raise ModelError(f"nothing can be diagnosed: {answer.decoded.fault.detail}") from None
-                if session.turn == len(_TURNS):
-                    session.forced_replies = None
+                if (fault := answer.decoded.fault) is not None:
+                    raise ModelError(f"nothing can be diagnosed: {fault.detail}") from None
                 step = steps.send(answer)
                 continue
         pruned = pruned or isinstance(step, Prune)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from introspect.engine.kv_config import kv_sizes
 from introspect.model.context_length import context_length_of
 
 FUSED_QKV = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack")
@@ -72,7 +73,7 @@ def read_structure(model: Any) -> Structure:
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     heads = int(config.num_attention_heads)
-    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    head_dim = kv_sizes(model.config).head_dim
     blocks = block_list(model)
     attention = attention_of(blocks[0]) if blocks is not None else None
     matrices = _mlp_matrices(blocks[0]) if blocks is not None else []

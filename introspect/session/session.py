@@ -9,6 +9,7 @@ from typing import Any
 
 from introspect.engine.cache import TokenCache, new_cache
 from introspect.engine.decoding import Decoded
+from introspect.engine.interrupts import Interrupts
 from introspect.engine.sampling import ForcedSampler, reply_seed, sampler_for
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
@@ -19,7 +20,7 @@ from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
-from introspect.tools.context import ToolContext
+from introspect.tools.context import Progress, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
@@ -176,6 +177,8 @@ def open_session(
     notes: NoteStore,
     documents: Mapping[str, Document],
     tools: Mapping[str, Tool],
+    interrupts: Interrupts | None = None,
+    progress: Progress | None = None,
     auditor: Auditor | None = None,
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -185,7 +188,14 @@ def open_session(
     Raises ConfigError where the system prompt and a reply do not fit the model's context.
     """
     context = ToolContext(
-        model, prompt_format.encode, prompt_format.decode, notes, documents, phase.max_result_tokens
+        model=model,
+        encode=prompt_format.encode,
+        decode=prompt_format.decode,
+        notes=notes,
+        documents=documents,
+        max_result_tokens=phase.max_result_tokens,
+        progress=progress,
+        interrupts=interrupts or Interrupts(),
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
     session = Session(

@@ -13,6 +13,8 @@ from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain
 
 SIGNIFICANT_DIGITS = 4
+Progress = Callable[[str, int, int], None]
+"""Takes what a tool works on, how much of it is done, and how much there is."""
 
 
 @dataclass
@@ -32,7 +34,7 @@ class ToolContext:
     documents: Mapping[str, Document] = field(default_factory=dict)
     max_result_tokens: int = 500
     processed_text: str | None = None
-    progress: Callable[[str, int, int], None] | None = None
+    progress: Progress | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
     weight_memo: dict[int, object] = field(default_factory=dict, repr=False)
 
