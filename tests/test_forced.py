@@ -45,11 +45,11 @@ def test_a_record_says_whether_forced_ids_were_made_anew(model: Any, model_dir: 
     other = tmp_path / "other"
     model.save_pretrained(other)
     train_tokenizer(["I look at layers. " * 9, "The look of the layers. " * 9]).save_pretrained(other)
-    first = Path(opened_run(phase_for(model_dir), tmp_path / "runs").execute(lambda event: None, None)["run"])
+    first = Path(opened_run(phase_for(model_dir), tmp_path / "runs").execute(lambda event: None)["run"])
     start, replies = recorded(first)
     assert start.forced_from is None and start.forced_retokenised is None
     for source, retokenised in ((model_dir, False), (other, True)):
         run = opened_run(phase_for(source), tmp_path / "runs", forced=str(first))
-        again, forced = recorded(Path(run.execute(lambda event: None, None)["run"]))
+        again, forced = recorded(Path(run.execute(lambda event: None)["run"]))
         assert again.forced_from == str(first) and again.forced_retokenised is retokenised
         assert retokenised or [g.token_ids for g in forced] == [g.token_ids for g in replies]
