@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from support.amounts import FULL_OVER_DAILY, full, set_full
 from support.family_models import SHAPES, Case
-from support.places import REAL_TOKENIZER
+from support.places import NOT_BESIDE, REAL_TOKENIZER, missing_data
 from support.sessions import PHASE, random_model
 from tiny.tokenizer import train_tokenizer
 from transformers import AutoTokenizer, GenerationConfig
@@ -54,6 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("full")
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After pytest's own closing line: what was not tested for want of data."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(config, "workerinput"):
+        reasons = [str(report.longrepr[2]) for report in reporter.stats.get("skipped", [])]
+        for line in missing_data(reasons):
+            reporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def model() -> Any:
     return random_model()
@@ -79,7 +88,7 @@ def case(request: Any, tmp_path_factory: pytest.TempPathFactory, byte_format: Ch
 @pytest.fixture(scope="session")
 def real_tokenizer() -> Any:
     if not REAL_TOKENIZER.is_dir():
-        pytest.skip("the real Qwen2.5 tokenizer is not here")
+        pytest.skip(f"{NOT_BESIDE}{REAL_TOKENIZER}")
     return AutoTokenizer.from_pretrained(REAL_TOKENIZER)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support.places import CHAT_TEMPLATES, ROOT
+from support.places import CHAT_TEMPLATES, ROOT, needs_templates
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from introspect.run.preflight import check_template
@@ -29,7 +29,7 @@ def rendered(template: str, **variables: object) -> Rendering:
     return result
 
 
-@pytest.mark.skipif(not TEMPLATES, reason="the shared chat templates are not here")
+@needs_templates
 @pytest.mark.parametrize("prompt", [False, True])
 def test_it_renders_what_transformers_renders(prompt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.amounts import examples
 from support.contract import TEMPLATE_KEYS
-from support.places import CHAT_TEMPLATES
+from support.places import CHAT_TEMPLATES, needs_templates
 from transformers.utils import chat_template_utils
 
 from introspect.run.preflight import check_template
@@ -19,7 +19,6 @@ from introspect.templates.judge import judge_template
 from introspect.templates.probes import ChatTemplate
 
 TEMPLATES = sorted(CHAT_TEMPLATES.glob("*.jinja"))
-SHARED = pytest.mark.skipif(not TEMPLATES, reason="the shared chat templates are not here")
 USER = {"role": "user", "content": "Why do otters float?"}
 ASSISTANT = {"role": "assistant", "content": "Air in their fur."}
 AGAIN = {"role": "user", "content": "All of them?"}
@@ -49,7 +48,7 @@ def no_tools(template: str) -> Any:
     return None
 
 
-@SHARED
+@needs_templates
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_every_verdict_on_a_public_template_is_confirmed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = check_template(str(path))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.places import needs_tokenizer
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "make_random_model.py"
 SMALL = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96}
@@ -26,9 +27,6 @@ def _load_script() -> ModuleType:
 
 
 script = _load_script()
-needs_tokenizer = pytest.mark.skipif(
-    not script.DEFAULT_TOKENIZER.is_dir(), reason=f"no Qwen2.5 tokenizer at {script.DEFAULT_TOKENIZER}"
-)
 
 
 @pytest.mark.parametrize(

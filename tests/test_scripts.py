@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -140,3 +141,18 @@ def _is_public(host: str) -> bool:
     return host in {"", *PUBLIC_HOSTS} or any(
         host.endswith(entry) for entry in PUBLIC_HOSTS if entry[0] == "."
     )
+
+
+def test_what_is_skipped_for_want_of_data_is_the_last_line(tmp_path: Path) -> None:
+    skipped = "tests/test_check_templates.py::test_every_verdict_on_a_public_template_is_confirmed"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", skipped],
+        cwd=ROOT,
+        env=os.environ | {"INTROSPECT_TEST_DATA": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    last = done.stdout.splitlines()[-1]
+    assert last == f"1 tests were skipped, not beside this checkout: {tmp_path}/chat-templates"
+    pattern = re.search(r"grep -E '(.*skipped.*)' ", (ROOT / ".ci/run").read_text(encoding="utf-8"))
+    assert pattern and re.search(pattern[1], last)

@@ -15,7 +15,7 @@ from small_tokenizers import (
     llama3_tokenizer,
     plain_tokenizer,
 )
-from support.places import CHAT_TEMPLATES
+from support.places import CHAT_TEMPLATES, NOT_BESIDE
 
 from introspect.errors import ModelError
 from introspect.prompt.formats import prompt_format_for
@@ -152,7 +152,7 @@ REAL = {
 def test_real_templates_are_taken_or_refused_for_what_they_do(name: str) -> None:
     path = CHAT_TEMPLATES / f"{name}.jinja"
     if not path.is_file():
-        pytest.skip("the real chat templates are not here")
+        pytest.skip(f"{NOT_BESIDE}{CHAT_TEMPLATES}")
     family, meant = REAL[name]
     tokenizer = with_template(family, path.read_text(encoding="utf-8"))
     if meant not in MAKERS:
@@ -178,7 +178,7 @@ def test_real_templates_are_taken_or_refused_for_what_they_do(name: str) -> None
 def test_no_real_template_raises_anything_but_a_refusal() -> None:
     paths: list[Path] = sorted(CHAT_TEMPLATES.glob("*.jinja"))
     if not paths:
-        pytest.skip("the real chat templates are not here")
+        pytest.skip(f"{NOT_BESIDE}{CHAT_TEMPLATES}")
     for path in paths:
         for family in MAKERS:
             tokenizer = with_template(family, path.read_text(encoding="utf-8"))

@@ -25,6 +25,13 @@ from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
 
+LEAST_RESULT = 64
+"""Tokens that a tool result may take in a conversation however small: fewer hold no figure with its name.
+Chosen, not calibrated."""
+RESULTS_IN_CONVERSATION = 4
+"""Results of the greatest size that fit the conversation together: with fewer one result would push out the
+turns that it is compared with, with more it would be cut where there is room."""
+
 Ending = tuple[Status, str]
 """How an experiment ended: its status, and the reason."""
 
@@ -34,7 +41,7 @@ class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
     `misses` and `claim_answered` are of the experiment that is going on: replies in a row that asked for
-    nothing, and whether it was told that nothing is done yet. `status` is the worst that an experiment has
+    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has
     ended with. `expected_ids` are those that the cache is meant to hold, made from what was rendered and
     sampled: never from what was fed.
 
@@ -209,5 +216,6 @@ def open_session(
     session.offer_tools(phase.experiments[0])
     if phase.limits.max_result_tokens is None:
         # A context shorter than the phase's conversation has less to give to one result.
-        context.max_result_tokens = min(phase.max_result_tokens, max(64, session.conversation_budget // 4))
+        share = max(LEAST_RESULT, session.conversation_budget // RESULTS_IN_CONVERSATION)
+        context.max_result_tokens = min(phase.max_result_tokens, share)
     return session
