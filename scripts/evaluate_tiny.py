@@ -13,6 +13,7 @@ import random
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,10 +47,11 @@ def executed(
         overrides["generation.temperature"] = temperature
     with TemporaryDirectory() as folder:
         settings, options = load_phase(phase, overrides), RunOptions(Path(folder), force=True)
-        run = open_run(prepare(settings, options), lambda: False)
+        prepared = prepare(settings, options)
         if scrambled:
             rng = random.Random(SCRAMBLE_SEEDS + seed)
-            run.session.all_tools = scrambled_tools(run.session.all_tools, rng)
+            prepared = replace(prepared, tools=scrambled_tools(prepared.tools, rng))
+        run = open_run(prepared, lambda: False)
         stream: list[events.Event] = []
         summary = run.execute(stream.append)
         findings = load(summary["run"], Path(folder)).findings
