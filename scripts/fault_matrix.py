@@ -122,7 +122,14 @@ def plant_all(models: Models, rounds: int) -> dict[str, Matrix]:
             conversation, engine = a_conversation(rng), Engine(model)
             clean = after_a_prune(engine, conversation, rng)
             for fault, place, depth in every_fault():
-                scene = Scene(model, clean, conversation, place, depth, torch.Generator().manual_seed(number))
+                scene = Scene(
+                    model=model,
+                    clean=clean,
+                    conversation=conversation,
+                    place=place,
+                    depth=depth,
+                    generator=torch.Generator().manual_seed(number),
+                )
                 key = (fault.name, str(dtype).removeprefix("torch."), place, depth)
                 damaged = fault.planted(scene)
                 traceless = damaged.cache.content_digest() == clean.content_digest()

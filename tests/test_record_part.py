@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
-from tool_cases import TEXT
+from support.sessions import random_model
+from support.tool_cases import TEXT
 
 from introspect.prompt.formats import ChatML
 from introspect.tools.base import Recorded, Tool

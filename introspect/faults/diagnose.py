@@ -35,7 +35,7 @@ HYPOTHESES = (
 """What the founding bug report supposed, in its order, and what a measurement found."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """What one fault does. KL in nats per token; `top1` is the share of ids that stay the most likely.
 
@@ -78,16 +78,19 @@ def _row(
     expected: torch.Tensor,
 ) -> Row:
     found = examine_cache(conversation.engine.model, state.cache.fork(), state.intended)
-    effect, text = _effect(conversation, state, reply, expected)
+    (kl_mean, kl_max, top1, max_abs_logit), text = _effect(conversation, state, reply, expected)
     return Row(
-        fault.name if fault else CLEAN,
-        fault.meaning if fault else "Nothing: the prefix kept, the kept turns prefilled.",
-        bool(found),
-        list(dict.fromkeys(finding.code for finding in found)),
-        list(fault.codes) if fault else [],
-        *effect,
-        text,
-        found[0].detail if found else "",
+        fault=fault.name if fault else CLEAN,
+        meaning=fault.meaning if fault else "Nothing: the prefix kept, the kept turns prefilled.",
+        detected=bool(found),
+        named=list(dict.fromkeys(finding.code for finding in found)),
+        expected=list(fault.codes) if fault else [],
+        kl_mean=kl_mean,
+        kl_max=kl_max,
+        top1=top1,
+        max_abs_logit=max_abs_logit,
+        text=text,
+        evidence=found[0].detail if found else "",
     )
 
 
@@ -123,7 +126,14 @@ def _clean_again(conversation: RealConversation) -> Damaged:
 def _planted(conversation: RealConversation, fault: Fault) -> Damaged:
     generator = torch.Generator().manual_seed(SEEDS)
     model, talk = conversation.engine.model, conversation.talk
-    scene = Scene(model, conversation.clean_cache(), talk, fault.places[0], fault.depths[0], generator)
+    scene = Scene(
+        model=model,
+        clean=conversation.clean_cache(),
+        conversation=talk,
+        place=fault.places[0],
+        depth=fault.depths[0],
+        generator=generator,
+    )
     return fault.planted(scene)
 
 

@@ -42,6 +42,13 @@ class RunPlanter:
         self._planted = True
         talk = Conversation(token_ids, self._system_tokens, self._dropped)
         fault, generator = self._fault, torch.Generator().manual_seed(SEED)
-        scene = Scene(self._model, cache.fork(), talk, fault.places[0], fault.depths[0], generator)
+        scene = Scene(
+            model=self._model,
+            clean=cache.fork(),
+            conversation=talk,
+            place=fault.places[0],
+            depth=fault.depths[0],
+            generator=generator,
+        )
         damaged = fault.planted(scene)
         cache.layers, cache.token_ids = damaged.cache.layers, damaged.cache.token_ids

@@ -36,7 +36,7 @@ class Conversation:
         return slots.get(place, len(self.ids) - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """Where and with what a fault is planted. `generator` is the planter's own."""
 

@@ -19,7 +19,7 @@ _LOOK_BACK = 200
 _LOOK_AHEAD = 300
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """An outermost object: its value, or what is wrong with it; `tagged` inside `<tool_call>` tags.
 
@@ -103,7 +103,10 @@ class _Scan:
         if not nested:
             end = start if problem else self.place
             after = self.text[end : end + _LOOK_AHEAD]
-            self.objects.append(Found(value, problem, self.tagged, self.text[start:end], after))
+            source = self.text[start:end]
+            self.objects.append(
+                Found(value=value, problem=problem, tagged=self.tagged, source=source, after=after)
+            )
 
     def _decoded(self, start: int) -> tuple[dict[str, Any], str | None, int]:
         """The object that begins at `start`: its value, what is wrong with it, and where to go on."""

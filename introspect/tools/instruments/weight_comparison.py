@@ -14,7 +14,7 @@ from introspect.tools.instruments.names import resolve_weights
 from introspect.tools.instruments.streaming import blocks, widen, widening_buffer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightComparison:
     """Sums over pairs of numbers a and b, in fp64: of a², b², ab and (a-b)², and the largest |a-b|."""
 
@@ -26,11 +26,11 @@ class WeightComparison:
 
     def joined(self, other: WeightComparison) -> WeightComparison:
         return WeightComparison(
-            self.first + other.first,
-            self.second + other.second,
-            self.product + other.product,
-            self.distance + other.distance,
-            max(self.largest, other.largest),
+            first=self.first + other.first,
+            second=self.second + other.second,
+            product=self.product + other.product,
+            distance=self.distance + other.distance,
+            largest=max(self.largest, other.largest),
         )
 
     def reported(self) -> dict[str, Any]:
@@ -98,7 +98,13 @@ def compare(a: torch.Tensor, b: torch.Tensor) -> WeightComparison:
         largest = float(gap.max())
         distance = float(gap.square_().sum())
         total = total.joined(
-            WeightComparison(float(wide_a.square_().sum()), sums[1], sums[0], distance, largest)
+            WeightComparison(
+                first=float(wide_a.square_().sum()),
+                second=sums[1],
+                product=sums[0],
+                distance=distance,
+                largest=largest,
+            )
         )
     return total
 
