@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from introspect.faults.catalogue import FAULTS, Fault
 from introspect.faults.conversation import RealConversation
 from introspect.faults.scene import Damaged, Scene
 from introspect.model.cache_audit import examine_cache
+from introspect.model.causal_lm import CausalLM
 
 REPLY_TOKENS = 120
 """Tokens of the clean run's next reply that are compared, at most."""
@@ -146,14 +146,14 @@ def _clean_reply(conversation: RealConversation, clean: Damaged) -> list[int]:
     return _go_on(conversation.engine.model, clean, first, conversation.stop_ids)
 
 
-def _follow(model: Any, state: Damaged, reply: Sequence[int]) -> torch.Tensor:
+def _follow(model: CausalLM, state: Damaged, reply: Sequence[int]) -> torch.Tensor:
     """Logits after each id of a reply but the last, fed in a damaged state; `[token, vocabulary]`."""
     cache = state.cache.fork()
     rows = [_step(model, cache, state, token_id, i) for i, token_id in enumerate(reply[:-1])]
     return torch.stack(rows)
 
 
-def _go_on(model: Any, state: Damaged, first: int, stop_ids: frozenset[int]) -> list[int]:
+def _go_on(model: CausalLM, state: Damaged, first: int, stop_ids: frozenset[int]) -> list[int]:
     """The greedy reply that begins with `first`."""
     cache, ids = state.cache.fork(), [first]
     while len(ids) < REPLY_TOKENS and ids[-1] not in stop_ids:
@@ -162,7 +162,7 @@ def _go_on(model: Any, state: Damaged, first: int, stop_ids: frozenset[int]) -> 
 
 
 @torch.no_grad()
-def _step(model: Any, cache: TokenCache, state: Damaged, token_id: int, fed: int) -> torch.Tensor:
+def _step(model: CausalLM, cache: TokenCache, state: Damaged, token_id: int, fed: int) -> torch.Tensor:
     """Logits after one id, at the position and under the mask of a state after `fed` further ids."""
     device = next(model.parameters()).device
     width = cache.num_cached_tokens if state.mask_width is None else state.mask_width + fed

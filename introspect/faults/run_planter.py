@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from introspect.engine.kv_cache import KVCache
 from introspect.faults.catalogue import Fault
 from introspect.faults.scene import Conversation, Scene
+from introspect.model.causal_lm import CausalLM
 
 SEED = 20_251_110
 
@@ -20,7 +19,7 @@ class RunPlanter:
     was fed under it; the ids decoded afterwards are fed rightly.
     """
 
-    def __init__(self, fault: Fault, model: Any, system_tokens: int) -> None:
+    def __init__(self, fault: Fault, model: CausalLM, system_tokens: int) -> None:
         self.code = fault.name
         self._fault = fault
         self._model = model

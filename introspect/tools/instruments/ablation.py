@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import changed_input, changed_output, forward_text
 from introspect.tools.context import ToolContext, rounded
 from introspect.tools.instruments.activations import text_ids
@@ -66,7 +67,7 @@ def ablate(context: ToolContext, text: str, component: str, mode: Mode = "zero")
     return context.fit_page(page, most)
 
 
-def ablation(model: Any, component: str, mode: Mode) -> tuple[str, AbstractContextManager[list[str]]]:
+def ablation(model: CausalLM, component: str, mode: Mode) -> tuple[str, AbstractContextManager[list[str]]]:
     """The component's full name, and a block in which it is ablated; the block yields the changes made.
 
     Raises ToolError for a name that is neither a layer nor a module or head inside one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from introspect.model.causal_lm import CausalLM
 from introspect.model.roles import Role, role_of
 from introspect.model.structure import Structure, features, is_linear, named_tensors, norm_eps, read_structure
 from introspect.tools.context import ToolContext
@@ -87,7 +88,7 @@ def get_layer_info(context: ToolContext, layer_name: str) -> dict[str, Any]:
     return context.fit_page(page, len(tensors) + len(inside))
 
 
-def _own_tensors(model: Any, name: str) -> list[dict[str, Any]]:
+def _own_tensors(model: CausalLM, name: str) -> list[dict[str, Any]]:
     """Name and shape of each tensor of the module itself, and under what other names it stands."""
     own = model.get_submodule(name).named_parameters(recurse=False, remove_duplicate=False)
     names = {known: all_names for _, all_names in named_tensors(model) for known in all_names}

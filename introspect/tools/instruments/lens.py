@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import captured, forward_text, last_position
 from introspect.tools.base import Recorded
 from introspect.tools.context import ToolContext, rounded
@@ -81,7 +82,7 @@ def logit_lens(
 
 
 def lens(
-    model: Any, token_ids: Sequence[int], names: Sequence[str]
+    model: CausalLM, token_ids: Sequence[int], names: Sequence[str]
 ) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
     """Log-probabilities in fp64, `[vocabulary]`: of the model's own answer, and after each named layer.
 
@@ -98,7 +99,7 @@ def lens(
     return log_probabilities(logits), (log_probabilities(row) for row in rows)
 
 
-def chosen_layers(model: Any, names: Sequence[str], layers: Sequence[int | str]) -> list[int]:
+def chosen_layers(model: CausalLM, names: Sequence[str], layers: Sequence[int | str]) -> list[int]:
     """The numbers of the layers that are asked for, in the order given, each once. Raises ToolError."""
     numbers: list[int] = []
     for layer in layers:
