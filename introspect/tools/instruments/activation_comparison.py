@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from introspect.model.hooks import widened
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.activations import output_of, text_ids
 from introspect.tools.instruments.names import resolve_module
 
@@ -45,8 +45,7 @@ def compare_activations(context: ToolContext, text_a: str, text_b: str, layer_na
     listed = [{"channel": c, "a": rounded(float(a.last[c])), "b": rounded(float(b.last[c]))} for c in order]
 
     def page(shown: int) -> dict[str, Any]:
-        shorter = {"left_out": f"{len(listed) - shown} channels"} if shown < len(listed) else {}
-        return result | {"channels_most_different": listed[:shown]} | shorter
+        return result | {"channels_most_different": listed[:shown]} | left_out(len(listed) - shown)
 
     return context.fit_page(page, len(listed))
 

@@ -12,7 +12,7 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import Keep, captured, forward_text, widened
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.names import resolve_module
 
 MAX_TEXT_TOKENS = 256
@@ -70,9 +70,7 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
         }
         if silent:
             result["without_output"] = f"{len(silent)} layers, such as {silent[0]}; name what they hold"
-        if shown < len(layers):
-            result["left_out"] = f"{len(layers) - shown} layers; name fewer"
-        return result
+        return result | left_out(len(layers) - shown, "name fewer layers")
 
     return context.fit_page(page, len(layers))
 

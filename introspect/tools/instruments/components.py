@@ -7,7 +7,7 @@ from typing import Any
 from introspect.errors import ToolError, did_you_mean
 from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 from introspect.tools.instruments.explanations import COMPONENTS, describe
 from introspect.tools.instruments.names import resolve_module
 
@@ -62,7 +62,6 @@ def _told(context: ToolContext, head: dict[str, Any], key: str, sentences: list[
 
     def page(shown: int) -> dict[str, Any]:
         result = head | {key: " ".join(sentences[:shown])}
-        left = len(sentences) - shown
-        return result | ({"left_out": f"{left} sentences; query_architecture gives numbers"} if left else {})
+        return result | left_out(len(sentences) - shown, "query_architecture gives numbers")
 
     return context.fit_page(page, len(sentences))

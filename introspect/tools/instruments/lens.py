@@ -12,7 +12,7 @@ from introspect.errors import ToolError
 from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import captured, forward_text, last_position
 from introspect.tools.base import Recorded
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.activations import text_ids
 from introspect.tools.instruments.anatomy import layer_names, logits_of
 from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
@@ -71,10 +71,10 @@ def logit_lens(
             "next_token": next_token,
             "layers": [_told(readings[layer]) for layer in part],
         }
-        if shown < len(chosen):
-            rest = f"from {chosen[shown]} on; ask for these" if layers else "between; name them in layers"
-            result["left_out"] = f"{len(chosen) - shown} layers {rest}, or lower top_k"
-        return result
+        if shown == len(chosen):
+            return result
+        rest = f"from {chosen[shown]} on: ask for these" if layers else "between: name them in layers"
+        return result | left_out(len(chosen) - shown, f"layers {rest}, or lower top_k")
 
     every = [_told(readings[layer]) for layer in chosen]
     table = {"kind": "logit-lens", "tokens": len(ids), "next_token": next_token, "layers": every}

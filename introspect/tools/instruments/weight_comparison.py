@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.names import resolve_weights
 from introspect.tools.instruments.streaming import blocks, widen, widening_buffer
 
@@ -78,8 +78,7 @@ def compare_weights(context: ToolContext, layer1: str, layer2: str) -> dict[str,
         }
         if len(rows) > 1:
             result["by_tensor"] = rows[:count]
-        if len(rows) > 1 and count < len(rows):
-            result["left_out"] = f"{len(rows) - count} tensors; compare layers inside these"
+            result |= left_out(len(rows) - count, "compare layers inside these")
         return result
 
     return context.fit_page(page, len(rows))
