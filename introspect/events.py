@@ -33,9 +33,8 @@ class RunStart:
     """The first record. `utc_offset` is in minutes; `settings` is the resolved phase.
 
     `requirement` is what was found of the phase that this one requires, and whether the run was forced to go
-    on without it. `notes_before` are the notes of other runs that this one starts with.
-    `forced_retokenised` says of forced replies whether their ids were made anew from the recorded text; None
-    where none are forced, and in older records.
+    on without it. `notes_before` are the notes of other runs that this one starts with. `forced_retokenised`
+    says whether ids of forced replies were made anew from their text; None without such, and in old records.
     """
 
     event: ClassVar[str] = "run_start"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import itertools
 import random
 import sys
@@ -28,6 +29,7 @@ from fault_page import Cell, CleanChecks, Matrix, page  # noqa: E402
 from small_models import small_model  # noqa: E402
 
 from introspect.audits.auditor import RunAuditor  # noqa: E402
+from introspect.engine.cache import TokenCache  # noqa: E402
 from introspect.engine.engine import Engine  # noqa: E402
 from introspect.engine.kv_cache import KVCache  # noqa: E402
 from introspect.faults.catalogue import FAULTS, Fault  # noqa: E402
@@ -91,44 +93,63 @@ def a_schedule(rng: random.Random, length: int) -> list[int]:
     return sizes
 
 
-def after_a_prune(engine: Engine, conversation: Conversation, rng: random.Random) -> KVCache:
-    """A cache as a run leaves it: prefilled, pruned, prefilled again, the rest decoded token by token."""
+def after_a_prune(
+    engine: Engine, conversation: Conversation, rng: random.Random
+) -> tuple[TokenCache, RunAuditor]:
+    """A cache as a run leaves it: prefilled, pruned, prefilled again, the rest decoded token by token.
+
+    And the run's auditor, which in every second case has audited the cache before the prune, so that E1 goes
+    on from there.
+    """
     talk, cache = conversation, engine.new_cache()
+    auditor = RunAuditor(engine, AuditConfig(e1="every_turn"))
     engine.prefill_chunk = rng.randint(3, 60)
-    engine.prefill(cache, [*talk.ids[: talk.prefix], *talk.dropped, *talk.ids[talk.prefix :]])
+    before = [*talk.ids[: talk.prefix], *talk.dropped, *talk.ids[talk.prefix :]]
+    engine.prefill(cache, before)
+    if rng.random() < 0.5:
+        assert not audited(auditor, cache, before)
     prompt = rng.randint(talk.prefix + 1, len(talk.ids))
     engine.prefill(cache, talk.ids[:prompt])
     for token_id in talk.ids[prompt:]:
-        engine.forward(cache, [token_id])
-    return cache
+        engine.forward(cache, [token_id], engine.decode_path)
+    return cache, auditor
 
 
-def audited(engine: Engine, cache: KVCache, token_ids: Sequence[int]) -> list[str]:
-    """The codes that E0 and E1 of a run give."""
+def audited(auditor: RunAuditor, cache: TokenCache, token_ids: Sequence[int]) -> list[str]:
+    """The codes that the audits of a run give after a prune; the auditor remembers what they have seen."""
     state = CachedTurn(0, 0, cache, token_ids, len(token_ids), (), pruned=True)
-    verdicts = RunAuditor(engine, AuditConfig()).after_turn(state)
+    verdicts = auditor.after_turn(state)
     return list(dict.fromkeys(code for verdict in verdicts for code in verdict.codes))
 
 
-def plant_all(models: Models, rounds: int) -> dict[str, Matrix]:
+def as_before(auditor: RunAuditor) -> RunAuditor:
+    """An auditor that remembers the same, so that one case does not teach the next."""
+    other = copy.copy(auditor)
+    other._replay = copy.copy(auditor._replay)
+    other._made_at_prune = set(auditor._made_at_prune)
+    return other
+
+
+def plant_all(models: Models, rounds: int, seed: int) -> dict[str, Matrix]:
     """Every fault at every place and depth, `rounds` times in every model, looked for in both ways."""
     found: dict[str, Matrix] = {
         "audit": collections.defaultdict(Cell),
         "check": collections.defaultdict(Cell),
     }
-    rng = random.Random(1)
+    rng = random.Random(f"{seed}/faults")
     for number in range(rounds):
         for (_, dtype), model in models.items():
             conversation, engine = a_conversation(rng), Engine(model)
-            clean = after_a_prune(engine, conversation, rng)
+            clean, auditor = after_a_prune(engine, conversation, rng)
             for fault, place, depth in every_fault():
+                generator = torch.Generator().manual_seed(seed + number)
                 scene = Scene(
                     model=model,
                     clean=clean,
                     conversation=conversation,
                     place=place,
                     depth=depth,
-                    generator=torch.Generator().manual_seed(number),
+                    generator=generator,
                 )
                 key = (fault.name, str(dtype).removeprefix("torch."), place, depth)
                 damaged = fault.planted(scene)
@@ -136,7 +157,7 @@ def plant_all(models: Models, rounds: int) -> dict[str, Matrix]:
                 checked = [] if traceless else check_cache(model, damaged.cache, damaged.intended)
                 found["check"][key].note(fault, checked, traceless)
                 damaged.cache.schedule = clean.schedule.copy()
-                codes = [] if traceless else audited(engine, damaged.cache, damaged.intended)
+                codes = [] if traceless else audited(as_before(auditor), damaged.cache, damaged.intended)
                 found["audit"][key].note(fault, codes, traceless)
     return found
 
@@ -148,21 +169,20 @@ def every_fault() -> Iterator[tuple[Fault, Place, Depth]]:
                 yield fault, place, depth
 
 
-def clean_audits(models: Models, count: int) -> CleanChecks:
+def clean_audits(models: Models, count: int, seed: int) -> CleanChecks:
     """Audits, E0 and E1, of sound caches as runs leave them."""
-    rng, checks = random.Random(3), CleanChecks()
+    rng, checks = random.Random(f"{seed}/audits"), CleanChecks()
     for (name, dtype), model in itertools.islice(itertools.cycle(models.items()), count):
         engine, conversation = Engine(model), a_conversation(rng)
-        cache = after_a_prune(engine, conversation, rng)
-        checks.note(
-            name, dtype, audited(engine, cache, conversation.ids), f"{len(cache.schedule.passes)} passes"
-        )
+        cache, auditor = after_a_prune(engine, conversation, rng)
+        codes = audited(auditor, cache, conversation.ids)
+        checks.note(name, dtype, codes, f"{len(cache.schedule.passes)} passes")
     return checks
 
 
-def clean_caches(models: Models, count: int) -> CleanChecks:
+def clean_caches(models: Models, count: int, seed: int) -> CleanChecks:
     """`check_cache` of sound caches, filled in passes of every kind."""
-    rng, checks = random.Random(2), CleanChecks()
+    rng, checks = random.Random(f"{seed}/caches"), CleanChecks()
     for (name, dtype), model in itertools.islice(itertools.cycle(models.items()), count):
         ids = rng.choices(range(640), k=rng.randint(1, 90))
         chunks = a_schedule(rng, len(ids))
@@ -177,6 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--rounds", type=int, default=2, metavar="N", help="conversations per model and dtype"
     )
+    parser.add_argument("--seed", type=int, default=20_261_126, help="of conversations and faults")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -188,11 +209,11 @@ def main(arguments: list[str] | None = None) -> int:
     models = {
         (name, dtype): small_model(dtype=dtype, **made) for name, made in MODELS.items() for dtype in DTYPES
     }
-    found = plant_all(models, options.rounds)
+    found = plant_all(models, options.rounds, options.seed)
     progress("faults planted")
-    sound = {"audit": clean_audits(models, options.clean)}
+    sound = {"audit": clean_audits(models, options.clean, options.seed)}
     progress("sound caches audited")
-    sound["check"] = clean_caches(models, options.clean)
+    sound["check"] = clean_caches(models, options.clean, options.seed)
     progress("sound caches checked")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(page(found, sound, list(MODELS), time.monotonic() - began), encoding="utf-8")

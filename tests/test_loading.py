@@ -29,6 +29,15 @@ SMALL: dict[str, Any] = {
 }
 
 
+def refusal(config: Any) -> str | None:
+    """Why a model of this configuration is refused for its layers; None where it is not."""
+    try:
+        refuse_uncovered_layers(config, "m")
+    except ModelError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -39,7 +48,7 @@ SMALL: dict[str, Any] = {
     ],
 )
 def test_full_attention_is_covered(config: Any) -> None:
-    refuse_uncovered_layers(config, "m")
+    assert refusal(config) is None
 
 
 @pytest.mark.parametrize(
@@ -54,8 +63,7 @@ def test_full_attention_is_covered(config: Any) -> None:
     ],
 )
 def test_what_the_cache_does_not_cover_is_refused(config: Any, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        refuse_uncovered_layers(config, "m")
+    assert said in (refusal(config) or "")
 
 
 def test_eager_fp16_is_refused_for_qwen2_alone() -> None:

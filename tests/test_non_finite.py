@@ -119,7 +119,7 @@ def test_a_run_ends_corrupt_and_says_where_and_what_to_do(
     assert status == "corrupt"
     [verdict] = [e for e in stream if isinstance(e, events.Audit)]
     assert verdict.codes == codes and hint in verdict.detail
-    assert session.totals.audits["failed"] == 1
+    assert session.tally.audits["failed"] == 1
     [reply] = [e for e in stream if isinstance(e, events.Generation)]
     assert (reply.token_ids, reply.finish_reason) == ((), "non-finite")
     end = stream[-1]
@@ -251,7 +251,7 @@ def test_masked_ids_are_no_fault_for_any_audit(byte_format: ChatML) -> None:
     phase = a_phase(audit={"e2": "every_turn"})
     session = forced_session(model, byte_format, phase, [[call_text("query_memory"), DONE]])
     stream, status = run_session(session)
-    assert status == "complete" and session.totals.audits["failed"] == 0
+    assert status == "complete" and session.tally.audits["failed"] == 0
     turns = recorded_turns(stream)
     assert audit_replay(turns, Engine(model)).failures == []
     assert audit_recompute(turns, Engine(model), "cpu", "float32").failures == []

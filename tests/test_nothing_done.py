@@ -51,10 +51,10 @@ def test_the_first_claim_is_answered_once(
     assert len(feedback) == len(codes)
     told = [text for text, code in zip(feedback, codes, strict=True) if code == "nothing-done"]
     assert all("no tool" in text and '"tool_call"' in text for text in told)
-    assert session.totals.malformed == sum(code != "nothing-done" for code in codes)
+    assert session.tally.malformed == sum(code != "nothing-done" for code in codes)
     end = kinds(stream, events.ExperimentEnd)[0]
     calls = replies.count(CALL) + replies.count(BAD_CALL) + codes.count("no-call")
-    assert end.tool_calls == session.totals.calls == calls
+    assert end.tool_calls == session.tally.calls == calls
 
 
 def test_each_experiment_has_its_own_claim(model: Any, byte_format: ChatML) -> None:

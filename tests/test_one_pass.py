@@ -104,7 +104,7 @@ def test_a_model_that_is_not_small_pays_within_its_share(model: Any, byte_format
     skipped = audits(stream, "e2")
     prunes = [e for e in stream if isinstance(e, events.Prune)]
     assert len(skipped) == len(prunes) + 1 and all("it would take" in v.skipped for v in skipped)
-    assert session.totals.audits["e2"] == 0
+    assert session.tally.audits["e2"] == 0
 
 
 def test_a_pass_that_takes_too_much_memory_is_not_made() -> None:

@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from introspect.phase.config import MemoryConfig
-from introspect.session.pruning import plan_prune
+from introspect.prompt.prompt import SOURCE_OF, Prompt, Span
+from introspect.session.pruning import SMALLEST_RESULT, PrunePlan, Rendering, plan_prune
 from introspect.tools.calls.shortening import result_message, shorten_message
 from introspect.transcript import Transcript
 
@@ -21,8 +22,34 @@ def count(transcript: Transcript) -> int:
     return sum(words(message.text) + 3 for message in transcript.window())
 
 
+def rendered(transcript: Transcript) -> Rendering:
+    """A prompt of one id a word, with three around each message."""
+    spans = [
+        span
+        for message in transcript.window()
+        for span in (
+            Span("template", 3, message.number),
+            Span(SOURCE_OF[message.kind], words(message.text), message.number),
+        )
+    ]
+    prompt = Prompt((0,) * sum(span.length for span in spans), tuple(spans))
+    return Rendering(transcript=transcript, prompt=prompt, system_tokens=0)
+
+
 def shorten(text: str, budget: int) -> str:
     return shorten_message(text, budget, words)
+
+
+def planned(transcript: Transcript, since: int, memory: MemoryConfig, notes: int = 0) -> PrunePlan | None:
+    return plan_prune(
+        rendered(transcript),
+        turns_since_prune=since,
+        memory=memory,
+        budget=memory.max_conversation_tokens,
+        notes_saved=notes,
+        render=rendered,
+        shorten=shorten,
+    )
 
 
 turn_sizes = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 400)), min_size=1, max_size=9)
@@ -48,22 +75,22 @@ def test_a_prune_keeps_its_promises(
     sizes: list[tuple[int, int]], memory: MemoryConfig, since: int, notes: int
 ) -> None:
     transcript = conversation(sizes)
-    plan = plan_prune(transcript, since, memory, notes, count, shorten)
+    plan = planned(transcript, since, memory, notes)
     due = count(transcript) > memory.max_conversation_tokens or since >= memory.max_turns
     assert (plan is None) == (not due)
     if plan is None:
         return
-    window = plan.transcript.window()
+    window = plan.after.transcript.window()
     assert window[0] == transcript.messages[0]
     assert window[0].role == "user"
     if plan.refused:
-        assert plan.transcript is transcript and plan.dropped_messages == ()
+        assert plan.after.transcript is transcript and plan.dropped_messages == ()
         return
-    assert count(plan.transcript) < count(transcript)
+    assert count(plan.after.transcript) < count(transcript)
     kept = [message.number for message in window if message.number > 0]
     assert kept == list(range(len(transcript.messages) - len(kept), len(transcript.messages)))
-    assert len(plan.transcript.turns()) >= min(memory.keep_recent_turns, len(sizes))
-    assert all(turn[0].kind == "reply" and len(turn) == 2 for turn in plan.transcript.turns())
+    assert len(plan.after.transcript.turns()) >= min(memory.keep_recent_turns, len(sizes))
+    assert all(turn[0].kind == "reply" and len(turn) == 2 for turn in plan.after.transcript.turns())
     if plan.dropped_messages:
         assert window[1].kind == "memory_note" and "look" in window[1].text
     for message in window:
@@ -74,43 +101,51 @@ def test_a_prune_keeps_its_promises(
 @given(sizes=turn_sizes, memory=memories)
 def test_after_a_prune_the_window_fits_or_cannot(sizes: list[tuple[int, int]], memory: MemoryConfig) -> None:
     transcript = conversation(sizes)
-    plan = plan_prune(transcript, 0, memory, 0, count, shorten)
+    plan = planned(transcript, 0, memory, 0)
     assume(plan is not None)
     assert plan is not None
-    if count(plan.transcript) > memory.max_conversation_tokens:
-        # What is left is the task, the note, the replies to keep and results already shortened.
-        assert len(plan.transcript.turns()) <= max(memory.keep_recent_turns, 1) or plan.refused
+    window = plan.after.transcript
+    assert plan.after.conversation_tokens == count(window)
+    if count(window) > memory.max_conversation_tokens:
+        # What is left is the task, the note, the replies to keep, and results that cannot be made smaller.
+        assert len(window.turns()) <= memory.keep_recent_turns or plan.refused
+        if plan.refused is None or len(sizes) <= memory.keep_recent_turns:
+            results = [message for message in window.window() if message.kind == "tool_result"]
+            for message in results:
+                assert words(message.text) <= words(shorten(message.text, SMALLEST_RESULT))
+    for number, text in plan.shortened:
+        assert text == next(m.text for m in window.window() if m.number == number)
 
 
 def test_one_huge_result_is_shortened_and_not_pruned_around() -> None:
     transcript = conversation([(5, 5), (5, 3000)])
     memory = MemoryConfig(max_conversation_tokens=400, max_turns=5, keep_recent_turns=2)
-    plan = plan_prune(transcript, 2, memory, 0, count, shorten)
+    plan = planned(transcript, 2, memory, 0)
     assert plan is not None and plan.refused is None
-    assert plan.dropped_messages == () and len(plan.shortened_messages) == 1
-    assert count(plan.transcript) <= 400
-    shortened = plan.transcript.window()[-1].text
+    assert plan.dropped_messages == () and len(plan.shortened) == 1
+    assert count(plan.after.transcript) <= 400
+    shortened = plan.after.transcript.window()[-1].text
     assert "items_left_out" in shortened
-    again = plan_prune(plan.transcript, 2, memory, 0, count, shorten)
+    again = planned(plan.after.transcript, 2, memory, 0)
     assert again is None
 
 
 def test_nothing_to_drop_is_refused_with_a_reason() -> None:
     transcript = conversation([(5, 5), (5, 5)])
     memory = MemoryConfig(max_conversation_tokens=5000, max_turns=2, keep_recent_turns=2)
-    plan = plan_prune(transcript, 2, memory, 0, count, shorten)
+    plan = planned(transcript, 2, memory, 0)
     assert plan is not None and plan.refused == "nothing older than the turns to keep"
 
 
 def test_the_note_counts_what_has_left_over_all_prunes() -> None:
     memory = MemoryConfig(max_conversation_tokens=5000, max_turns=1, keep_recent_turns=1)
     transcript = conversation([(20, 20)] * 3)
-    plan = plan_prune(transcript, 1, memory, 2, count, shorten)
+    plan = planned(transcript, 1, memory, 2)
     assert plan is not None
-    assert plan.transcript.memory_note == (
+    assert plan.after.transcript.memory_note == (
         "MEMORY: older turns were dropped: look 2. query_memory has 2 saved notes."
     )
-    longer = plan.transcript.append("reply", "w " * 20, reply_ids=(1,), function="see")
+    longer = plan.after.transcript.append("reply", "w " * 20, reply_ids=(1,), function="see")
     longer = longer.append("tool_result", result_message("see", True, {}), function="see")
-    plan = plan_prune(longer, 1, memory, 2, count, shorten)
-    assert plan is not None and "look 3." in plan.transcript.memory_note
+    plan = planned(longer, 1, memory, 2)
+    assert plan is not None and "look 3." in plan.after.transcript.memory_note

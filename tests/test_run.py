@@ -97,6 +97,9 @@ def test_a_defect_ends_the_record_with_its_traceback(model_dir: Path, tmp_path: 
     log = read_events(opened.writer.directory / "events.jsonl").events
     assert isinstance(log[-2].event, events.Error) and "a defect" in (log[-2].event.traceback or "")
     assert log[-1].event.status == "failed"
+    [row] = log[-1].event.summary["experiments"]
+    begun = [read.event for read in log if isinstance(read.event, events.ExperimentStart)]
+    assert (row["name"], row["status"]) == (begun[0].name, "failed") and len(begun) == 1
 
 
 def test_notes_are_the_same_in_the_file_and_in_the_record(model_dir: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -28,10 +29,12 @@ from support.record_examples import (
 
 from introspect import events as ev
 from introspect.errors import ConfigError, IntrospectError, RecordError
-from introspect.runlog.codec import MAX_DEPTH, canonical, sealed
+from introspect.runlog.codec import canonical, sealed, to_plain_record, typed_event
+from introspect.runlog.plain_values import MAX_DEPTH, recordable
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.runlog.writer import RunWriter, link_latest
+from introspect.tools.plain_data import plain
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
 JSON_VALUES = st.recursive(
@@ -39,6 +42,10 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
     max_leaves=8,
 )
+
+
+ALIASES = ("Status", "RunStatus", "FinishReason", "MessageKind", "AuditLevel")
+"""Fields of these types have a test of their own."""
 
 
 def lines_of(run: Path) -> list[bytes]:
@@ -147,6 +154,40 @@ def test_a_value_outside_a_closed_set_is_one_finding(
     [finding] = [found for found in log.findings if found.code == "record-damaged"]
     assert (finding.line, finding.message) == (number + 1, f"'{field}' is not one of {known}")
     assert log.records == 6 and len(log.events) == 5
+
+
+OF_NO_TYPE = {
+    "int": [True, "1", 1.5, None, [1]],
+    "int | None": [True, "1", 1.5, [1]],
+    "str": [1, None, ["x"], True],
+    "str | None": [1, ["x"], {}],
+    "bool": [0, 1, "true", None],
+    "bool | None": [0, 1, "true"],
+    "float": [True, "1", "nan", None, [0.5], 10**400],
+    "tuple[int, ...]": ["1", [1.0], [True], [None], {}, None],
+    "tuple[str, ...]": ["a", [1], [None], {"a": 1}, None],
+    "tuple[float, ...]": ["NaN", ["x"], [True], [None], 0.5],
+    "tuple[JSON, ...]": [[1], [[]], {}, None],
+    "JSON": [None, [], "x", 1],
+    "JSON | None": [[], "x", 1],
+    "dict[str, list[tuple[int, float]]]": [[], {"a": [[1]]}, {"a": [[1.5, 1.5]]}, {"a": [1, 2]}, {"a": None}],
+}
+"""Values that no field of a type has, by how the type is spelt in the source."""
+
+
+@pytest.mark.parametrize(
+    "event", [run_start(), *conversation("a", prune_before=0)], ids=lambda event: event.event
+)
+def test_a_value_of_another_type_is_a_finding_that_names_its_field(tmp_path: Path, event: ev.Event) -> None:
+    record = json.loads(canonical(to_plain_record(event)))
+    for field in dataclasses.fields(event):
+        spelt = field.type if isinstance(field.type, str) else ""
+        for wrong in OF_NO_TYPE.get(spelt, [] if spelt in ("Any", *ALIASES) else [Ellipsis]):
+            with pytest.raises(ValueError, match=f"^'{field.name}' is not "):
+                typed_event(record | {field.name: wrong})
+        if field.default is field.default_factory is dataclasses.MISSING:
+            with pytest.raises(ValueError, match=f"^a {event.event} without '{field.name}'$"):
+                typed_event({key: value for key, value in record.items() if key != field.name})
 
 
 def test_a_record_without_the_newer_fields_is_read(tmp_path: Path) -> None:
@@ -381,3 +422,17 @@ def test_no_runs_and_empty_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(RecordError, match="empty"):
         is_event_log(tmp_path / "empty")
+
+
+@given(value=JSON_VALUES, depth=st.integers(0, MAX_DEPTH + 2))
+def test_what_a_tool_may_return_is_recorded_whole(value: Any, depth: int) -> None:
+    """One rule for depth and for numbers that JSON has no word for, at the tools' door and in the record."""
+    for _ in range(depth):
+        value = [value, math.inf]
+    try:
+        returned = plain(value)
+    except ValueError:
+        assert depth > MAX_DEPTH - 10
+        return
+    assert recordable(returned) == returned
+    assert json.dumps(returned, allow_nan=False)

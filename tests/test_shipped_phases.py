@@ -122,7 +122,7 @@ def test_the_system_prompt_describes_just_the_tools_of_the_experiment(model: Any
     audits = [event for event in stream if isinstance(event, events.Audit)]
     assert audits and not any(audit.codes for audit in audits)
     # The cache keeps what two prompts share, and nothing beyond it.
-    totals = session.totals
+    totals = session.tally
     assert totals.prefilled == totals.minimum
 
 
@@ -131,18 +131,18 @@ def test_a_late_phase_begins_as_the_baseline_does(model: Any, byte_format: Any, 
     prompts = []
     for phase in (read_phase("phase1a", {}, ()), read_phase(name, {}, ())):
         session = open_session(
-            phase,
-            0,
-            model,
-            byte_format,
-            32_768,
-            NoteStore(),
-            load_documents(shipped_documents(), phase.documents),
-            tools_named(phase.tools),
+            phase=phase,
+            seed=0,
+            model=model,
+            prompt_format=byte_format,
+            context_length=32_768,
+            notes=NoteStore(),
+            documents=load_documents(shipped_documents(), phase.documents),
+            tools=tools_named(phase.tools),
             auditor=RunAuditor(Engine(model), phase.audit, byte_format.tokenizer),
         )
         session.begin_experiment(0, phase.experiments[0])
-        prompts.append(session.prompt().token_ids)
+        prompts.append(session.rendering().prompt.token_ids)
         assert not session.context.documents
         session.begin_experiment(len(phase.experiments) - 1, phase.experiments[-1])
         assert tuple(session.context.documents) == (PRIMING if phase.name == name else ())

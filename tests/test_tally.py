@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_examples import generation, prune, run_start
+from support.amounts import examples
+from support.record_examples import generation, prune, run_start
 
 from introspect import events as ev
 from introspect.tally import Tally, common_prefix
@@ -112,6 +113,21 @@ def misses_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def least_and_peak(lines: list[dict[str, Any]]) -> tuple[int, int]:
+    held: list[int] = []
+    prompt: list[int] = []
+    least = peak = 0
+    for line in lines:
+        if line["event"] == "prefill":
+            prompt = held[: line["start"]] + line["token_ids"]
+            least += max(1, len(prompt) - len(os.path.commonprefix([held, prompt])))  # noqa: RUF071
+            held = prompt
+        elif line["event"] == "generation":
+            held = prompt + line["token_ids"][:-1]
+            peak = max(peak, len(held))
+    return least, peak
+
+
 @settings(max_examples=examples(150), deadline=None)
 @given(stream=st.lists(one_event, max_size=25))
 def test_figures_are_those_of_a_recount(stream: list[ev.Event]) -> None:
@@ -140,6 +156,10 @@ def test_figures_are_those_of_a_recount(stream: list[ev.Event]) -> None:
         (line["experiment"], line["turn"], line["level"], line["codes"]) for line in failed
     ]
     assert sorted(tally.codes) == sorted({code for line in failed for code in line["codes"]})
+    saved = {line["result"]["note_id"] for line in ok if line["function"] == "record_observation"}
+    assert tally.notes == len(saved)
+    assert (tally.minimum, tally.cached_peak) == least_and_peak(lines)
+    assert tally.decode_seconds == 2.0 * len(replies)
 
 
 @settings(max_examples=examples(150), deadline=None)

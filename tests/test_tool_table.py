@@ -45,7 +45,8 @@ def test_examples_are_calls_that_are_answered(tiny: ToolContext, tool: str) -> N
     for name, arguments in EXAMPLES[tool].before:
         tool_table.call(tiny, name, arguments)
     for arguments in EXAMPLES[tool].arguments:
-        json.dumps(tool_table.call(tiny, tool, arguments), allow_nan=False)
+        result = tool_table.call(tiny, tool, arguments)
+        assert json.loads(json.dumps(result, allow_nan=False))
 
 
 @pytest.mark.parametrize(

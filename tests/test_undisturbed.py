@@ -24,8 +24,9 @@ from introspect.engine.sampling import ForcedSampler, NucleusSampler
 from introspect.events import Generation, Token
 from introspect.phase.config import ModelConfig
 from introspect.session.driver import EngineDriver, drive
+from introspect.session.exchange import GenerationRequest, Reply
 from introspect.session.loop import run_phase
-from introspect.session.session import GenerationRequest, Reply, open_session
+from introspect.session.session import open_session
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext
 from introspect.tools.instruments.registry import ALL_TOOLS
@@ -198,14 +199,21 @@ def test_what_is_sampled_does_not_depend_on_what_tools_read() -> None:
     for count in (0, 1, model.config.num_hidden_layers):
         tool = looking_at(count, model)
         session = open_session(
-            phase, 11, model, prompt_format, 4096, NoteStore(), {}, {"look": tool},
+            phase=phase,
+            seed=11,
+            model=model,
+            prompt_format=prompt_format,
+            context_length=4096,
+            notes=NoteStore(),
+            documents={},
+            tools={"look": tool},
             auditor=RunAuditor(Engine(model), phase.audit, prompt_format.tokenizer),
-        )  # fmt: skip
+        )
         driver = FirstRepliesForced(Engine(model), prompt_format)
         driver.force([call_text("look"), call_text("look")])
         events = list(drive(run_phase(session, phase.experiments), driver))
         generations.append([e for e in events if isinstance(e, Generation)])
-        assert session.totals.calls_ok == 2 and session.totals.audits["failed"] == 0
+        assert session.tally.calls_ok == 2 and session.tally.audits["failed"] == 0
     sampled = [reply for reply in generations[0] if reply.turn > 2]
     assert sampled and sum(len(reply.token_ids) for reply in sampled) > 20
     for others in generations[1:]:

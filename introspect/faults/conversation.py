@@ -15,8 +15,9 @@ from introspect.phase.config import PhaseConfig
 from introspect.prompt.framing import injected_system
 from introspect.prompt.prompt import PromptFormat
 from introspect.session.driver import EngineDriver
+from introspect.session.exchange import Failed, GenerationRequest
 from introspect.session.loop import run_phase
-from introspect.session.session import GenerationRequest, Session, open_session
+from introspect.session.session import Session, open_session
 from introspect.tools.context import to_json
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.note_store import NoteStore
@@ -52,14 +53,14 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
     engine = Engine(loaded.model)
     prompt_format = loaded.prompt_format
     session = open_session(
-        phase,
-        0,
-        loaded.model,
-        prompt_format,
-        loaded.context_length,
-        NoteStore(),
-        {},
-        tools_named(phase.tools),
+        phase=phase,
+        seed=0,
+        model=loaded.model,
+        prompt_format=prompt_format,
+        context_length=loaded.context_length,
+        notes=NoteStore(),
+        documents={},
+        tools=tools_named(phase.tools),
     )
     session.forced_replies = {
         (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
@@ -67,6 +68,7 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
     }
     request = _request_after_prune(session, EngineDriver(engine, prompt_format))
     before, ids = session.cache.fork(), request.prompt.token_ids
+    assert isinstance(before, KVCache), "faults are planted into the buffers of this class"
     prefix = session.system_tokens
     first_kept = session.transcript.turns()[0][0]
     dropped = _before_message(before.token_ids, prefix, first_kept.reply_ids)
@@ -98,16 +100,18 @@ def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRe
     step = next(steps)
     while not (pruned and isinstance(step, GenerationRequest)):
         if isinstance(step, GenerationRequest):
-            answer = driver.serve(step)
+            tokens = driver.serve(step)
             try:
                 while True:
-                    next(answer)
+                    next(tokens)
             except StopIteration as end:
-                if end.value.fault is not None:
-                    raise ModelError(f"nothing can be diagnosed: {end.value.fault.detail}") from None
+                answer = end.value
+                problem = answer.reason if isinstance(answer, Failed) else answer.decoded.fault
+                if problem is not None:
+                    raise ModelError(f"nothing can be diagnosed: {problem}") from None
                 if session.turn == len(_TURNS):
                     session.forced_replies = None
-                step = steps.send(end.value)
+                step = steps.send(answer)
                 continue
         pruned = pruned or isinstance(step, Prune)
         step = next(steps)

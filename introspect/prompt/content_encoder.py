@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ _UNUSUAL = "\u00df \u8a9e \U0001f600 \x01\t~\n|"
 KEPT_STRETCHES = 256
 """Encoded stretches kept for the next rendering: a window has some ten messages, and a prune tries a few cuts
 of each. More would grow with the run, fewer would only encode a message twice."""
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _GUARD = "x"
 """Decoded before a text by a tokenizer that would take a space from its beginning."""
 
@@ -25,7 +27,8 @@ class ContentEncoder:
     """Encodes with a copy of a tokenizer from which every added token was taken out.
 
     Added tokens that are white space and not special are text, as in Gemma, and stay. `added_ids` are the
-    others. Raises ModelError where the tokenizer is no BPE or cannot spell every text.
+    others. `byte_ids` are ids that spell single bytes and are decoded in runs. Raises ModelError where the
+    tokenizer is no BPE or cannot spell every text.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -33,6 +36,7 @@ class ContentEncoder:
         self.added_ids = frozenset(number for number, token in added.items() if not _is_text(token))
         self._backend = _without_added_tokens(tokenizer)
         self._encoded = lru_cache(KEPT_STRETCHES)(self._encode_stretch)
+        self.byte_ids = _byte_ids(tokenizer)
         self._tokenizer = tokenizer
         self._guard: tuple[int, ...] = ()
         if self.decode(self.encode(" x")) != " x":
@@ -94,6 +98,17 @@ def scrubbed(text: str) -> str:
 
 def _is_text(added: Any) -> bool:
     return not added.special and not added.content.strip(_BLANK)
+
+
+def _byte_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids that a decoder with byte fallback joins to characters; empty where the tokenizer has none."""
+    backend = tokenizer.backend_tokenizer
+    decoder = json.loads(backend.to_str())["decoder"]
+    steps = (decoder or {}).get("decoders", [decoder or {}])
+    if not any(step.get("type") == "ByteFallback" for step in steps):
+        return frozenset()
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    return frozenset(number for token, number in vocabulary.items() if _BYTE.fullmatch(token))
 
 
 def _without_added_tokens(tokenizer: Any) -> Tokenizer:

@@ -22,14 +22,17 @@ from introspect.errors import ModelError
 from introspect.prompt.content_encoder import control_id
 from introspect.prompt.families import Framing
 from introspect.prompt.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
+from introspect.prompt.reply_stream import ReplyStream
 from introspect.transcript import Message
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 INDENT = "  "
 BETWEEN = "\n\n"
 
-_LINE_BREAK = re.compile("(?:\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029])(?!\\Z)")
-_ROLE_LINE = re.compile(f"\\s*[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029](?:{'|'.join(ROLES.values())}):")
+_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_LINE_BREAK = re.compile(f"(?:\r\n|[{_BREAKS}])(?!\\Z)")
+_ROLE_LINE = re.compile(f"[{_BREAKS}](?:{'|'.join(ROLES.values())}):")
+_LONGEST_ROLE_LINE = max(map(len, ROLES.values())) + 2
 
 
 class Plain(PromptFormat):
@@ -69,14 +72,8 @@ class Plain(PromptFormat):
     def system_length(self, system_prompt: str) -> int:
         return len(self._with_system(system_prompt).ids)
 
-    def end_length(self, token_ids: Sequence[int]) -> int:
-        role_line = _ROLE_LINE.search(self.decode(token_ids))
-        if role_line is None:
-            return 0
-        kept = len(token_ids)
-        while kept and len(self.decode(token_ids[:kept])) > role_line.start():
-            kept -= 1
-        return len(token_ids) - kept
+    def reply_stream(self) -> ReplyStream:
+        return RoleLineStream(self.decode, self.encoder.byte_ids)
 
     def _with_system(self, system_prompt: str) -> PromptBuilder:
         builder = PromptBuilder(self.encoder)
@@ -86,6 +83,51 @@ class Plain(PromptFormat):
 
     def _open_reply(self, builder: PromptBuilder) -> None:
         builder.add_text(f"{ROLES['assistant']}:", "template", "")
+
+
+class RoleLineStream(ReplyStream):
+    """A reply that ends before the line that the model begins with a role, and before the blanks above it.
+
+    An id whose text reaches into those blanks is not part of the reply.
+    """
+
+    _kept: int | None = None
+
+    def end_length(self, token_ids: Sequence[int]) -> int:
+        self.read(token_ids)
+        return len(token_ids) - self._kept if self._kept is not None else 0
+
+    def _read_one(self, token_ids: Sequence[int]) -> None:
+        searched = max(0, len(self._text) - _LONGEST_ROLE_LINE)
+        super()._read_one(token_ids)
+        text = self._text + self._uncertain
+        role_line = _ROLE_LINE.search(text, searched)
+        if role_line is not None and self._kept is None:
+            self._kept = self._ids_within(token_ids, len(text[: role_line.start()].rstrip()))
+
+    def _ids_within(self, token_ids: Sequence[int], most: int) -> int:
+        """How many of the ids spell no more than `most` characters of the text that was not given out."""
+        start = self._returned
+        for stop, characters in self._pieces:
+            if characters > most:
+                break
+            start, most = stop, most - characters
+        kept = self._read
+        while kept > start and len(self._decode(token_ids[start:kept])) > most:
+            kept -= 1
+        return kept
+
+    def _givable(self) -> int:
+        """Pieces before the first that may be the beginning of what ends the reply."""
+        text = self._text
+        line = max(map(text.rfind, _BREAKS)) + 1
+        opens_role = line > 0 and any(f"{role}:".startswith(text[line:]) for role in ROLES.values())
+        certain = len((text[:line] if opens_role else text).rstrip())
+        count = 0
+        for _, characters in self._pieces:
+            certain -= characters
+            count += certain >= 0
+        return count
 
 
 def _say(builder: PromptBuilder, role: str, text: str, source: Source) -> None:

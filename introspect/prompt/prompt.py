@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from introspect.prompt.content_encoder import ContentEncoder
 from introspect.prompt.families import Framing
+from introspect.prompt.reply_stream import ReplyStream
 from introspect.transcript import Message
 
 Source = Literal["template", "system", "user", "tool", "sampled"]
@@ -122,9 +123,13 @@ class PromptFormat(ABC):
         eos = [] if model_eos is None else [model_eos] if isinstance(model_eos, int) else list(model_eos)
         return frozenset({*self.control_ids(), *eos})
 
+    def reply_stream(self) -> ReplyStream:
+        """What tells the text of a reply, and where it ends, while its ids are sampled."""
+        return ReplyStream(self.decode, self.encoder.byte_ids)
+
     def end_length(self, token_ids: Sequence[int]) -> int:
         """How many of the last sampled ids open another message in text; 0 where the reply goes on."""
-        return 0
+        return self.reply_stream().end_length(token_ids)
 
     def content_ids(self, token_ids: Sequence[int], finish_reason: str | None) -> tuple[int, ...]:
         """The sampled ids of a reply without those that ended it."""

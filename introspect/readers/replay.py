@@ -94,7 +94,9 @@ def load(source: str, output: Path) -> Replay:
     history = history_of_events(path) if is_event_log(path) else read_text(path)
     suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
-    return Replay(source, path, history, frozenset(suspects), tuple(findings))
+    return Replay(
+        source=source, path=path, history=history, suspects=frozenset(suspects), findings=tuple(findings)
+    )
 
 
 def show(

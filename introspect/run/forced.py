@@ -12,11 +12,13 @@ from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ForcedReplies:
-    """Ids by (experiment, turn); `retokenised` where the record is of another tokenizer."""
+    """Ids by (experiment, turn); `retokenised` where the record is of another tokenizer.
 
-    source: str
+    Ids that were made anew from text are not those that its model sampled, though they spell the same.
+    """
+
     token_ids: dict[tuple[int, int], tuple[int, ...]]
     retokenised: bool
 
@@ -45,4 +47,4 @@ def forced_replies(
             replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
     if not replies:
         raise RecordError(f"{source}: holds no generation to take replies from")
-    return ForcedReplies(source, replies, not same)
+    return ForcedReplies(token_ids=replies, retokenised=not same)

@@ -216,18 +216,22 @@ def open_run(
     before = shared.read() if shared else ()
     engine = Engine(loaded.model, interrupts=interrupts)
     session = open_session(
-        phase,
-        seed,
-        loaded.model,
-        loaded.prompt_format,
-        loaded.context_length,
-        NoteStore(),
-        documents,
-        tools,
+        phase=phase,
+        seed=seed,
+        model=loaded.model,
+        prompt_format=loaded.prompt_format,
+        context_length=loaded.context_length,
+        notes=NoteStore(),
+        documents=documents,
+        tools=tools,
         auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
         forced_replies=forced.token_ids if forced else None,
     )
-    origin = {"forced_from": options.forced_from, "fault": options.fault}
+    origin = {
+        "forced_from": options.forced_from,
+        "forced_retokenised": forced.retokenised if forced else None,
+        "fault": options.fault,
+    }
     start = run_start(phase, session, loaded, requirement=requirement, notes_before=before, **origin)
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     try:

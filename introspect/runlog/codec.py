@@ -6,19 +6,20 @@ floats again where the event's field is a float. Lines are ASCII: no character o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import math
+import operator
 import types
+from copy import copy
+from dataclasses import fields, make_dataclass
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import AfterValidator, FailFast, InstanceOf, Strict, TypeAdapter, ValidationError
 
 from introspect.events import BY_TAG, JSON, Event
-
-MAX_DEPTH = 64
-"""Levels of nesting that a record keeps; what lies deeper is replaced by `TOO_DEEP`."""
-TOO_DEEP = "(nested too deeply to record)"
-_NON_FINITE = ("NaN", "Infinity", "-Infinity")
+from introspect.runlog.plain_values import NonFinite, recordable
 
 
 def canonical(record: JSON) -> str:
@@ -34,7 +35,14 @@ def checksum(record: JSON) -> str:
 
 def to_plain_record(event: Event) -> JSON:
     """The event as plain JSON values, whatever a model or a tool has put into it."""
-    return {"event": event.event, **{name: _plain(value, MAX_DEPTH) for name, value in vars(event).items()}}
+    kind: Any = type(event)
+    plain = _plain_fields(kind)
+    record: JSON = {"event": event.event}
+    for name, value in vars(event).items():
+        if name not in plain:
+            value = recordable(value)
+        record[name] = list(value) if isinstance(value, tuple) else value
+    return record
 
 
 def sealed(record: JSON, seq: int, time: str, prev: str) -> JSON:
@@ -66,34 +74,10 @@ def typed_event(record: JSON) -> Event | None:
     kind = BY_TAG.get(record["event"])
     if kind is None:
         return None
-    hints = _hints(kind)
-    values: JSON = {}
-    for name in hints.keys() & record.keys():
-        try:
-            values[name] = _restored(record[name], hints[name])
-        except (TypeError, ValueError):
-            raise ValueError(f"'{name}' is not {_spelt(hints[name])}") from None
-        except RecursionError:
-            raise ValueError(f"'{name}' is nested too deeply") from None
     try:
-        return kind(**values)  # type: ignore[no-any-return]
-    except TypeError as error:
-        missing = str(error).partition("argument")[2].lstrip("s: ")
-        raise ValueError(f"a {record['event']} without {missing or 'all of its fields'}") from None
-
-
-def _plain(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else _NON_FINITE[0 if math.isnan(value) else 1 + (value < 0)]
-    if depth == 0:
-        return TOO_DEEP
-    if isinstance(value, dict):
-        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, depth - 1) for item in value]
-    return str(value)
+        return kind(**vars(_adapter(kind).validate_python(record)))  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise ValueError(_defect(kind, error)) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -101,42 +85,60 @@ def _refuse_constant(name: str) -> Any:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if name != "event"}
+
+
+@cache
+def _plain_fields(kind: Any) -> frozenset[str]:
+    """The fields of an event that JSON holds as they are: those of no float and of no foreign value."""
+    hints = _hints(kind).items()
+    return frozenset(name for name, hint in hints if hint in _PLAIN or get_origin(hint) is Literal)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """What reads a kind of event from JSON values: the same fields, each of exactly its type."""
+    hints = _hints(kind)
+    # A copy of each field: making a class of it would change the event's own.
+    strict = [(each.name, _strict(hints[each.name]), copy(each)) for each in fields(kind)]
+    return TypeAdapter(make_dataclass(kind.__name__, strict, kw_only=True))
+
+
+def _strict(hint: Any) -> Any:
+    """A type of an event's field as pydantic is to read it: JSON has lists for tuples, and 1 is not True."""
+    annotated: Any = Annotated
+    origin: Any = get_origin(hint)
+    inner = tuple(map(_strict, get_args(hint)))
+    if origin in (types.UnionType, Union):
+        return functools.reduce(operator.or_, inner)
+    if origin in (tuple, list):
+        return annotated[origin[inner], Strict(origin is list), FailFast()]
+    if origin is dict:
+        return annotated[origin[inner], Strict()]
+    if hint is float:
+        return _FLOAT
+    if hint is str:  # pydantic's own refuses half of a surrogate pair, which a model can write
+        return InstanceOf[str]
+    return annotated[hint, Strict()] if hint in (int, bool) else hint
+
+
+_FLOAT: Any = Annotated[float, Strict()] | Annotated[NonFinite, AfterValidator(float)]
+_PLAIN = (int, str, bool, int | None, str | None, bool | None, tuple[int, ...], tuple[str, ...])
+
+
+def _defect(kind: Any, error: ValidationError) -> str:
+    """What is wrong with a record, in one line."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    missing = [str(each["loc"][0]) for each in errors if each["type"] == "missing" and len(each["loc"]) == 1]
+    for each in errors:
+        name = str(each["loc"][0])
+        if name not in missing:
+            return f"'{name}' is not {_spelt(_hints(kind)[name])}"
+    return f"a {kind.event} without {', '.join(map(repr, missing))}"
 
 
 def _spelt(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-
-
-def _restored(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint` says; TypeError where it is something else."""
-    if hint is Any:
-        return value
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (types.UnionType, Union):
-        return (
-            None if value is None else _restored(value, next(arg for arg in inner if arg is not type(None)))
-        )
-    if origin is tuple and isinstance(value, (list, tuple)):
-        if inner[-1] is ...:
-            return tuple(_restored(item, inner[0]) for item in value)
-        if len(inner) == len(value):
-            return tuple(map(_restored, value, inner))
-    if origin is list and isinstance(value, list):
-        return [_restored(item, inner[0]) for item in value]
-    if origin is dict and isinstance(value, dict):
-        return {key: _restored(item, inner[1]) for key, item in value.items()}
-    if hint is float and (value in _NON_FINITE or _is_number(value)):
-        return float(value)
-    if origin is Literal and value in inner:
-        return value
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise TypeError
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

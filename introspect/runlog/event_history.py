@@ -28,7 +28,9 @@ def history_of_events(path: Path) -> History:
             case ev.Generation() as event:
                 generations.append(_generation(event, read))
             case ev.Prune(refused=None, kept_turns=kept, shortened_texts=texts):
-                prunes.append(PruneSeen(line, line, when, session, kept))
+                prunes.append(
+                    PruneSeen(line=line, last_line=line, time=when, session=session, kept_turns=kept)
+                )
                 contexts += [ContextSeen(line, session, text) for text in texts]
             case ev.UserMessage(text=text) | ev.ToolResult(text=text) | ev.RunStart(system_prompt=text):
                 contexts.append(ContextSeen(line, session, text))
@@ -58,7 +60,17 @@ def entries_of(read: ReadEvent) -> list[Entry]:
         shown = [LogMessage("INFO", "", text), *recorded_beside(read.event)]
     else:
         shown = [message for message in messages(read.event) if message.text != RULE]
-    return [Entry(read.line, read.time, read.session, each.level, each.tag, each.text) for each in shown]
+    return [
+        Entry(
+            line=read.line,
+            time=read.time,
+            session=read.session,
+            level=each.level,
+            tag=each.tag,
+            text=each.text,
+        )
+        for each in shown
+    ]
 
 
 def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:

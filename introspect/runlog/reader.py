@@ -103,7 +103,15 @@ class LineReader:
             self.session, self.utc_offset = self.session + 1, event.utc_offset
         if event is None:
             return None
-        return ReadEvent(self.line, seq, time, str(total), self.session, self.utc_offset, event)
+        return ReadEvent(
+            line=self.line,
+            seq=seq,
+            time=time,
+            checksum=str(total),
+            session=self.session,
+            utc_offset=self.utc_offset,
+            event=event,
+        )
 
 
 def read_events(path: Path) -> EventLog:

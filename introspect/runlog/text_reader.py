@@ -166,7 +166,15 @@ class _Assembly:
             self.end_prune()
             tokens, used = int(match[1]), match[2] == "True"
             self.generations.append(
-                GenerationSeen(entry.line, entry.time, entry.session, tokens, used, "", entry.line)
+                GenerationSeen(
+                    line=entry.line,
+                    time=entry.time,
+                    session=entry.session,
+                    tokens=tokens,
+                    cache_used=used,
+                    text="",
+                    text_line=entry.line,
+                )
             )
             self.awaits_text = True
         elif entry.tag == "MODEL" and self.awaits_text:
@@ -186,7 +194,9 @@ class _Assembly:
         last_line = entry.line + entry.text.rstrip().count("\n")
         if self.pruning is None or entry.text.startswith("Pruning needed"):
             self.end_prune()
-            self.pruning = PruneSeen(entry.line, last_line, entry.time, entry.session, None)
+            self.pruning = PruneSeen(
+                line=entry.line, last_line=last_line, time=entry.time, session=entry.session, kept_turns=None
+            )
         keeping = _KEEPING.search(entry.text)
         kept = int(keeping[1]) if keeping else self.pruning.kept_turns
         self.pruning = replace(self.pruning, last_line=last_line, kept_turns=kept)

@@ -86,7 +86,14 @@ def has_prefix_lines(lines: Sequence[Line]) -> bool:
 def entry_of(line: int, time: str, level: str, text: str) -> Entry:
     """The record with this text, in session 1; its tag is taken off."""
     tag = _TAG.match(text)
-    return Entry(line, time, 1, level, tag_of(text), text[tag.end() :] if tag else text)
+    return Entry(
+        line=line,
+        time=time,
+        session=1,
+        level=level,
+        tag=tag_of(text),
+        text=text[tag.end() :] if tag else text,
+    )
 
 
 def _starts(lines: Sequence[Line]) -> Iterator[_Start]:

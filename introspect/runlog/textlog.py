@@ -20,7 +20,11 @@ LOGGER = "introspect"
 RULE = "=" * 80
 MAX_RESULT_CHARS = 500
 _PRUNING = "MEMORY MANAGEMENT"
-_USER_TAGS = {"task": "USER", "feedback": "FEEDBACK TO MODEL", "memory_note": "MEMORY OPTIMIZATION"}
+_USER_TAGS: dict[ev.MessageKind, str] = {
+    "task": "USER",
+    "feedback": "FEEDBACK TO MODEL",
+    "memory_note": "MEMORY OPTIMIZATION",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def _(event: ev.UserMessage) -> list[LogMessage]:
         reason = "the reply has no call that can be run"
         asked = _info("SYSTEM", f"No tool call detected, asking for clarification: {reason}")
         return [asked, _info(_USER_TAGS["feedback"], printable(event.text))]
-    return [_info(_USER_TAGS.get(event.kind, "USER"), printable(event.text))]
+    return [_info(_USER_TAGS[event.kind], printable(event.text))]
 
 
 @messages.register

@@ -6,19 +6,30 @@ import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
+import torch
+
+from introspect.display import one_line
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
-from introspect.session.loop import Steps
+from introspect.prompt.reply_stream import ReplyStream
+from introspect.session.exchange import Answer, Failed, GenerationRequest, Reply
 from introspect.session.protocols import FaultPlanter
-from introspect.session.session import GenerationRequest, Reply
+from introspect.session.turn import Steps
+
+OUT_OF_MEMORY = "out-of-memory"
+"""The code of a request that takes more memory than there is."""
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+"""What a RuntimeError of torch says where there is no class of its own for it, as on the CPU."""
+_MOST_ERROR_CHARACTERS = 200
+"""Characters of an allocator's words that are quoted: the size that it was asked for is among the first."""
 
 
 class Driver(Protocol):
     """Answers a request; may yield token events while it works."""
 
-    def serve(self, request: GenerationRequest) -> Generator[Token, None, Reply]: ...
+    def serve(self, request: GenerationRequest) -> Generator[Token, None, Answer]: ...
 
 
 class EngineDriver:
@@ -36,65 +47,85 @@ class EngineDriver:
         self.interrupted = interrupted
         self.fault_planter = fault_planter
 
-    def serve(self, request: GenerationRequest) -> Generator[Token, None, Reply]:
-        """Decode one reply. Raises KeyboardInterrupt between tokens, and wherever the engine does."""
-        started = time.perf_counter()
-        prompt_ids = request.prompt.token_ids
-        if self.fault_planter is not None:
-            prompt_ids = self.fault_planter.before_prefill(request.cache, prompt_ids)
-        prefill = self.engine.prefill(request.cache, prompt_ids)
-        if self.fault_planter is not None:
-            self.fault_planter.after_prefill(request.cache, request.prompt.token_ids)
-        prefill_seconds = time.perf_counter() - started
+    def serve(self, request: GenerationRequest) -> Generator[Token, None, Answer]:
+        """Decode one reply; Failed where there is not enough memory for it.
+
+        Raises KeyboardInterrupt between tokens, and wherever the engine does.
+        """
+        cache, prompt_ids = request.cache, request.prompt.token_ids
+        kept = min(cache.match_prefix(prompt_ids), len(prompt_ids) - 1)
+        try:
+            return (yield from self._reply(request))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            words = one_line(str(error))[:_MOST_ERROR_CHARACTERS]
+        # What the record does not have must not be in the cache: the next prompt would build upon it.
+        cache.truncate(min(kept, cache.num_cached_tokens, len(cache.token_ids)))
+        reason = (
+            f"a prompt of {len(prompt_ids)} tokens and a reply of up to {request.max_new_tokens} take more"
+            f" memory than there is ({words}); lower memory.max_conversation_tokens or"
+            " generation.max_new_tokens"
+        )
+        return Failed(code=OUT_OF_MEMORY, reason=reason)
+
+    def _reply(self, request: GenerationRequest) -> Generator[Token, None, Reply]:
+        cache, planter, prompt_ids = request.cache, self.fault_planter, request.prompt.token_ids
+        if planter is not None:
+            prompt_ids = planter.before_prefill(cache, prompt_ids)
+        prefill = self.engine.prefill(cache, prompt_ids)
+        if planter is not None:
+            planter.after_prefill(cache, request.prompt.token_ids)
+        stream = self.prompt_format.reply_stream()
         sequence = DecodingSequence(
-            cache=request.cache,
+            cache=cache,
             sampler=request.sampler,
             logits=prefill.logits,
             stop_ids=request.stop_ids,
             max_new_tokens=request.max_new_tokens,
-            end_length=self.prompt_format.end_length,
+            end_length=stream.end_length,
         )
-        shown = 0
         for _ in self.engine.decode([sequence]):
-            text = self.prompt_format.decode(
-                self.prompt_format.content_ids(sequence.token_ids, sequence.finish_reason)
-            )
-            if not text.endswith("\ufffd"):
-                yield Token(
-                    experiment=request.experiment,
-                    turn=request.turn,
-                    text=text[shown:],
-                    sampled=len(sequence.token_ids),
-                    cached_tokens=request.cache.num_cached_tokens,
-                )
-                shown = len(text)
+            yield _token(request, sequence, stream)
             if self.interrupted():
                 raise KeyboardInterrupt
+        if sequence.fault is not None:
+            yield _token(request, sequence, stream)
+        decoded = sequence.decoded(self.engine.decode_path)
+        began = time.perf_counter()
+        digest = cache.state_digest()
         return Reply(
-            start=prefill.start,
-            prefilled=prefill.token_ids,
-            chunks=prefill.chunks,
-            prefill_seconds=prefill_seconds,
-            token_ids=tuple(sequence.token_ids),
-            finish_reason=sequence.finish_reason or "length",
-            logprobs=tuple(sequence.logprobs),
-            top_logits=sequence.top_logits,
-            logits_digest=sequence.logits_digest,
-            state_digest=request.cache.state_digest(),
-            decode_path=self.engine.decode_path,
-            seconds=time.perf_counter() - started,
-            fault=sequence.fault,
+            prefill=prefill,
+            decoded=decoded,
+            state_digest=digest,
+            digest_seconds=time.perf_counter() - began,
         )
 
 
-def drive(steps: Steps, driver: Driver) -> Generator[Event, None, Status]:
+def _token(request: GenerationRequest, sequence: DecodingSequence, stream: ReplyStream) -> Token:
+    """What the last ids completed; all that is left of the text where the reply has ended."""
+    return Token(
+        experiment=request.experiment,
+        turn=request.turn,
+        text=stream.take(sequence.token_ids, sequence.finish_reason),
+        sampled=len(sequence.token_ids),
+        cached_tokens=sequence.cache.num_cached_tokens,
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def drive(steps: Steps[Status], driver: Driver) -> Generator[Event, None, Status]:
     """Run a loop to its end with a driver: yields the events, returns the loop's status."""
     try:
         step = next(steps)
         while True:
             if isinstance(step, GenerationRequest):
-                reply = yield from driver.serve(step)
-                step = steps.send(reply)
+                answer = yield from driver.serve(step)
+                step = steps.send(answer)
             else:
                 yield step
                 step = next(steps)

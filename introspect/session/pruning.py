@@ -1,4 +1,4 @@
-"""Which messages leave the window, and when: pure functions of the transcript and its token counts.
+"""Which messages leave the window, and when: pure functions of the transcript and its renderings.
 
 Guarantees of `plan_prune`: the task stays; only whole turns leave, oldest first; at least the last
 `keep_recent_turns` stay; the window opens with a user message; a plan that is not refused makes the window
@@ -11,92 +11,114 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from introspect.phase.config import MemoryConfig
+from introspect.prompt.prompt import Prompt
 from introspect.transcript import Message, Transcript
 
 SMALLEST_RESULT = 48
-"""Tokens below which a tool result is not shortened further."""
+"""Tokens below which a tool result is not shortened further: about what the words take that say that a result
+was left out. Chosen, not calibrated; with less, nothing of the structure of any result would be left."""
 
-CountTokens = Callable[[Transcript], int]
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """One state of the transcript with its prompt; `system_tokens` of the prompt stand before the window."""
+
+    transcript: Transcript
+    prompt: Prompt
+    system_tokens: int
+
+    @property
+    def conversation_tokens(self) -> int:
+        """Tokens of the window as it is rendered, with the opened reply and without the system message."""
+        return len(self.prompt.token_ids) - self.system_tokens
+
+    def tokens_of(self, number: int) -> int:
+        """Tokens of the text of one message of the window, without what the format writes around it."""
+        spans = (span for span in self.prompt.spans if span.message == number)
+        return sum(span.length for span in spans if span.source != "template")
+
+
+Render = Callable[[Transcript], Rendering]
 Shorten = Callable[[str, int], str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrunePlan:
-    """What a prune does. `transcript` is the window after it; `refused` says why nothing was done."""
+    """What a prune does: `before` it and `after` it, the same where `refused` says why nothing was done.
+
+    `shortened` has the numbers of tool results that were made smaller, and the text that the model reads now.
+    """
 
     reasons: tuple[str, ...]
-    transcript: Transcript
-    dropped_messages: tuple[int, ...]
+    before: Rendering
+    after: Rendering
     dropped_turns: int
-    shortened_messages: tuple[int, ...]
-    kept_turns: int
+    shortened: tuple[tuple[int, str], ...]
     refused: str | None = None
 
+    @property
+    def dropped_messages(self) -> tuple[int, ...]:
+        """Numbers of the messages that leave the window."""
+        return tuple(sorted(self.after.transcript.dropped - self.before.transcript.dropped))
 
-def prune_reasons(tokens: int, turns_since_prune: int, memory: MemoryConfig) -> tuple[str, ...]:
+    @property
+    def kept_turns(self) -> int:
+        """Turns that the window has after the prune."""
+        return len(self.after.transcript.turns())
+
+
+def prune_reasons(tokens: int, budget: int, turns_since_prune: int, max_turns: int) -> tuple[str, ...]:
     """Why a prune is due: conversation tokens over the budget, turns since the last prune; else empty."""
     reasons = []
-    if tokens > memory.max_conversation_tokens:
-        reasons.append(f"token count ({tokens} > {memory.max_conversation_tokens})")
-    if turns_since_prune >= memory.max_turns:
-        reasons.append(f"turn count ({turns_since_prune} >= {memory.max_turns})")
+    if tokens > budget:
+        reasons.append(f"token count ({tokens} > {budget})")
+    if turns_since_prune >= max_turns:
+        reasons.append(f"turn count ({turns_since_prune} >= {max_turns})")
     return tuple(reasons)
 
 
 def plan_prune(
-    transcript: Transcript,
+    before: Rendering,
+    *,
     turns_since_prune: int,
     memory: MemoryConfig,
+    budget: int,
     notes_saved: int,
-    count_tokens: CountTokens,
+    render: Render,
     shorten: Shorten,
 ) -> PrunePlan | None:
     """Decide on a prune; None where none is due.
 
     Args:
-        transcript: The conversation before the next generation.
+        before: The conversation before the next generation.
         turns_since_prune: Turns generated since the window last shrank.
-        memory: The triggers and what to keep.
-        notes_saved: Notes that the model can query, told in the memory note.
-        count_tokens: Tokens of a transcript's window, rendered.
+        memory: After how many turns a prune is due, and how many it keeps.
+        budget: Tokens that the conversation may take.
+        notes_saved: Notes that the model can query, counted in the memory note.
+        render: Renders another state of the transcript; called once for each state that is weighed.
         shorten: Makes the text of a tool result fit a number of tokens.
     """
-    tokens = count_tokens(transcript)
-    reasons = prune_reasons(tokens, turns_since_prune, memory)
+    tokens = before.conversation_tokens
+    reasons = prune_reasons(tokens, budget, turns_since_prune, memory.max_turns)
     if not reasons:
         return None
-    turns = transcript.turns()
+    turns = before.transcript.turns()
     leaving = turns[: max(0, len(turns) - memory.keep_recent_turns)]
-    after = _drop(transcript, leaving, notes_saved)
-    shortened: tuple[int, ...] = ()
-    if count_tokens(after) > memory.max_conversation_tokens:
-        after, shortened = _shorten_largest(after, memory.max_conversation_tokens, count_tokens, shorten)
+    after = render(_drop(before.transcript, leaving, notes_saved)) if leaving else before
+    after, shortened = _shorten_largest(after, budget, render, shorten)
     plan = PrunePlan(
-        reasons,
-        after,
-        tuple(sorted(after.dropped - transcript.dropped)),
-        len(leaving),
-        shortened,
-        len(after.turns()),
+        reasons=reasons, before=before, after=after, dropped_turns=len(leaving), shortened=shortened
     )
-    if count_tokens(after) < tokens:
+    if after.conversation_tokens < tokens:
         return plan
     why = (
         "nothing older than the turns to keep"
         if not leaving
         else "the memory note outweighs what would leave"
     )
-    if not leaving and tokens > memory.max_conversation_tokens:
+    if not leaving and tokens > budget:
         why += " and no tool result that can be shortened"
-    return replace(
-        plan,
-        transcript=transcript,
-        dropped_messages=(),
-        dropped_turns=0,
-        shortened_messages=(),
-        kept_turns=len(turns),
-        refused=why,
-    )
+    return replace(plan, after=before, dropped_turns=0, shortened=(), refused=why)
 
 
 def memory_note(transcript: Transcript, notes_saved: int) -> str:
@@ -110,28 +132,27 @@ def memory_note(transcript: Transcript, notes_saved: int) -> str:
 
 
 def _drop(transcript: Transcript, turns: list[tuple[Message, ...]], notes_saved: int) -> Transcript:
-    if not turns:
-        return transcript
     numbers = {message.number for turn in turns for message in turn}
     after = replace(transcript, dropped=transcript.dropped | numbers)
     return replace(after, memory_note=memory_note(after, notes_saved))
 
 
 def _shorten_largest(
-    transcript: Transcript, budget: int, count_tokens: CountTokens, shorten: Shorten
-) -> tuple[Transcript, tuple[int, ...]]:
+    window: Rendering, budget: int, render: Render, shorten: Shorten
+) -> tuple[Rendering, tuple[tuple[int, str], ...]]:
     """Shorten tool results, largest first, until the window fits the budget or none can be made smaller."""
-    results = [message for message in transcript.window() if message.kind == "tool_result"]
-    done: list[int] = []
+    results = [message for message in window.transcript.window() if message.kind == "tool_result"]
+    done: dict[int, str] = {}
     for message in sorted(results, key=lambda message: len(message.text), reverse=True):
-        excess = count_tokens(transcript) - budget
+        excess = window.conversation_tokens - budget
         if excess <= 0:
             break
-        without = replace(transcript, shortened={**transcript.shortened, message.number: ""})
-        size = count_tokens(transcript) - count_tokens(without)
-        text = shorten(message.text, max(SMALLEST_RESULT, size - excess))
-        smaller = replace(transcript, shortened={**transcript.shortened, message.number: text})
-        if count_tokens(smaller) < count_tokens(transcript):
-            transcript = smaller
-            done.append(message.number)
-    return transcript, tuple(done)
+        text = shorten(message.text, max(SMALLEST_RESULT, window.tokens_of(message.number) - excess))
+        if text == message.text:
+            continue
+        shortened = {**window.transcript.shortened, message.number: text}
+        smaller = render(replace(window.transcript, shortened=shortened))
+        if smaller.conversation_tokens < window.conversation_tokens:
+            window = smaller
+            done[message.number] = text
+    return window, tuple(done.items())

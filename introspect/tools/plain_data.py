@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_DEPTH = 64
+from introspect.runlog.plain_values import MAX_DEPTH, spelled
+
 MAX_VALUES = 2_000_000
 """Values in one result, at most: more is a tensor, and no result."""
 _MAX_INTEGER_BITS = 4096
@@ -35,7 +36,7 @@ def _plain(value: Any, depth: int, left: Iterator[int]) -> Any:
     if isinstance(value, int):
         return _integer(value)
     if isinstance(value, float):
-        return _number(value)
+        return spelled(float(value))
     if depth == 0:
         raise ValueError(f"the result is nested deeper than {MAX_DEPTH}, or contains itself")
     if isinstance(value, Mapping):
@@ -74,14 +75,6 @@ def _integer(value: int) -> int:
     if value.bit_length() > _MAX_INTEGER_BITS:
         raise ValueError(f"the result holds an integer of {value.bit_length()} bits")
     return int(value)
-
-
-def _number(value: float) -> float | str:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return float(value)
 
 
 def _encodable(text: str) -> str:

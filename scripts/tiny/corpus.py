@@ -118,7 +118,16 @@ def _taught(
     phase = phase.model_copy(update={"tools": tuple(tools), "documents": tuple(documents)})
     model = host_model(rng.choice((2, 3, 4, 5, 5, 6, 8, 12)), len(prompt_format.tokenizer))
     context = CONTEXT * tokens_per_token
-    session = open_session(phase, 0, model, prompt_format, context, NoteStore(), documents, tools)
+    session = open_session(
+        phase=phase,
+        seed=0,
+        model=model,
+        prompt_format=prompt_format,
+        context_length=context,
+        notes=NoteStore(),
+        documents=documents,
+        tools=tools,
+    )
 
     def move(view: Any) -> Any:
         if steps is not None:

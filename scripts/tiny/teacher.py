@@ -6,12 +6,16 @@ import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
+import torch
 from tiny.policy import Move
 from tiny.reports import report
 from tiny.view import View, view_of
 
+from introspect.engine.decoding import Decoded
+from introspect.engine.engine import PrefillResult
 from introspect.events import Token
-from introspect.session.session import GenerationRequest, Reply, Session
+from introspect.session.exchange import GenerationRequest, Reply
+from introspect.session.session import Session
 from introspect.tools.context import to_json
 
 
@@ -44,20 +48,18 @@ class Teacher:
         encode, end = self.session.prompt_format.encode, self.session.prompt_format.end_id
         reply = (*encode(text), end)
         self.lessons.append(Lesson(request.prompt.token_ids, reply, wrong))
-        return Reply(
-            start=0,
-            prefilled=(),
-            chunks=(),
-            prefill_seconds=0.0,
+        prefill = PrefillResult(start=0, token_ids=(), chunks=(), logits=torch.empty(0), seconds=0.0)
+        decoded = Decoded(
             token_ids=reply,
             finish_reason="stop",
             logprobs=(),
             top_logits={},
             logits_digest="",
-            state_digest=(),
-            decode_path="taught",
+            path="taught",
             seconds=0.0,
+            fault=None,
         )
+        return Reply(prefill=prefill, decoded=decoded, state_digest=(), digest_seconds=0.0)
 
     def _reply(self, view: View) -> str:
         return _written(self._prose(view), self.move(view))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,14 @@ def forced_session(
         for turn, text in enumerate(texts, start=1)
     }
     return open_session(
-        phase,
-        0,
-        model,
-        prompt_format,
-        8192,
-        NoteStore(),
-        {},
-        tools_named(phase.tools),
+        phase=phase,
+        seed=0,
+        model=model,
+        prompt_format=prompt_format,
+        context_length=8192,
+        notes=NoteStore(),
+        documents={},
+        tools=tools_named(phase.tools),
         auditor=RunAuditor(Engine(model), phase.audit, prompt_format.tokenizer),
         forced_replies=forced,
         **options,
@@ -94,9 +95,12 @@ def forced_session(
 
 
 def run_session(
-    session: Session, engine: Engine | None = None, planter: Any = None
+    session: Session,
+    engine: Engine | None = None,
+    planter: Any = None,
+    watch: Callable[[Event], None] = lambda event: None,
 ) -> tuple[list[Event], str]:
-    """Every event of a session run with an engine, and the status."""
+    """Every event of a session run with an engine, and the status; `watch` sees each event as it comes."""
     driver = EngineDriver(
         engine or Engine(session.context.model), session.prompt_format, fault_planter=planter
     )
@@ -105,6 +109,7 @@ def run_session(
     try:
         while True:
             events.append(next(stream))
+            watch(events[-1])
     except StopIteration as end:
         return events, end.value
 

@@ -1,0 +1,40 @@
+"""What a record can hold of any value: one rule for depth and for numbers that JSON has no word for.
+
+What a tool returns is held to it where it is returned (`tools.plain_data`), and refused; everything else is
+made to fit when it is written, so that nothing stops a record.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+MAX_DEPTH = 64
+"""Levels of nesting that a record keeps; what lies deeper is replaced by `TOO_DEEP`."""
+TOO_DEEP = "(nested too deeply to record)"
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
+"""How floats are written that are no numbers; `float` takes each of them back."""
+
+
+def spelled(number: float) -> float | NonFinite:
+    """The number, or the word for what is none."""
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def recordable(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """The value as plain JSON values, whatever it is; sets are sorted, other types become their text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return spelled(value)
+    if depth == 0:
+        return TOO_DEEP
+    if isinstance(value, dict):
+        return {str(key): recordable(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [recordable(item, depth - 1) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((recordable(item, depth - 1) for item in value), key=str)
+    return str(value)

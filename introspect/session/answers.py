@@ -1,0 +1,58 @@
+"""What the model reads after its reply: a tool's result, or what was wrong with what it wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from introspect import events
+from introspect.events import Event
+from introspect.session.session import Session
+from introspect.tools.calls.actions import NOTHING_DONE, CallRequest, Unusable
+from introspect.tools.calls.execution import execute
+
+
+def answer_call(session: Session, request: CallRequest) -> Generator[Event, None, None]:
+    """Run a tool call and put its result into the conversation."""
+    yield events.ToolCall(
+        experiment=session.experiment,
+        turn=session.turn,
+        function=request.function,
+        arguments=request.arguments,
+        reasoning=request.reasoning,
+    )
+    started = time.perf_counter()
+    outcome = execute(session.tools, session.context, request)
+    seconds = time.perf_counter() - started
+    session.transcript = session.transcript.append("tool_result", outcome.text, function=request.function)
+    yield events.ToolResult(
+        experiment=session.experiment,
+        turn=session.turn,
+        function=request.function,
+        ok=outcome.ok,
+        result=outcome.result,
+        text=outcome.text,
+        seconds=seconds,
+        traceback=outcome.traceback,
+        record=outcome.record,
+    )
+
+
+def answer_miss(session: Session, action: Unusable) -> Generator[Event, None, None]:
+    """Tell the model what was wrong with a reply that neither calls a tool nor completes."""
+    session.misses += 1
+    yield from _feedback(session, action)
+
+
+def answer_claim(session: Session) -> Generator[Event, None, None]:
+    """Tell the model, once in an experiment, that it claims to be done before it has used a tool."""
+    session.claim_answered = True
+    yield from _feedback(session, NOTHING_DONE)
+
+
+def _feedback(session: Session, why: Unusable) -> Generator[Event, None, None]:
+    yield events.Warning(experiment=session.experiment, turn=session.turn, code=why.code, message=why.message)
+    session.transcript = session.transcript.append("feedback", why.message)
+    yield events.UserMessage(
+        experiment=session.experiment, turn=session.turn, kind="feedback", text=why.message
+    )
