@@ -59,7 +59,9 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
         logits = forward_text(context.model, ids)
     context.processed_text = text
     probability, best = torch.softmax(logits.double(), dim=-1).max(dim=-1)
-    layers = [{"layer": name, **_told(outputs[name], len(ids))} for name in names if name in outputs]
+    layers = [
+        {"layer": name, **_with_positions(outputs[name], len(ids))} for name in names if name in outputs
+    ]
     silent = [name for name in names if name not in outputs]
 
     def page(shown: int) -> dict[str, Any]:
@@ -83,11 +85,11 @@ def get_activation_statistics(context: ToolContext, layer_name: str) -> dict[str
     """
     ids = processed_ids(context)
     name = resolve_module(context.model, layer_name)
-    figures = _told(output_of(context, name, ids, _statistics), len(ids))
+    figures = _with_positions(output_of(context, name, ids, _statistics), len(ids))
     return {"layer": name, "tokens": len(ids), **figures}
 
 
-def _told(figures: dict[str, Any], tokens: int) -> dict[str, Any]:
+def _with_positions(figures: dict[str, Any], tokens: int) -> dict[str, Any]:
     """The figures; with their number of positions only where that is not every token of the text."""
     return {key: value for key, value in figures.items() if key != "positions" or value != tokens}
 

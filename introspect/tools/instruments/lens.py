@@ -69,14 +69,14 @@ def logit_lens(
         result = {
             "tokens": len(ids),
             "next_token": next_token,
-            "layers": [_told(readings[layer]) for layer in part],
+            "layers": [_row(readings[layer]) for layer in part],
         }
         if shown == len(chosen):
             return result
         rest = f"from {chosen[shown]} on: ask for these" if layers else "between: name them in layers"
         return result | left_out(len(chosen) - shown, f"layers {rest}, or lower top_k")
 
-    every = [_told(readings[layer]) for layer in chosen]
+    every = [_row(readings[layer]) for layer in chosen]
     table = {"kind": "logit-lens", "tokens": len(ids), "next_token": next_token, "layers": every}
     return Recorded(result=context.fit_page(page, len(chosen)), record=table)
 
@@ -123,7 +123,7 @@ def even(count: int, shown: int) -> list[int]:
     return [round(i * (count - 1) / (shown - 1)) for i in range(shown)]
 
 
-def _told(reading: Reading) -> dict[str, Any]:
+def _row(reading: Reading) -> dict[str, Any]:
     return {
         "layer": reading.layer,
         "probabilities": reading.top,
