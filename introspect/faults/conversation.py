@@ -24,9 +24,9 @@ from introspect.tools.instruments.registry import tools_named
 from introspect.tools.note_store import NoteStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RealConversation:
-    """A conversation just after its first prune. `held` is the cache as the turn before the prune left it.
+    """A conversation just after its first prune; `before_prune` is the cache as the turn before it left it.
 
     `talk` has the ids that the model should see now, those of the turn that left, and the system message that
     the model's own chat template injects when it is given none.
@@ -34,13 +34,13 @@ class RealConversation:
 
     engine: Engine
     prompt_format: PromptFormat
-    held: KVCache
+    before_prune: KVCache
     talk: Conversation
     stop_ids: frozenset[int]
 
     def clean_cache(self) -> KVCache:
         """A cache that holds exactly the prompt, made as a run makes it: truncate, then prefill the rest."""
-        cache = self.held.fork()
+        cache = self.before_prune.fork()
         self.engine.prefill(cache, self.talk.ids)
         return cache
 
@@ -68,21 +68,21 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
         },
     )
     request = _request_after_prune(session, EngineDriver(engine, prompt_format))
-    held, ids = session.cache.fork(), request.prompt.token_ids
-    assert isinstance(held, KVCache), "faults are planted into the buffers of this class"
+    before, ids = session.cache.fork(), request.prompt.token_ids
+    assert isinstance(before, KVCache), "faults are planted into the buffers of this class"
     prefix = session.system_tokens
     first_kept = session.transcript.turns()[0][0]
-    dropped = _before_message(held.token_ids, prefix, first_kept.reply_ids)
+    dropped = _before_message(before.token_ids, prefix, first_kept.reply_ids)
     talk = Conversation(ids, prefix, dropped, _injected(loaded))
     return RealConversation(
-        engine=engine, prompt_format=prompt_format, held=held, talk=talk, stop_ids=session.stop_ids
+        engine=engine, prompt_format=prompt_format, before_prune=before, talk=talk, stop_ids=session.stop_ids
     )
 
 
-def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
+def _before_message(cached: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
     """The ids between the prefix and a reply, its header left out."""
-    start = next(i for i in range(prefix, len(held)) if tuple(held[i : i + len(reply)]) == reply)
-    return tuple(held[prefix:start])
+    start = next(i for i in range(prefix, len(cached)) if tuple(cached[i : i + len(reply)]) == reply)
+    return tuple(cached[prefix:start])
 
 
 def _injected(loaded: LoadedModel) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import torch
 from introspect.cache_check.examine import Finding, examine_content, examine_shape
 from introspect.cache_check.view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.engine.cache import TokenCache
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import undisturbed
 
 Findings = list[tuple[str, str]]
@@ -21,7 +22,7 @@ Findings = list[tuple[str, str]]
 
 
 def check_cache(
-    model: Any, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+    model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
 ) -> list[str]:
     """What is wrong with a cache that is meant to hold `token_ids`: stable codes, empty where nothing is.
 
@@ -44,7 +45,7 @@ def check_cache(
 
 
 def examine_cache(
-    model: Any, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+    model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
 ) -> list[Finding]:
     """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds."""
     if level not in ("all", "layer0"):

@@ -58,6 +58,19 @@ class ToolContext:
         return make(low)
 
 
+def left_out(count: int, hint: str | None = None, next_start: int | None = None) -> dict[str, Any]:
+    """What a result says of items that it does not show: nothing where there are none.
+
+    `left_out` is their number, `next_start` the `start` with which the same tool goes on, `hint` a sentence
+    on how to see them.
+    """
+    if count <= 0:
+        return {}
+    shown: dict[str, Any] = {"left_out": count}
+    shown |= {} if next_start is None else {"next_start": next_start}
+    return shown if hint is None else shown | {"hint": hint}
+
+
 def to_json(value: Any) -> str:
     """JSON as the model reads it: one line, standard spacing, characters as they are."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
