@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.record_examples import run_start
 
-from introspect.commands.audit import _model_config
+from introspect.commands.audit import recorded_model
 from introspect.errors import RecordError
 
 COMMIT = "e" * 40
@@ -24,10 +24,10 @@ def start(**changes: Any) -> Any:
 
 def test_the_commit_of_the_record_is_taken_and_the_files_it_names_before_it(tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
-    by_name = _model_config(start(), events)
+    by_name = recorded_model(start(), events)
     assert (by_name.id, by_name.revision) == ("a/b", COMMIT)
     (tmp_path / "manifest.json").write_text(json.dumps({"model_path": "/models/b"}))
-    by_files = _model_config(start(), events)
+    by_files = recorded_model(start(), events)
     assert (by_files.id, by_files.revision) == ("/models/b", None)
 
 
@@ -37,7 +37,7 @@ def test_the_commit_of_the_record_is_taken_and_the_files_it_names_before_it(tmp_
 def test_a_manifest_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(RecordError, match=r"manifest\.json"):
-        _model_config(start(), tmp_path / "events.jsonl")
+        recorded_model(start(), tmp_path / "events.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_a_manifest_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -
 )
 def test_a_record_that_names_no_model_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(RecordError) as raised:
-        _model_config(start(**changes), tmp_path / "events.jsonl")
+        recorded_model(start(**changes), tmp_path / "events.jsonl")
     assert str(raised.value).isprintable()

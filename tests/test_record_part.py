@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import random_model
-from tool_cases import TEXT
+from support.tool_cases import TEXT
 
 from introspect.prompt.formats import ChatML
 from introspect.tools.base import Recorded, Tool

@@ -68,7 +68,7 @@ def _audited(
     elif level != "e0":
         environment = start.environment
         tell(f"loading {start.model}")
-        loaded = load_model(_model_config(start, path))
+        loaded = load_model(recorded_model(start, path))
         if loaded.weight_hash != environment["weight_hash"]:
             raise ModelError(
                 f"{loaded.source.path}: these are not the weights of the record, hash"
@@ -106,7 +106,7 @@ def _audited(
     }
 
 
-def _model_config(start: RunStart, path: Path) -> ModelConfig:
+def recorded_model(start: RunStart, path: Path) -> ModelConfig:
     """The model of a record: where the manifest says its files were, else by its name and its commit.
 
     Raises RecordError where what is written of it cannot be read.

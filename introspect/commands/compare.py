@@ -37,11 +37,11 @@ def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps({"runs": runs}, ensure_ascii=True, allow_nan=False) + "\n")
     else:
-        _show(runs, Console(highlight=False))
+        show_comparison(runs, Console(highlight=False))
     return CORRUPT if any(map(is_corrupt, runs)) else 0
 
 
-def _show(runs: list[JSON], console: Console) -> None:
+def show_comparison(runs: list[JSON], console: Console) -> None:
     tools = list(dict.fromkeys(name for run in runs for name in run["tool_calls"]["by_tool"]))
     beside = max(1, (console.width - _LABEL) // (_COLUMN + 1))
     for place in range(0, len(runs), beside):
