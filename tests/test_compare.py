@@ -18,9 +18,9 @@ from support.record_examples import conversation, generation, prune, written
 from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events as ev
-from introspect.commands.compare import _show, compare_command
+from introspect.commands.compare import compare_command, show_comparison
 from introspect.errors import ConfigError, RecordError
-from introspect.readers.comparison import _covered, figures_of, measured_run
+from introspect.readers.comparison import covered_count, figures_of, measured_run
 from introspect.readers.quoted_figures import judged_quotes, quotes, report_of
 from introspect.runlog.reader import read_events
 
@@ -67,7 +67,7 @@ def run_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shown_for(runs: list[dict[str, Any]], width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    _show(runs, console)
+    show_comparison(runs, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -210,7 +210,7 @@ def test_results_of_another_experiment_do_not_count() -> None:
 
 @given(spans=st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60)), max_size=8))
 def test_lines_that_were_read_are_counted_once(spans: list[tuple[int, int]]) -> None:
-    assert _covered(spans) == len({line for first, last in spans for line in range(first, last + 1)})
+    assert covered_count(spans) == len({line for first, last in spans for line in range(first, last + 1)})
 
 
 values = st.recursive(

@@ -16,7 +16,8 @@ from support.family_models import Case, context_of
 from support.sessions import DONE, a_phase, call_text, forced_session, random_model, run_session
 
 from introspect.prompt.formats import ChatML
-from introspect.tools.instruments import streaming, weight_memo
+from introspect.tools.context import ToolContext
+from introspect.tools.instruments import streaming
 from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.instruments.streaming import Moments, moments
 from introspect.tools.instruments.weight_comparison import compare
@@ -77,19 +78,26 @@ def test_constant_and_empty_tensors_have_no_spread() -> None:
     assert zero["cosine"] is None and zero["relative_distance"] is None and zero["norm_2"] == 2.0
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """The tensors that are really measured, in order."""
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr(weight_memo, "moments", lambda tensor: seen.append(tensor) or moments(tensor))
-    return seen
+class Measurements:
+    """Counts the tensors that were measured again, by what the context remembers of each."""
+
+    def __init__(self, context: ToolContext) -> None:
+        self.context = context
+        self.before: dict[int, Any] = {}
+
+    def new(self) -> int:
+        memo = dict(self.context.weight_memo)
+        count = sum(self.before.get(key) is not entry for key, entry in memo.items())
+        self.before = memo
+        return count
 
 
 def test_a_tensor_is_measured_again_when_it_changed_and_only_then(
-    byte_format: ChatML, counted: list[torch.Tensor]
+    byte_format: ChatML,
 ) -> None:
     model = random_model()
     context = context_of(model, byte_format, 4000)
+    measurements = Measurements(context)
     weight = model.model.layers[0].mlp.up_proj.weight
     name = "model.layers.0.mlp.up_proj"
 
@@ -99,11 +107,11 @@ def test_a_tensor_is_measured_again_when_it_changed_and_only_then(
 
     tensors = len(list(model.parameters()))
     first = ALL_TOOLS["get_weight_summary"].call(context, {})
-    assert len(counted) == tensors
-    assert ALL_TOOLS["get_weight_summary"].call(context, {}) == first and len(counted) == tensors
+    assert measurements.new() == tensors
+    assert ALL_TOOLS["get_weight_summary"].call(context, {}) == first and measurements.new() == 0
     mean()
     ALL_TOOLS["get_weight_statistics"].call(context, {"layer_name": "lm_head"})
-    assert len(counted) == tensors
+    assert measurements.new() == 0
     changes = [
         lambda: weight.add_(1.0),
         lambda: weight.view(-1)[17].fill_(1e4),
@@ -113,12 +121,12 @@ def test_a_tensor_is_measured_again_when_it_changed_and_only_then(
             model.model.layers[0].mlp.up_proj, "weight", torch.nn.Parameter(torch.full((48, 32), 5.0))
         ),
     ]
-    for number, change in enumerate(changes, start=1):
+    for change in changes:
         with torch.no_grad():
             change()
         now = model.model.layers[0].mlp.up_proj.weight.detach().double().numpy()
         assert mean() == pytest.approx(now.mean(), rel=6e-4)
-        assert len(counted) == tensors + number
+        assert measurements.new() == 1
 
 
 def test_two_models_do_not_share_what_was_measured(byte_format: ChatML) -> None:

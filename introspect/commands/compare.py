@@ -35,11 +35,11 @@ def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
     if as_json:
         print_json({"runs": runs})
     else:
-        _show(runs, CommandConsole())
+        show_comparison(runs, CommandConsole())
     return ExitCode.CORRUPT if any(map(is_corrupt, runs)) else ExitCode.DONE
 
 
-def _show(runs: list[JSON], console: Console) -> None:
+def show_comparison(runs: list[JSON], console: Console) -> None:
     tools = list(dict.fromkeys(name for run in runs for name in run["tool_calls"]["by_tool"]))
     beside = max(1, (console.width - _LABEL) // (_COLUMN + 1))
     for place in range(0, len(runs), beside):

@@ -114,12 +114,12 @@ def _documents(stream: Sequence[Event]) -> list[JSON]:
             if isinstance(name, str) and all(isinstance(n, int) for n in (first, last, total)):
                 row = rows.setdefault(name, {"document": name, "lines": 0, "total": total, "experiments": []})
                 spans.setdefault(name, []).append((first, last))  # type: ignore[arg-type]
-                row["lines"] = _covered(spans[name])
+                row["lines"] = covered_count(spans[name])
                 row["experiments"] += [event.experiment] * (event.experiment not in row["experiments"])
     return list(rows.values())
 
 
-def _covered(spans: Iterable[tuple[int, int]]) -> int:
+def covered_count(spans: Iterable[tuple[int, int]]) -> int:
     """How many whole numbers lie in at least one of the spans, both ends included."""
     count, reached = 0, None
     for first, last in sorted(spans):
