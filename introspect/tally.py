@@ -213,8 +213,8 @@ def saved_note(event: Event) -> str | None:
     return str(event.result.get("note_id")) if isinstance(event.result, dict) else "?"
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading ids two sequences share."""
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many leading entries two sequences share."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 

@@ -52,7 +52,7 @@ def test_the_oracle_names_what_is_wrong(name: str) -> None:
     ids = prompt.token_ids
 
     def codes(token_ids: tuple[int, ...]) -> list[str]:
-        return [code for code, _ in check_intent(prompt_format.tokenizer, token_ids, messages)]
+        return [fault.code for fault in check_intent(prompt_format.tokenizer, token_ids, messages)]
 
     other = prompt_format.render("Another.", []).token_ids[: prompt_format.system_length("Another.")]
     wrong_system = codes((*other, *ids[system:]))

@@ -26,7 +26,7 @@ PROMPT = BYTES.render(SYSTEM, TRANSCRIPT.window()).token_ids
 
 
 def codes(prompt_ids: tuple[int, ...]) -> list[str]:
-    return [code for code, _ in check_intent(BYTES.tokenizer, prompt_ids, MESSAGES)]
+    return [fault.code for fault in check_intent(BYTES.tokenizer, prompt_ids, MESSAGES)]
 
 
 @given(system=spaced, conversation=conversations)
@@ -69,12 +69,14 @@ def test_control_tokens_in_content_are_named() -> None:
         [{"role": r, "content": c} for r, c in messages], tokenize=False, add_generation_prompt=True
     )
     ids = BYTES.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert [c for c, _ in check_intent(BYTES.tokenizer, ids, messages)] == ["control-token-in-content"]
+    assert [fault.code for fault in check_intent(BYTES.tokenizer, ids, messages)] == [
+        "control-token-in-content"
+    ]
 
 
 def test_both_texts_stand_side_by_side() -> None:
     other = BYTES.render(SYSTEM, TRANSCRIPT.window()[:1]).token_ids
-    _, detail = check_intent(BYTES.tokenizer, other, MESSAGES)[0]
+    detail = check_intent(BYTES.tokenizer, other, MESSAGES)[0].detail
     assert "fed" in detail and "meant" in detail
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from introspect.audits.examiner import Examiner
-from introspect.audits.intent import check_intent, told_apart
+from introspect.audits.intent import check_intent, unrendered_prose
 from introspect.audits.one_pass import (
     FORWARD_FAULT,
     against_one_pass,
@@ -20,10 +20,11 @@ from introspect.audits.one_pass import (
     seconds_of_one_pass,
 )
 from introspect.audits.replay import ReplayPlan, RunReplay
+from introspect.cache_check.examine import CacheFault
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
 from introspect.events import JSON, Audit, AuditLevel
-from introspect.model.cache_audit import Findings, check_structure
+from introspect.model.cache_audit import check_structure
 from introspect.phase.config import AuditConfig, When
 from introspect.prompt.families import Framing
 from introspect.prompt.framing import measure_framing
@@ -113,18 +114,18 @@ class RunAuditor:
     def _e0(self, state: CachedTurn) -> Audit:
         began = time.perf_counter()
         found = check_structure(state.cache, state.token_ids)
-        intent: Findings = []
+        intent: list[CacheFault] = []
         if self.tokenizer is not None:
             decoded = len(state.token_ids) - state.prompt_tokens
             fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
             intent = check_intent(self.tokenizer, fed, state.messages, self._framing)
         # What the text of the ids shows is the better name for ids that are not those meant.
-        named = bool(intent) and intent[0][0] != "unknown"
+        named = bool(intent) and intent[0].code != "unknown"
         found = intent if named else self._examiner.named(state, found) or intent
-        codes = tuple(code for code, _ in found)
+        codes = tuple(fault.code for fault in found)
         count = len(state.token_ids)
-        detail = "; ".join(f"{code}: {seen}" for code, seen in found)
-        detail = detail or f"{count} tokens as meant{told_apart(self._framing)}"
+        detail = "; ".join(f"{fault.code}: {fault.detail}" for fault in found)
+        detail = detail or f"{count} tokens as meant{unrendered_prose(self._framing)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
         return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds)
@@ -157,10 +158,10 @@ class RunAuditor:
             f"{difference.tensor} of layer {difference.layer} differ from slot {difference.slot} on"
             f" by up to {difference.size:.3g}, in {difference.slots} of {length} slots"
         )
-        found = self._examiner.named(state, [("unknown", "")])
-        told = "; ".join(seen for _, seen in found if seen)
-        codes = tuple(dict.fromkeys(code for code, _ in found))
-        return _verdict(state, "e1", f"{detail}. {told}".rstrip(". "), figures, codes=codes, seconds=seconds)
+        found = self._examiner.named(state, [CacheFault(code="unknown", detail="")])
+        names = "; ".join(fault.detail for fault in found if fault.detail)
+        codes = tuple(dict.fromkeys(fault.code for fault in found))
+        return _verdict(state, "e1", f"{detail}. {names}".rstrip(". "), figures, codes=codes, seconds=seconds)
 
     def _left(self, cache: TokenCache, e2_due: bool) -> float:
         """Seconds that decoded replies may take: no limit for a small model, else what E2 does not need."""

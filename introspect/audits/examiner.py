@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from introspect.cache_check.examine import Finding
+from introspect.cache_check.examine import CacheFault
 from introspect.errors import UnsupportedCache
-from introspect.model.cache_audit import Findings, examine_cache
+from introspect.model.cache_audit import examine_cache
 from introspect.session.protocols import CachedTurn
 
 
@@ -18,7 +18,7 @@ class Examiner:
     model: Any
     tokenizer: Any = None
 
-    def named(self, state: CachedTurn, found: Findings) -> Findings:
+    def named(self, state: CachedTurn, found: list[CacheFault]) -> list[CacheFault]:
         """What an examination names where something was found; `found` where it has no name for it."""
         if not found:
             return found
@@ -28,15 +28,15 @@ class Examiner:
             prompt = state.cache.fork()
             for layer in prompt.layers:
                 layer.truncate(max(0, layer.get_seq_length() - decoded))
-            findings = examine_cache(self.model, prompt, state.token_ids[: state.prompt_tokens])
-            findings = findings or examine_cache(self.model, state.cache, state.token_ids)
+            faults = examine_cache(self.model, prompt, state.token_ids[: state.prompt_tokens])
+            faults = faults or examine_cache(self.model, state.cache, state.token_ids)
         except UnsupportedCache:
             return found
-        return [(finding.code, self._detail(finding)) for finding in findings] or found
+        return [replace(fault, detail=self._detail(fault)) for fault in faults] or found
 
-    def _detail(self, finding: Finding) -> str:
-        """A finding with what the slot holds and what it should hold, as text, side by side."""
-        if self.tokenizer is None or finding.token is None or finding.expected_token is None:
-            return finding.detail
-        has, meant = (self.tokenizer.decode([i]) for i in (finding.token, finding.expected_token))
-        return f"{finding.detail} (slot {finding.slot} holds {has!r}, meant is {meant!r})"
+    def _detail(self, fault: CacheFault) -> str:
+        """What was seen, with what the slot holds and what it should hold, as text, side by side."""
+        if self.tokenizer is None or fault.token is None or fault.expected_token is None:
+            return fault.detail
+        has, meant = (self.tokenizer.decode([i]) for i in (fault.token, fault.expected_token))
+        return f"{fault.detail} (slot {fault.slot} holds {has!r}, meant is {meant!r})"

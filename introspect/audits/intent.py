@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from introspect.cache_check.examine import CacheFault
 from introspect.prompt.content_encoder import scrubbed
 from introspect.prompt.families import Framing, Messages
 from introspect.prompt.framing import measure_framing, rendered, system_prose
+from introspect.tally import common_prefix
 
 _SHOWN = 40
 """Characters of either text that a finding quotes."""
@@ -27,7 +29,7 @@ _PLAIN_START = re.compile(r"^(?=(?:System|User|Assistant):)", re.MULTILINE)
 
 def check_intent(
     tokenizer: Any, prompt_ids: Sequence[int], messages: Messages, framing: Framing | None = None
-) -> list[tuple[str, str]]:
+) -> list[CacheFault]:
     """Codes, with both texts side by side, where a prompt is not what the template writes of `messages`.
 
     `framing` is that of the tokenizer's template; it is measured where it is not given.
@@ -88,21 +90,19 @@ def _parts(text: str, framing: Framing) -> list[str]:
     return ["", *_PLAIN_START.split(text.removeprefix(framing.opening))]
 
 
-def _named(fed: list[str], meant: list[str], framing: Framing) -> tuple[str, str]:
+def _named(fed: list[str], meant: list[str], framing: Framing) -> CacheFault:
     """The first message that differs, and what kind of difference it is."""
-    at = next(
-        (i for i, (a, b) in enumerate(zip(fed, meant, strict=False)) if a != b), min(len(fed), len(meant))
-    )
+    at = common_prefix(fed, meant)
     has = fed[at] if at < len(fed) else ""
     wants = meant[at] if at < len(meant) else ""
     where = f"message {at}: fed {has[:_SHOWN]!r}, meant {wants[:_SHOWN]!r}"
     if _repeats(fed, meant):
-        return "history-duplicated", where
+        return CacheFault(code="history-duplicated", detail=where)
     if sum(part.startswith(_system_header(framing)) for part in fed) > 1:
-        return "second-system-prompt", where
+        return CacheFault(code="second-system-prompt", detail=where)
     if has in (wants.replace("\n", "", 1), wants.removesuffix("\n")):
-        return "missing-newline", where
-    return "stale-tokens" if len(fed) > len(meant) else "unknown", where
+        return CacheFault(code="missing-newline", detail=where)
+    return CacheFault(code="stale-tokens" if len(fed) > len(meant) else "unknown", detail=where)
 
 
 def _system_header(framing: Framing) -> str:
@@ -119,7 +119,7 @@ def _repeats(fed: list[str], meant: list[str]) -> bool:
 
 def _control_tokens_in_content(
     tokenizer: Any, prompt_ids: Sequence[int], said: Messages, framing: Framing
-) -> list[tuple[str, str]]:
+) -> list[CacheFault]:
     """Control tokens beyond those that the format itself writes: text that was tokenised as control."""
     if framing.family is None:
         special = {tokenizer.eos_token_id, tokenizer.bos_token_id}
@@ -132,10 +132,12 @@ def _control_tokens_in_content(
             len(framing.family.turns(said)) + 1,
         )
         what = "messages are opened"
-    return [] if seen == meant else [("control-token-in-content", f"{seen} {what}, {meant} are meant")]
+    if seen == meant:
+        return []
+    return [CacheFault(code="control-token-in-content", detail=f"{seen} {what}, {meant} are meant")]
 
 
-def told_apart(framing: Framing) -> str:
+def unrendered_prose(framing: Framing) -> str:
     """What of the template is not rendered, for the detail of an audit; empty where all of it is."""
     before, after = framing.system_prose
     prose = " … ".join(" ".join(part.split()) for part in (before, after) if part)

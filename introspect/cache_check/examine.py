@@ -33,7 +33,7 @@ fault is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CacheFault:
     """One fault: its stable code and where it shows. `detail` is for people.
 
     `layer` and `slot` are the first that show it; `slots` counts those of that layer. `size` is the largest
@@ -53,12 +53,12 @@ class Finding:
     expected_token: int | None = None
 
 
-def examine_shape(cache: Any, geometry: Geometry) -> list[Finding]:
+def examine_shape(cache: Any, geometry: Geometry) -> list[CacheFault]:
     """Faults of structure: lengths, shapes, dtype, shared memory, values that are not finite."""
     lengths = stored_lengths(cache)
     if len(lengths) != geometry.layers and lengths:
         detail = f"{len(lengths)} layers, the model has {geometry.layers}"
-        return [_explained(Finding(code="foreign-cache", detail=detail))]
+        return [_explained(CacheFault(code="foreign-cache", detail=detail))]
     first = lengths[0][0] if lengths else 0
     for index, (keys, values) in enumerate(lengths):
         if keys != first or values != first:
@@ -66,7 +66,7 @@ def examine_shape(cache: Any, geometry: Geometry) -> list[Finding]:
                 f"layer {index} holds {keys} keys and {values} values, layer 0 holds {lengths[0][0]} keys"
             )
             slot = min(keys, values, first)
-            return [_explained(Finding(code="ragged-layers", detail=detail, layer=index, slot=slot))]
+            return [_explained(CacheFault(code="ragged-layers", detail=detail, layer=index, slot=slot))]
     if first == 0:
         return []
     places: dict[int, int] = {}
@@ -76,38 +76,38 @@ def examine_shape(cache: Any, geometry: Geometry) -> list[Finding]:
                 return [found]
             if tensor.data_ptr() in places:
                 where = f"layers {places[tensor.data_ptr()]} and {index} show the same memory"
-                shared = Finding(code="prefix-aliased", detail=where, layer=index, slot=0, slots=first)
+                shared = CacheFault(code="prefix-aliased", detail=where, layer=index, slot=0, slots=first)
                 return [_explained(shared)]
             places[tensor.data_ptr()] = index
     return []
 
 
-def _examine_tensor(tensor: torch.Tensor, index: int, length: int, geometry: Geometry) -> Finding | None:
+def _examine_tensor(tensor: torch.Tensor, index: int, length: int, geometry: Geometry) -> CacheFault | None:
     shape = (1, geometry.kv_heads, tensor.shape[-2], geometry.head_dim)
     if tuple(tensor.shape) != shape:
         detail = f"layer {index} has shape {tuple(tensor.shape)}, the model's has {shape}"
-        return _explained(Finding(code="foreign-cache", detail=detail, layer=index))
+        return _explained(CacheFault(code="foreign-cache", detail=detail, layer=index))
     if tensor.dtype != geometry.dtype:
         less = (
             not tensor.is_floating_point() or torch.finfo(tensor.dtype).eps > torch.finfo(geometry.dtype).eps
         )
         detail = f"layer {index} is {tensor.dtype}, the model computes in {geometry.dtype}"
         code = "lossy-copy" if less else "foreign-cache"
-        return _explained(Finding(code=code, detail=detail, layer=index))
+        return _explained(CacheFault(code=code, detail=detail, layer=index))
     finite = torch.isfinite(tensor[0, :, :length]).all(dim=-1).all(dim=0)
     if not bool(finite.all()):
         slots = (~finite).nonzero().flatten()
         detail = f"layer {index} holds NaN or Inf from slot {int(slots[0])} on"
         first = int(slots[0])
         return _explained(
-            Finding(code="non-finite", detail=detail, layer=index, slot=first, slots=len(slots))
+            CacheFault(code="non-finite", detail=detail, layer=index, slot=first, slots=len(slots))
         )
     return None
 
 
 def examine_content(
     model: Any, stored: Sequence[StoredLayer], token_ids: Sequence[int], every_layer: bool
-) -> list[Finding]:
+) -> list[CacheFault]:
     """Faults of what the slots hold; `stored` is sound in shape and holds at least one slot."""
     length = stored[0].length
     common = min(length, len(token_ids))
@@ -117,18 +117,20 @@ def examine_content(
         wrong = gross_slots(stored[0], expected) + wrong
     if wrong:
         return _examine_tokens(model, stored, list(token_ids), wrong, every_layer)
-    found: list[Finding] = []
+    found: list[CacheFault] = []
     if length < len(token_ids):
         signs = content_signs(token_ids, length, {})
         detail = f"{length} ids are cached, {len(token_ids)} are meant"
-        missing = Finding(code="unknown", detail=detail, layer=0, slot=length, slots=len(token_ids) - length)
+        missing = CacheFault(
+            code="unknown", detail=detail, layer=0, slot=length, slots=len(token_ids) - length
+        )
         found = [_explained(replace(missing, code=code)) for code in name_content(signs)]
     return found + _examine_values(model, stored, list(token_ids[:length]), every_layer)
 
 
 def _examine_tokens(
     model: Any, stored: Sequence[StoredLayer], expected: list[int], wrong: list[int], every_layer: bool
-) -> list[Finding]:
+) -> list[CacheFault]:
     length = stored[0].length
     contents = read_slots(model, stored[0], wrong, expected)
     signs = content_signs(expected, length, contents)
@@ -140,7 +142,7 @@ def _examine_tokens(
     meant = "nothing" if wanted is None else f"id {wanted}"
     detail = f"slot {slot} holds {_content_in_words(what)}, meant is {meant}"
     detail += f"; {len(wrong)} of {length} slots hold something else, {len(expected)} are meant"
-    found = Finding(
+    found = CacheFault(
         code="unknown",
         detail=detail,
         layer=0,
@@ -199,7 +201,7 @@ def _mean_error(
 
 def _examine_values(
     model: Any, stored: Sequence[StoredLayer], ids: list[int], every_layer: bool
-) -> list[Finding]:
+) -> list[CacheFault]:
     passes = Passes(model, stored, ids, layers=None if every_layer else 1)
     faults = find_damage(passes)
     if not faults:
@@ -211,7 +213,7 @@ def _examine_values(
         signs = replace(signs, hole=hole, short=short)
     worst = max((fault for fault in faults if fault.layer == signs.first), key=lambda fault: fault.steps)
     slot = signs.slots[0]
-    found = Finding(
+    found = CacheFault(
         code="unknown",
         detail=_damage_in_words(faults, signs, worst),
         layer=signs.first,
@@ -241,6 +243,6 @@ def _damage_in_words(faults: Sequence[RowFault], signs: DamageSigns, worst: RowF
     )
 
 
-def _explained(finding: Finding) -> Finding:
+def _explained(finding: CacheFault) -> CacheFault:
     """The finding with the meaning of its code before its detail."""
     return replace(finding, detail=f"{MEANINGS[finding.code]}: {finding.detail}")

@@ -11,14 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from introspect.cache_check.examine import Finding, examine_content, examine_shape
+from introspect.cache_check.examine import CacheFault, examine_content, examine_shape
 from introspect.cache_check.view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.engine.cache import TokenCache
 from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import undisturbed
-
-Findings = list[tuple[str, str]]
-"""Codes of faults with what was seen."""
 
 
 def check_cache(
@@ -46,7 +43,7 @@ def check_cache(
 
 def examine_cache(
     model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
-) -> list[Finding]:
+) -> list[CacheFault]:
     """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds."""
     if level not in ("all", "layer0"):
         raise ValueError(f"level {level!r}: 'all' or 'layer0'")
@@ -65,7 +62,7 @@ def examine_cache(
             return []
         code = "tail-off-by-one" if len(ids) == 1 else "tail-missing"
         detail = f"nothing is cached, {len(ids)} ids are meant"
-        return [Finding(code=code, detail=detail, layer=0, slot=0, slots=len(ids))]
+        return [CacheFault(code=code, detail=detail, layer=0, slot=0, slots=len(ids))]
     with undisturbed(model):
         return examine_content(model, stored_layers(cache, geometry), ids, level == "all")
 
@@ -77,7 +74,7 @@ def _flat(token_ids: Sequence[int]) -> list[int]:
         raise ValueError("token_ids: a flat list of integers, one for each slot") from None
 
 
-def check_structure(cache: TokenCache, token_ids: Sequence[int]) -> Findings:
+def check_structure(cache: TokenCache, token_ids: Sequence[int]) -> list[CacheFault]:
     """What is wrong with the structure of a cache that is meant to hold `token_ids`; empty where nothing is.
 
     Every layer is as long as the ids, K agrees in shape, dtype and device across layers and so does V, no two
@@ -86,25 +83,32 @@ def check_structure(cache: TokenCache, token_ids: Sequence[int]) -> Findings:
     lengths = cache.lengths()
     if len(set(lengths)) > 1:
         odd = next(i for i, length in enumerate(lengths) if length != lengths[0])
-        return [("ragged-layers", f"layer 0 holds {lengths[0]} tokens, layer {odd} holds {lengths[odd]}")]
+        return [
+            CacheFault(
+                code="ragged-layers",
+                detail=f"layer 0 holds {lengths[0]} tokens, layer {odd} holds {lengths[odd]}",
+            )
+        ]
     return _check_ids(cache, token_ids) + _check_tensors(cache)
 
 
-def _check_ids(cache: TokenCache, token_ids: Sequence[int]) -> Findings:
+def _check_ids(cache: TokenCache, token_ids: Sequence[int]) -> list[CacheFault]:
     length, cached, expected = cache.num_cached_tokens, cache.token_ids, list(token_ids)
     if length != len(cached):
-        return [("history-duplicated", f"layers hold {length} tokens for {len(cached)} ids")]
+        return [
+            CacheFault(code="history-duplicated", detail=f"layers hold {length} tokens for {len(cached)} ids")
+        ]
     for slot, (has, wanted) in enumerate(zip(cached, expected, strict=False)):
         if has != wanted:
-            return [("stale-tokens", f"slot {slot} holds id {has}, meant is {wanted}")]
+            return [CacheFault(code="stale-tokens", detail=f"slot {slot} holds id {has}, meant is {wanted}")]
     if len(cached) != len(expected):
         off = abs(len(cached) - len(expected))
         code = "tail-off-by-one" if off == 1 else "stale-tokens"
-        return [(code, f"{len(cached)} tokens are cached, {len(expected)} are meant")]
+        return [CacheFault(code=code, detail=f"{len(cached)} tokens are cached, {len(expected)} are meant")]
     return []
 
 
-def _check_tensors(cache: TokenCache) -> Findings:
+def _check_tensors(cache: TokenCache) -> list[CacheFault]:
     layers = [layer for layer in cache.layers if layer.is_initialized]
     if not layers:
         return []
@@ -113,13 +117,23 @@ def _check_tensors(cache: TokenCache) -> Findings:
     for i, layer in enumerate(layers):
         for tensor, first in zip((layer.keys, layer.values), firsts, strict=True):
             if tensor.shape != first.shape or tensor.dtype != first.dtype or tensor.device != first.device:
-                return [("foreign-cache", f"layer {i} is {tuple(tensor.shape)} {tensor.dtype}")]
+                return [
+                    CacheFault(
+                        code="foreign-cache", detail=f"layer {i} is {tuple(tensor.shape)} {tensor.dtype}"
+                    )
+                ]
             start = tensor.untyped_storage().data_ptr()
             if start in seen:
-                return [("prefix-aliased", f"layers {seen[start]} and {i} share one buffer")]
+                return [
+                    CacheFault(code="prefix-aliased", detail=f"layers {seen[start]} and {i} share one buffer")
+                ]
             seen[start] = i
         # Formats of eight bits have no test of their own.
         newest = torch.cat((layer.keys[:, :, -1].flatten(), layer.values[:, :, -1].flatten())).double()
         if not bool(torch.isfinite(newest).all()):
-            return [("non-finite", f"layer {i} holds NaN or Inf at slot {firsts[0].shape[-2] - 1}")]
+            return [
+                CacheFault(
+                    code="non-finite", detail=f"layer {i} holds NaN or Inf at slot {firsts[0].shape[-2] - 1}"
+                )
+            ]
     return []
