@@ -11,10 +11,11 @@ import typer
 from introspect.commands.exit import exit_code
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
+from introspect.errors import ExitCode
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
 
-def _output(given: Any) -> Path:
+def _output(given: str) -> Path:
     return look(str(given), "--output ")[0]
 
 
@@ -49,11 +50,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version",
-            callback=_version,
-            is_eager=True,
-            help="Print the version.",
-            allow_from_autoenv=False,
+            "--version", callback=_version, is_eager=True, help="Print the version.", allow_from_autoenv=False
         ),
     ] = False,
 ) -> None: ...
@@ -86,10 +83,7 @@ def run(
         typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
     ] = None,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Go on where what the phase requires is not met.", allow_from_autoenv=False
-        ),
+        bool, typer.Option("--force", help="Go on where a requirement is not met.", allow_from_autoenv=False)
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
@@ -102,7 +96,8 @@ def run(
 ) -> None:
     """Run the experiments of a phase."""
     refuse_stripped_docstrings()
-    from introspect.commands import run as cli_run
+    from introspect.commands import run as command
+    from introspect.run.options import RunOptions
 
     given = {
         "model.id": model,
@@ -113,10 +108,12 @@ def run(
         "limits.max_turns": max_turns,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    config = cli_run.read_phase(phase, overrides, settings or ())
+    config = command.read_phase(phase, overrides, settings or ())
     if dry_run:
-        raise typer.Exit(cli_run.dry_run(config, output, json))
-    raise typer.Exit(cli_run.run(config, output, limit, forced, fault, force, quiet, verbose, json))
+        raise typer.Exit(command.dry_run(config, output, json))
+    options = RunOptions(output=output, limit=limit, forced_from=forced, fault=fault, force=force)
+    shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
+    raise typer.Exit(command.run(config, options, shown))
 
 
 @app.command()
@@ -136,9 +133,10 @@ def replay(
     json: Json = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
-    from introspect.readers.replay import replay_command
+    from introspect.commands.replay import replay_command
 
-    raise typer.Exit(replay_command(source, only or (), follow, speed, json, output))
+    code = replay_command(source, only or (), follow=follow, speed=speed, as_json=json, output_dir=output)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -180,9 +178,7 @@ def diagnose(
 
 
 @app.command()
-def tools(
-    json: Json = False,
-) -> None:
+def tools(json: Json = False) -> None:
     """List the tools that a phase can give to a model."""
     from introspect.commands.tools import tools_command
 
@@ -211,13 +207,11 @@ def check(
         refuse_stripped_docstrings()
     given = {"model.revision": revision, "model.device": device, "model.dtype": dtype}
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    raise typer.Exit(check_command(models or (), template or (), phase, settings, json))
+    raise typer.Exit(check_command(models or (), template or (), phase, settings, as_json=json))
 
 
 @app.command()
-def phases(
-    json: Json = False,
-) -> None:
+def phases(json: Json = False) -> None:
     """List the phases: what each does, offers and requires."""
     from introspect.commands.phases import phases_command
 
@@ -243,7 +237,8 @@ def main() -> None:
         code = exit_code(lambda: app(prog_name="introspect", standalone_mode=False))
         let_go()
     let_go()
-    raise SystemExit(ending_code(at_once.signal) if code == 130 and at_once.signal else code)
+    interrupted = code == ExitCode.INTERRUPTED and at_once.signal is not None
+    raise SystemExit(ending_code(at_once.signal) if interrupted else code)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command ends with, to whoever started it."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    CORRUPT = 3
+    UNMET = 4
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class IntrospectError(Exception):
     """Something that the user can put right. The message is one line; `exit_code` is the contract's."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class ConfigError(IntrospectError):
@@ -45,13 +58,13 @@ class ProcessError(IntrospectError):
 class RequirementError(IntrospectError):
     """A phase may not start yet: what it requires is not met."""
 
-    exit_code = 4
+    exit_code = ExitCode.UNMET
 
 
 class RunFailed(IntrospectError):
     """A run cannot go on where it is written: no room, no permission, or its directory has gone."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class UnsupportedCache(IntrospectError):

@@ -25,8 +25,8 @@ _SHORTEST = 1e-6
 class ExperimentTally:
     """An experiment that was begun. `status` is None while it goes on, or where the record breaks off.
 
-    `calls` has the replies in which no call and no completion could be read too; `notes` are those that no
-    experiment before has saved.
+    `calls` has the replies in which no call and no completion could be read too; `notes` are the numbers of
+    those that it has saved, whether another experiment has saved the same before or not.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ExperimentTally:
     turns: int = 0
     calls: int = 0
     calls_ok: int = 0
-    notes: int = 0
+    notes: set[str] = field(default_factory=set)
 
     @property
     def no_tool_used(self) -> bool:
@@ -49,7 +49,7 @@ class ExperimentTally:
             "status": self.status or unfinished,
             "turns": self.turns,
             "tool_calls": self.calls,
-            "notes": self.notes,
+            "notes": len(self.notes),
             "reason": self.reason,
             "no_tool_used": self.no_tool_used,
         }
@@ -193,9 +193,9 @@ class Tally:
         experiment.calls += 1
         experiment.calls_ok += event.ok
         note = saved_note(event)
-        if note is not None and note not in self._notes:
+        if note is not None:
             self._notes.add(note)
-            experiment.notes += 1
+            experiment.notes.add(note)
 
     def _audit(self, event: ev.Audit) -> None:
         self.audits["skipped" if event.skipped is not None else event.level] += 1

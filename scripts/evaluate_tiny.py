@@ -13,6 +13,7 @@ import random
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,9 @@ from introspect import events
 from introspect.phase.load import load_phase
 from introspect.readers.quoted_figures import quotes, report_of
 from introspect.readers.replay import load
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 from introspect.tools.calls.actions import Unusable
 from introspect.tools.calls.parsing import parse_reply
 
@@ -44,12 +47,13 @@ def executed(
         overrides["generation.temperature"] = temperature
     with TemporaryDirectory() as folder:
         settings, options = load_phase(phase, overrides), RunOptions(Path(folder), force=True)
-        run = open_run(settings, options, prepare(settings, options), lambda: False)
+        prepared = prepare(settings, options)
         if scrambled:
             rng = random.Random(SCRAMBLE_SEEDS + seed)
-            run.session.all_tools = scrambled_tools(run.session.all_tools, rng)
+            prepared = replace(prepared, tools=scrambled_tools(prepared.tools, rng))
+        run = open_run(prepared, lambda: False)
         stream: list[events.Event] = []
-        summary = run.execute(stream.append, None)
+        summary = run.execute(stream.append)
         findings = load(summary["run"], Path(folder)).findings
     return stream, summary, sum(finding.severity == "corrupt" for finding in findings)
 

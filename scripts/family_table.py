@@ -23,8 +23,10 @@ from transformers.utils import logging
 from introspect.errors import IntrospectError
 from introspect.events import Audit, Event, ToolResult
 from introspect.phase.config import PhaseConfig
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
 from introspect.run.preflight import check_model
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.preparation import prepare
 
 CALL = (
     'I look.\n{"reasoning": "to see", "tool_call": {"function": "get_architecture_summary", "arguments": {}}}'
@@ -91,14 +93,14 @@ def try_family(family: str, attention: str, work: Path) -> Outcome:
 def run_two_turns(phase: PhaseConfig, work: Path) -> tuple[bool, float | None, str]:
     """Whether two turns ran to their end, the largest E2 difference, and what was wrong."""
     options = RunOptions(work / "runs")
-    run = open_run(phase, options, prepare(phase, options), lambda: False)
+    run = open_run(prepare(phase, options), lambda: False)
     prompt_format = run.session.prompt_format
     run.session.forced_replies = {
         (0, turn): (*prompt_format.encode(text), *sorted(prompt_format.control_ids())[-1:])
         for turn, text in enumerate((CALL, DONE), start=1)
     }
     seen: list[Event] = []
-    summary = run.execute(seen.append, None)
+    summary = run.execute(seen.append)
     audits = [event for event in seen if isinstance(event, Audit)]
     differences = [audit.figures["max_abs_logit"] for audit in audits if audit.level == "e2"]
     wrong = [f"{audit.level}: {audit.failure}" for audit in audits if audit.codes]

@@ -143,7 +143,14 @@ def plant_all(models: Models, rounds: int, seed: int) -> dict[str, Matrix]:
             clean, auditor = after_a_prune(engine, conversation, rng)
             for fault, place, depth in every_fault():
                 generator = torch.Generator().manual_seed(seed + number)
-                scene = Scene(model, clean, conversation, place, depth, generator)
+                scene = Scene(
+                    model=model,
+                    clean=clean,
+                    conversation=conversation,
+                    place=place,
+                    depth=depth,
+                    generator=generator,
+                )
                 key = (fault.name, str(dtype).removeprefix("torch."), place, depth)
                 damaged = fault.planted(scene)
                 traceless = damaged.cache.content_digest() == clean.content_digest()

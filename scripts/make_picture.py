@@ -12,7 +12,9 @@ from rich.console import Console
 from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
 from introspect.phase.load import load_phase
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 
 TARGET = Path(__file__).resolve().parent.parent / "data" / "images" / "run.svg"
 COMMAND = "introspect run phase1a --model tiny --seed 0 --limit 1"
@@ -24,10 +26,9 @@ def main() -> None:
     phase = load_phase("phase1a", overrides)
     with TemporaryDirectory() as folder:
         options = RunOptions(Path(folder), limit=1)
-        run = open_run(phase, options, prepare(phase, options), lambda: False)
+        run = open_run(prepare(phase, options), lambda: False)
         with RunView(console) as view:
-            view.show(run.start)
-            summary = run.execute(view.show, 1)
+            summary = run.execute(view.show)
     summary["run"] = f"data/runs/{Path(summary['run']).name}"
     show_summary(console, summary, Path(summary["run"]) / "phase1a.log")
     TARGET.parent.mkdir(parents=True, exist_ok=True)

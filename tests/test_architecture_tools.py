@@ -109,7 +109,9 @@ def test_every_module_fits_the_budget_and_says_what_is_left_out(case: Case, budg
             result = ALL_TOOLS[tool].call(context, {"layer_name": name})
             assert result == whole or "left_out" in result
             rest = {
-                k: v for k, v in result.items() if k not in ("left_out", "inside", "tensors", "description")
+                k: v
+                for k, v in result.items()
+                if k not in ("left_out", "hint", "inside", "tensors", "description")
             }
             assert rest.items() <= whole.items()
             assert context.count_tokens(result) <= budget

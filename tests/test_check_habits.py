@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from introspect.templates.judge import judge_template
 from introspect.templates.probes import ChatTemplate
-from introspect.templates.row import template_row
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 ROLES = "{% for m in messages %}<|{{ m.role }}|>"
@@ -15,7 +15,7 @@ TEXTS = ROLES + "{{ m.content }}{% endfor %}"
 
 
 def row_of(template: str) -> dict[str, Any]:
-    return template_row("t", ChatTemplate(template, template, {"eos_token": "</s>"}))
+    return judge_template("t", ChatTemplate(template, template, {"eos_token": "</s>"})).to_json()
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen2C
 from introspect import events
 from introspect.checkpoint.device_memory import free_memory
 from introspect.errors import ModelError
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
 from introspect.run.preflight import check_model, template_warnings
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.preparation import prepare
 from introspect.runlog.reader import read_events
 
 CHATML = (
@@ -162,8 +164,8 @@ def test_a_run_says_what_its_template_would_have_done(
         model={"id": str(folder)}, generation={"max_new_tokens": 5, "seed": 1}, limits={"max_turns": 1}
     )
     options = RunOptions(tmp_path / "runs")
-    opened = open_run(phase, options, prepare(phase, options), lambda: False)
-    opened.execute(lambda event: None, None)
+    opened = open_run(prepare(phase, options), lambda: False)
+    opened.execute(lambda event: None)
     directory = opened.writer.directory
     recorded = [read.event for read in read_events(directory / "events.jsonl").events]
     begun = next(i for i, event in enumerate(recorded) if isinstance(event, events.ExperimentStart))

@@ -15,8 +15,8 @@ from support.places import CHAT_TEMPLATES, needs_templates
 from transformers.utils import chat_template_utils
 
 from introspect.run.preflight import check_template
+from introspect.templates.judge import judge_template
 from introspect.templates.probes import ChatTemplate
-from introspect.templates.row import template_row
 
 TEMPLATES = sorted(CHAT_TEMPLATES.glob("*.jinja"))
 USER = {"role": "user", "content": "Why do otters float?"}
@@ -168,5 +168,5 @@ def described_templates(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def test_verdicts_on_templates_whose_habits_are_known(described: tuple[str, dict[str, Any]]) -> None:
     template, expected = described
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
-    row = template_row("t", ChatTemplate(template, template, tokens))
+    row = judge_template("t", ChatTemplate(template, template, tokens)).to_json()
     assert {key: row[key] for key in expected} == expected

@@ -123,7 +123,7 @@ def test_a_run_can_be_audited(tmp_path: Path, phase: str, level: str) -> None:
     assert done.returncode == 0 and report["level"] == level
     assert report["checked"] == summary["turns"] and report["failed"] == 0 and report["failures"] == []
     events = tmp_path / summary["run"] / "events.jsonl"
-    events.write_text(events.read_text().replace('"decode_path":"forward-1"', '"decode_path":"forward-2"'))
+    events.write_text(events.read_text().replace('"logits_digest":"', '"logits_digest":"0', 1))
     assert introspect("audit", "latest", "--level", level, cwd=tmp_path).returncode == 3
 
 
@@ -192,6 +192,27 @@ def test_a_reader_that_leaves_is_no_failure(tmp_path: Path, arguments: tuple[str
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_run_whose_reader_leaves_ends_in_good_order(
+    tmp_path: Path, phase: str, options: tuple[str, ...]
+) -> None:
+    """With --json the conversation goes to stderr, and whoever reads stdout still gets the object."""
+    command = [sys.executable, "-m", "introspect", "run", phase, *options]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    streams = [process.stdout, process.stderr]
+    left, other = streams[::-1] if options else streams
+    left.close()
+    written = other.read()
+    assert process.wait(timeout=60) == 130 and "Traceback" not in written
+    record = next(tmp_path.glob("data/runs/2*/events.jsonl")).read_text().splitlines()
+    last = json.loads(record[-1])
+    assert (last["event"], last["status"]) == ("run_end", "interrupted")
+    assert json.loads(written)["status"] == "interrupted" if options else not written
 
 
 def test_a_read_only_output_is_refused(tmp_path: Path, phase: str) -> None:

@@ -61,7 +61,7 @@ def run_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for e, texts in enumerate((first, second))
         for t, text in enumerate(texts, 1)
     }
-    run.execute(lambda event: None, None)
+    run.execute(lambda event: None)
     return run.writer.directory
 
 

@@ -21,7 +21,10 @@ from introspect.errors import ModelError, UnsupportedCache
 from introspect.events import Audit, Generation, Prune, RunStart
 from introspect.model.cache_audit import check_cache
 from introspect.phase.config import ModelConfig, PhaseConfig
-from introspect.run.run import Run, RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 
 FORMATS = {"qwen2": "chatml", "qwen3": "chatml", "llama": "llama3", "gemma": "gemma", "gpt2": "plain"}
@@ -49,7 +52,7 @@ def phase_on(directory: Path, **changes: Any) -> PhaseConfig:
 
 def opened_run(phase: PhaseConfig, output: Path, forced: str | None = None) -> Run:
     options = RunOptions(output, forced_from=forced)
-    return open_run(phase, options, prepare(phase, options), lambda: False)
+    return open_run(prepare(phase, options), lambda: False)
 
 
 def force(opened: Run, texts: list[str]) -> None:
@@ -68,7 +71,7 @@ def test_a_turn_with_a_tool_call_passes_every_audit(zoo_directory: tuple[str, Pa
     name, directory = zoo_directory
     opened = opened_run(phase_on(directory), tmp_path)
     force(opened, [call_text("get_architecture_summary"), DONE])
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "complete"
     assert summary["tool_calls"] == {"total": 1, "ok": 1, "malformed": 0}
     assert summary["audits"] == {"e0": 2, "e1": 3, "e2": 2, "skipped": 0, "failed": 0}
@@ -95,7 +98,7 @@ def test_what_is_sampled_freely_is_repeated_from_its_record(name: str, tmp_path:
     for forced in (None, "first"):
         source = runs[0]["run"] if forced else None
         opened = opened_run(phase_on(directory), tmp_path / "runs", source)
-        runs.append(opened.execute(lambda event: None, None))
+        runs.append(opened.execute(lambda event: None))
     # Noise calls no tool: the experiment fails after two misses, with the cache sound throughout.
     assert [run["status"] for run in runs] == ["failed", "failed"]
     assert [run["audits"]["failed"] for run in runs] == [0, 0] and runs[0]["audits"]["e1"] >= 2
@@ -112,7 +115,7 @@ def test_a_prune_keeps_every_family_exact(name: str, tmp_path: Path) -> None:
         phase_on(directory, memory={"max_turns": 2, "keep_recent_turns": 1}), tmp_path / "runs"
     )
     force(opened, [call_text("get_layer_names", start=turn) for turn in range(4)] + [DONE])
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "complete" and summary["audits"]["failed"] == 0
     dropped = [event for event in events_of(summary) if isinstance(event, Prune) and event.dropped_messages]
     assert dropped and all(event.cached_after < event.cached_before for event in dropped)
@@ -155,7 +158,7 @@ def test_damage_is_found_in_every_family(name: str, tmp_path: Path) -> None:
     opened = opened_run(phase_on(directory), tmp_path / "runs")
     opened.driver.fault_planter = _Flip()
     force(opened, [call_text("get_architecture_summary"), DONE])
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "corrupt"
     found = [event for event in events_of(summary) if isinstance(event, Audit) and event.codes]
     assert [event.level for event in found] == ["e1"] and found[0].figures["layer"] == 0
@@ -172,7 +175,7 @@ def test_what_a_template_adds_is_recorded_and_told(tmp_path: Path) -> None:
     llama3_tokenizer(DATED_LLAMA3_TEMPLATE).save_pretrained(directory)
     opened = opened_run(phase_on(directory), tmp_path / "runs")
     force(opened, [call_text("get_architecture_summary"), DONE])
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "complete" and summary["audits"]["failed"] == 0
     before, _ = opened.start.environment["prompt_format"]["system_prose_not_rendered"]
     assert before.startswith("It is ")

@@ -12,9 +12,9 @@ from tiny.tokenizer import train_tokenizer
 from transformers import AutoConfig
 
 from introspect.checkpoint.config_sizes import refuse_sizes
-from introspect.checkpoint.forecast import kv_elements_of_config
 from introspect.checkpoint.judgement import judge
 from introspect.checkpoint.reading import ModelSource
+from introspect.engine.kv_config import kv_sizes
 from introspect.phase.config import ModelConfig
 from introspect.run.preflight import check_model
 
@@ -103,4 +103,4 @@ def test_heads_whose_width_is_no_share_of_the_hidden_size(tmp_path: Path) -> Non
     assert latent.hidden_size % latent.num_attention_heads
     latent.save_pretrained(tmp_path)
     refuse_sizes(tmp_path, "m")
-    assert kv_elements_of_config(AutoConfig.for_model("mamba")) == 0
+    assert kv_sizes(AutoConfig.for_model("mamba")).elements == 0

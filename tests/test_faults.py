@@ -32,7 +32,14 @@ def scene(dtype: torch.dtype, place: Any = "first-kept", depth: Any = "first") -
         model = small_model(dtype=dtype)
         STAGES[dtype] = model, filled(model, list(CONVERSATION.ids), [30, len(CONVERSATION.ids) - 30])
     model, clean = STAGES[dtype]
-    return Scene(model, clean, CONVERSATION, place, depth, torch.Generator().manual_seed(4))
+    return Scene(
+        model=model,
+        clean=clean,
+        conversation=CONVERSATION,
+        place=place,
+        depth=depth,
+        generator=torch.Generator().manual_seed(4),
+    )
 
 
 def cells_of(fault: Fault) -> list[tuple[str, str, str, torch.dtype]]:

@@ -17,7 +17,10 @@ from support.sessions import DONE, PHASE, call_text, phase_for
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import RunFailed
-from introspect.run.run import Run, RunOptions, open_run
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 
 NOTE = call_text("record_observation", obs_type="finding", category="c", description="d")
@@ -30,7 +33,7 @@ def loaded(model_dir: Path) -> LoadedModel:
 
 def opened(loaded: LoadedModel, output: Path, *texts: str) -> Run:
     phase = phase_for(loaded.source.path, tools=("query_memory", "record_observation"))
-    run = open_run(phase, RunOptions(output), loaded, lambda: False)
+    run = open_run(prepare(phase, RunOptions(output), loaded=loaded), lambda: False)
     prompt_format = run.session.prompt_format
     run.session.forced_replies = {
         (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
@@ -67,7 +70,7 @@ def test_a_record_that_cannot_be_written_ends_the_run(
             spoil(getattr(run.writer, where))
 
     with pytest.raises(RunFailed, match=said) as failed:
-        run.execute(watch, None)
+        run.execute(watch)
     assert failed.value.exit_code == 1 and "\n" not in str(failed.value)
     assert "the record is whole up to here" in str(failed.value)
     log = read_events(run.writer.directory / "events.jsonl")
@@ -76,7 +79,7 @@ def test_a_record_that_cannot_be_written_ends_the_run(
     assert [f.code for f in log.findings] == ([] if ended else ["record-open"])
     assert ended or "broke off" in log.findings[0].message
     kept = [e for e in seen if not isinstance(e, events.Token)]
-    assert [type(read.event) for read in log.events][1 : len(kept) + 1] == [type(e) for e in kept]
+    assert [type(read.event) for read in log.events][: len(kept)] == [type(e) for e in kept]
 
 
 def test_a_record_that_is_removed_is_told_as_lost(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -87,13 +90,13 @@ def test_a_record_that_is_removed_is_told_as_lost(loaded: LoadedModel, tmp_path:
             shutil.rmtree(run.writer.directory)
 
     with pytest.raises(RunFailed, match=r"the record is lost \(it was removed") as failed:
-        run.execute(watch, None)
+        run.execute(watch)
     assert failed.value.exit_code == 1
 
 
 def test_a_record_that_is_moved_goes_on_where_it_is(loaded: LoadedModel, tmp_path: Path) -> None:
     run = opened(loaded, tmp_path, call_text("query_memory"))
-    run.execute(lambda event: isinstance(event, events.ToolResult) and _moved(run, tmp_path / "aside"), None)
+    run.execute(lambda event: isinstance(event, events.ToolResult) and _moved(run, tmp_path / "aside"))
     assert isinstance(read_events(tmp_path / "aside" / "events.jsonl").events[-1].event, events.RunEnd)
 
 
@@ -128,7 +131,7 @@ def test_notes_that_cannot_be_kept_end_the_run_with_its_record(
     run = opened(loaded, tmp_path, *notes)
     spoil(run)
     with pytest.raises(RunFailed, match=said) as failed:
-        run.execute(lambda event: None, None)
+        run.execute(lambda event: None)
     assert failed.value.exit_code == 1 and "notes.sqlite: notes cannot be kept" in str(failed.value)
     log = read_events(run.writer.directory / "events.jsonl")
     assert log.findings == ()

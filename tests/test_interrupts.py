@@ -26,7 +26,10 @@ from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.commands.exit import exit_code
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import ENDING, AtOnce, Interrupts, Terminated, ending_code, handled_by
-from introspect.run.run import Run, RunOptions, open_run
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGUSR1: 143}
@@ -143,7 +146,7 @@ def loaded(model_dir: Path) -> LoadedModel:
 
 def opened(loaded: LoadedModel, output: Path, interrupts: Interrupts) -> Run:
     phase = phase_for(loaded.source.path, memory=PRUNED, tools=TOOLS)
-    run = open_run(phase, RunOptions(output), loaded, interrupts)
+    run = open_run(prepare(phase, RunOptions(output), loaded=loaded), interrupts)
     prompt_format = run.session.prompt_format
     run.session.forced_replies = {
         (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
@@ -162,7 +165,7 @@ def passes_of(loaded: LoadedModel, output: Path) -> int:
     """Forward passes of the run when nothing disturbs it: prefills, replies, audits, tools."""
     run = opened(loaded, output, Interrupts())
     with at_call(run.session.context.model.model.layers[0], 0, lambda: None) as calls:
-        assert run.execute(lambda event: None, None)["status"] == "complete"
+        assert run.execute(lambda event: None)["status"] == "complete"
     kinds = [event.level for event in record_of(run) if isinstance(event, events.Audit)]
     assert {"e0", "e1", "e2"} <= set(kinds)
     return len(calls)
@@ -178,7 +181,7 @@ def test_any_pass_of_a_run_is_broken_off_with_its_record_whole(loaded: LoadedMod
             layers = run.session.context.model.model.layers
             action = lambda: send(signal.SIGTERM)  # noqa: E731
             with at_call(layers[0], chosen, action), at_call(layers[1], 0, action) as after:
-                summary = run.execute(lambda event: None, None)
+                summary = run.execute(lambda event: None)
         assert summary["status"] == "interrupted" and interrupts.exit_code == 143
         assert len(after) == chosen - 1
         record = record_of(run)
@@ -203,7 +206,7 @@ def test_a_second_signal_never_tears_the_record(
 
     with interrupts.listening():
         run = opened(loaded, tmp_path_factory.mktemp("runs"), interrupts)
-        summary = run.execute(watch, None)
+        summary = run.execute(watch)
     assert summary["status"] in ("interrupted", "complete")
     record = record_of(run)
     assert isinstance(record[-1], events.RunEnd) and record[-1].status == summary["status"]
@@ -219,7 +222,7 @@ def test_a_tool_that_streams_weights_is_broken_off(loaded: LoadedModel, tmp_path
     with interrupts.listening():
         run = opened(loaded, tmp_path, interrupts)
         run.session.context.progress = progress
-        assert run.execute(lambda event: None, None)["status"] == "interrupted"
+        assert run.execute(lambda event: None)["status"] == "interrupted"
     assert told == ["weights"]
     last, end = record_of(run)[-2:]
     assert isinstance(last, events.ToolCall) and last.function == "get_weight_statistics"
@@ -243,7 +246,7 @@ def test_a_note_that_is_being_written_is_in_the_store_and_in_the_record(
     with interrupts.listening():
         run = opened(loaded, tmp_path, interrupts)
         run.session.context.notes._connection.set_progress_handler(amid_a_statement, 20)
-        summary = run.execute(watch, None)
+        summary = run.execute(watch)
     assert (summary["status"], summary["notes"]) == ("interrupted", 1)
     result, end = record_of(run)[-2:]
     assert isinstance(result, events.ToolResult) and result.ok and isinstance(end, events.RunEnd)
@@ -291,7 +294,7 @@ def test_a_program_that_loads_or_computes_ends_without_a_traceback(
     phase = tmp_path / "small.yaml"
     phase.write_text(PHASE.replace("MODEL", str(model_dir)))
     run = opened(loaded, tmp_path, Interrupts())
-    run.execute(lambda event: None, None)
+    run.execute(lambda event: None)
     names = {"PHASE": str(phase), "RUN": str(run.writer.directory), "MODEL": str(model_dir)}
     child = process([names.get(word, word) for word in command], tmp_path)
     wait_for(lambda: catches(child, signal.SIGUSR1))

@@ -43,7 +43,14 @@ ONLY_VALUES_BELOW = {"runlog": {"phase"}}
 # Folders and modules that name no tensor library at all.
 HEAVY = {"torch", "transformers"}
 LIGHT = {"phase", "runlog", "readers", "templates", "tools.calls"}
-LIGHT_MODULES = VALUES | {"run.requirements", "commands.compare", "commands.phases", "engine.interrupts"}
+LIGHT_MODULES = VALUES | {
+    "run.requirements",
+    "run.options",
+    "commands.compare",
+    "commands.phases",
+    "commands.replay",
+    "engine.interrupts",
+}
 MOST_ROOT_FILES = 8
 MOST_LINES = 250
 MOST_FUNCTION_LINES = 60
@@ -56,6 +63,8 @@ QUICK = {
         for module in (
             "phase.load",
             "readers.replay",
+            "commands.replay",
+            "run.options",
             "run.requirements",
             "run.preflight",
             "commands.compare",

@@ -150,13 +150,14 @@ def test_wrong_arguments_are_refused(changes: Any, said: str, byte_format: Any) 
 
 def test_a_result_too_long_has_fewer_layers_and_says_so(byte_format: Any) -> None:
     context = context_for(MODELS["qwen2"], byte_format)
-    for layers, shorter, rest in ((None, [0, 2], "1 layers between"), ([2, 1, 0], [2, 1], "1 layers from 0")):
+    for layers, shorter, rest in ((None, [0, 2], "layers between"), ([2, 1, 0], [2, 1], "layers from 0")):
         context.max_result_tokens = 1500
         full = call(context, "logit_lens", text=TEXT, layers=layers)
         assert len(full["layers"]) == 3 and "left_out" not in full
         budget = context.max_result_tokens = context.count_tokens(full) - 1
         result = call(context, "logit_lens", text=TEXT, layers=layers)
-        assert [told["layer"] for told in result["layers"]] == shorter and rest in result["left_out"]
+        assert [told["layer"] for told in result["layers"]] == shorter
+        assert result["left_out"] == 1 and rest in result["hint"]
         assert context.count_tokens(result) <= budget
 
 

@@ -11,13 +11,14 @@ import torch
 from transformers import GemmaConfig, MistralConfig, Qwen2Config, Qwen3Config, T5Config
 
 from introspect.checkpoint.forecast import forecast_memory
-from introspect.checkpoint.loading import find_model, weight_hash
+from introspect.checkpoint.loading import find_model
 from introspect.checkpoint.reading import (
     refuse_overflow,
     refuse_uncovered_layers,
     resolve_device,
     resolve_dtype,
 )
+from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ModelError
 from introspect.phase.config import ModelConfig
 
@@ -95,20 +96,20 @@ def test_names_that_can_be_no_model(name: str) -> None:
 
 def test_the_weight_hash_covers_every_file(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"one")
-    first = weight_hash(tmp_path)
+    first = open_weights(tmp_path).digest()
     (tmp_path / "b.safetensors").write_bytes(b"two")
-    assert weight_hash(tmp_path) != first
+    assert open_weights(tmp_path).digest() != first
     lines = "".join(
         f"{n}.safetensors:{hashlib.sha256(content).hexdigest()}\n"
         for n, content in (("a", b"one"), ("b", b"two"))
     )
-    assert weight_hash(tmp_path) == hashlib.sha256(lines.encode()).hexdigest()
+    assert open_weights(tmp_path).digest() == hashlib.sha256(lines.encode()).hexdigest()
 
 
-def test_kv_bytes_of_qwen_3b(tmp_path: Path) -> None:
+def test_kv_bytes_of_qwen_3b() -> None:
     config = Qwen2Config(
         num_hidden_layers=36, hidden_size=2048, num_attention_heads=16, num_key_value_heads=2
     )
-    memory = forecast_memory(config, tmp_path, "bfloat16", 5909, 512)
+    memory = forecast_memory(config, 0, "bfloat16", kv_tokens=5909, chunk=512)
     assert memory.kv_per_token == 36 * 1024
     assert memory.kv == 5909 * 36 * 1024

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from introspect.cache_check.naming import CONTENT, DAMAGE, name_content, name_damage
 from introspect.cache_check.signs import ContentSigns, DamageSigns, Edit
 
-MEANT = (1, 2, 3, 4, 5, 6, 7, 8)
+EXPECTED = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def content(*edits: Edit, **signs: Any) -> ContentSigns:
-    """Signs of a cache that is meant to hold MEANT; its length follows from the edits."""
-    length = len(MEANT) + sum(len(edit.held) - len(edit.meant) for edit in edits)
+    """Signs of a cache that is expected to hold EXPECTED; its length follows from the edits."""
+    length = len(EXPECTED) + sum(len(edit.cached) - len(edit.expected) for edit in edits)
     given: dict[str, Any] = {
-        "meant": MEANT,
+        "expected": EXPECTED,
         "length": length,
         "edits": edits,
-        "wrong": tuple(edit.at for edit in edits if edit.held),
+        "wrong": tuple(edit.at for edit in edits if edit.cached),
         "shifts": (0,) * length,
-        "tail_where_meant": False,
+        "tail_where_expected": False,
         "unread": 0,
         "split": 0,
         "copies": 0,
@@ -35,8 +35,8 @@ def content(*edits: Edit, **signs: Any) -> ContentSigns:
     return ContentSigns(**(given | signs))
 
 
-def edit(at: int, held: tuple[int | None, ...], meant: tuple[int, ...], at_end: bool = False) -> Edit:
-    return Edit(at, held, meant, at_end)
+def edit(at: int, cached: tuple[int | None, ...], expected: tuple[int, ...], at_end: bool = False) -> Edit:
+    return Edit(at, cached, expected, at_end)
 
 
 def damage(**signs: Any) -> DamageSigns:
@@ -62,7 +62,7 @@ ALL_SLOTS = tuple(range(20))
 # For each row of CONTENT in its order: the code and signs that reach it.
 CONTENT_ROWS: list[tuple[str, ContentSigns]] = [
     ("foreign-cache", content(WRONG_ID, unread=5)),
-    ("prefix-aliased", content(edit(8, (1, 2), (), True), tail_where_meant=True)),
+    ("prefix-aliased", content(edit(8, (1, 2), (), True), tail_where_expected=True)),
     ("tail-off-by-one", content(edit(8, (8,), (), True))),
     ("prefix-mutated", content(edit(1, (91, 92, 93), (2, 3, 4)), wrong=(1, 2, 3), in_place=True)),
     ("slot-overwritten", content(WRONG_ID, in_place=True)),
@@ -163,8 +163,8 @@ def test_damage_that_no_row_knows_has_no_name(signs: DamageSigns) -> None:
 
 
 runs = st.lists(st.integers(1, 12), max_size=4).map(tuple)
-held_runs = st.lists(st.one_of(st.integers(1, 12), st.none()), max_size=4).map(tuple)
-edits = st.lists(st.builds(Edit, st.integers(0, 8), held_runs, runs, st.booleans()), max_size=3).map(tuple)
+cached_runs = st.lists(st.one_of(st.integers(1, 12), st.none()), max_size=4).map(tuple)
+edits = st.lists(st.builds(Edit, st.integers(0, 8), cached_runs, runs, st.booleans()), max_size=3).map(tuple)
 counts = st.integers(0, 4)
 drawn_content = st.builds(
     content,
@@ -172,7 +172,7 @@ drawn_content = st.builds(
     length=st.integers(1, 12),
     wrong=st.sets(st.integers(0, 11), max_size=4).map(sorted).map(tuple),
     shifts=st.one_of(st.just((0,) * 8), st.lists(st.integers(-2, 2), min_size=1, max_size=12).map(tuple)),
-    tail_where_meant=st.booleans(),
+    tail_where_expected=st.booleans(),
     unread=counts,
     split=counts,
     copies=counts,

@@ -23,7 +23,9 @@ from introspect.engine.engine import Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
 from introspect.prompt.formats import ChatML
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 from introspect.runlog.codec import canonical, sealed, to_plain_record
 from introspect.runlog.reader import read_events
 
@@ -297,7 +299,7 @@ def test_a_run_of_the_command_line_has_a_whole_record(
         (spoilt / name).write_bytes((model_dir / name).read_bytes())
     phase = phase_for(spoilt)
     options = RunOptions(tmp_path / "runs")
-    summary = open_run(phase, options, prepare(phase, options), lambda: False).execute(lambda e: None, None)
+    summary = open_run(prepare(phase, options), lambda: False).execute(lambda e: None)
     assert summary["status"] == "corrupt"
     assert summary["failures"][0]["codes"] == ["non-finite-logits", "non-finite"]
     log = read_events(Path(summary["run"]) / "events.jsonl")

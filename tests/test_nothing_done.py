@@ -90,7 +90,7 @@ def idle_run(model_dir: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     encode, end = run.session.prompt_format.encode, run.session.prompt_format.end_id
     replies = {(0, 1): CALL, (0, 2): DONE, (1, 1): DONE, (1, 2): DONE}
     run.session.forced_replies = {place: (*encode(text), end) for place, text in replies.items()}
-    summary = run.execute(lambda event: None, None)
+    summary = run.execute(lambda event: None)
     return run.writer.directory, summary
 
 

@@ -133,11 +133,11 @@ def pipe(folder: Path) -> None:
 
 
 ODD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "notes that are numbers": (header(lambda read: read.update(__metadata__={"format": 1})), "no text"),
+    "notes that are numbers": (header(lambda read: read.update(__metadata__={"format": 1})), "integer `1`"),
     "notes as a list": (header(lambda read: read.update(__metadata__=["pt"])), "not a safetensors file"),
-    "a hole": (header(moved, bytes(8)), "one behind the other"),
-    "a size with a point": (header(in_numbers(float)), "no whole number"),
-    "a size as text": (header(in_numbers(str)), "no whole number"),
+    "a hole": (header(moved, bytes(8)), "invalid offset for tensor"),
+    "a size with a point": (header(in_numbers(float)), "floating point `"),
+    "a size as text": (header(in_numbers(str)), "invalid type: string"),
     "an index without metadata": (index(lambda read: read.pop("metadata")), '"metadata"'),
     "an index with a list": (index(lambda read: read.update(metadata=[])), '"metadata"'),
     "a shard of a long name": (index(lambda read: read["weight_map"].update(x="a" * 3000)), "not there: aaa"),

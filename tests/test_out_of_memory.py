@@ -10,7 +10,8 @@ import pytest
 import torch
 from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 
-from introspect.events import Audit, ExperimentEnd, Generation, Prefill, Token, Warning
+from introspect.commands.live_line import LiveLine
+from introspect.events import Audit, ExperimentEnd, ExperimentStart, Generation, Prefill, Token, Warning
 from introspect.prompt.formats import ChatML
 
 LOOK = call_text("get_architecture_summary")
@@ -78,6 +79,12 @@ def test_an_experiment_without_memory_fails_and_the_next_goes_on(
     made = [(event.experiment, event.turn) for event in stream if isinstance(event, Generation)]
     assert made == [(0, t) for t in range(1, turn)] + [(1, t) for t in range(1, 4)]
     assert kind == "prefill" or any(isinstance(e, Token) and e.turn == turn for e in stream)
+    line = LiveLine(lambda: 0.0)
+    for event in stream:
+        line.take(event)
+        if isinstance(event, ExperimentStart):
+            # What was streamed of a reply that never came is no part of the run.
+            assert f" {line.tally.generated} tokens" in line.text(200).plain
 
 
 @pytest.mark.parametrize(("kind", "turn"), [("prefill", 2), ("decode", 2)])

@@ -15,7 +15,9 @@ from support.sessions import DONE, a_phase, call_text
 
 from introspect.errors import ConfigError
 from introspect.events import ToolResult
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 from introspect.runlog.reader import read_events
 from introspect.tools.base import Tool
 from introspect.tools.descriptions import CATALOGUE
@@ -161,13 +163,13 @@ def run_with(tools: tuple[str, ...], moves: list[str], folder: Path, model: Any)
     """The summary and the events of a run with these replies, as they were written."""
     phase = a_phase(model={"id": str(model)}, tools=tools, generation={"max_new_tokens": 20})
     options = RunOptions(folder / "runs")
-    opened = open_run(phase, options, prepare(phase, options), lambda: False)
+    opened = open_run(prepare(phase, options), lambda: False)
     prompt_format = opened.session.prompt_format
     opened.session.forced_replies = {
         (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
         for turn, text in enumerate(moves, start=1)
     }
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     log = read_events(Path(summary["run"]) / "events.jsonl")
     assert not log.findings
     return summary, [read.event for read in log.events]

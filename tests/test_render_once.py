@@ -56,6 +56,10 @@ def test_a_state_of_the_transcript_is_rendered_once(model: Any) -> None:
         if isinstance(event, Prune):
             # The window that is too large, that without its oldest turns, and one for each result shortened.
             assert renderings == 1 + bool(event.dropped_messages) + len(event.shortened_messages)
+            # The record has the text that the next prompt is made of, in place of what was shortened.
+            rendered = dict(prompt_format.windows[marks[number + 1] - 1])
+            shortened = zip(event.shortened_messages, event.shortened_texts, strict=True)
+            assert all(rendered[message] == text for message, text in shortened)
         else:
             assert renderings == (not isinstance(marked[number - 1], Prune))
     prunes = [event for event in marked if isinstance(event, Prune)]

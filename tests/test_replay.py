@@ -31,8 +31,9 @@ from support.record_examples import (
 from support.replay_output import shown
 
 from introspect import events as ev
-from introspect.errors import RecordError
-from introspect.readers.replay import CORRUPT, load, replay_command, show
+from introspect.commands.replay import replay_command
+from introspect.errors import ExitCode, RecordError
+from introspect.readers.replay import load, show
 from introspect.runlog.writer import RunWriter
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -51,7 +52,7 @@ def test_the_document_gives_what_the_contract_shows(
     path = tmp_path / "investigation.md"
     path.write_text(DOCUMENT, encoding="utf-8")
     code, data = as_json(path, capsys)
-    assert code == CORRUPT
+    assert code == ExitCode.CORRUPT
     assert set(data) >= {"records", "generations", "prunes", "findings"}
     assert (data["source"], data["path"]) == (str(path), str(path))
     assert (data["format"], data["sessions"], data["verify"]) == ("text", 1, None)
@@ -82,7 +83,7 @@ def test_a_run_and_its_text_log_tell_the_same(tmp_path: Path, capsys: pytest.Cap
     run = written(tmp_path, conversation(GOOD, GOOD, GARBLED, prune_before=2))
     code, events = as_json(run, capsys)
     code_of_log, text = as_json(run / "phase1a.log", capsys)
-    assert code == code_of_log == CORRUPT
+    assert code == code_of_log == ExitCode.CORRUPT
     assert (events["format"], text["format"]) == ("events", "text")
     for data in (events, text):
         assert [(seen["tokens"], seen["suspect"]) for seen in data["generations"]] == [(3, False)] * 2 + [
@@ -114,7 +115,7 @@ def test_damage_and_failed_audits_are_corrupt(tmp_path: Path, capsys: pytest.Cap
     run = written(tmp_path, [generation(GOOD), failed, ev.RunEnd(status="corrupt", summary={})])
     for source in (run, run / "phase1a.log"):
         code, data = as_json(source, capsys)
-        assert (code, data["findings"][0]["code"]) == (CORRUPT, "audit-failed")
+        assert (code, data["findings"][0]["code"]) == (ExitCode.CORRUPT, "audit-failed")
         assert "prefix-mutated" in data["findings"][0]["message"]
     path = run / "events.jsonl"
     path.write_bytes(path.read_bytes().replace(b"slot 3", b"slot 4"))

@@ -15,8 +15,10 @@ from support.sessions import DONE, a_phase, call_text, opened_run, phase_for
 
 from introspect.errors import RequirementError
 from introspect.phase.config import PhaseConfig
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 from introspect.run.requirements import SameModel, checked_requirement
-from introspect.run.run import RunOptions, open_run, prepare
 from introspect.runlog.reader import read_events
 
 
@@ -169,7 +171,7 @@ def complete_run(phase: PhaseConfig, output: Path, *replies: str) -> tuple[dict[
     opened = opened_run(phase, output)
     encode, end = opened.session.prompt_format.encode, opened.session.prompt_format.end_id
     opened.session.forced_replies = {(0, i): (*encode(text), end) for i, text in enumerate(replies, 1)}
-    return opened.execute(lambda event: None, None), opened
+    return opened.execute(lambda event: None), opened
 
 
 NOTE = call_text("record_observation", obs_type="finding", category="c", description="d 1.5")
@@ -187,7 +189,7 @@ def test_a_real_baseline_is_required_met_and_recorded(model_dir: Path, tmp_path:
     assert len(list(tmp_path.iterdir())) == 1
     summary, _ = complete_run(first, tmp_path, NOTE, DONE)
     # Both runs may bear the same second in their names: the later one is the newer by its time of writing.
-    opened = open_run(second, options, prepare(second, options), lambda: False)
+    opened = open_run(prepare(second, options), lambda: False)
     assert opened.start.requirement == {
         "phase": "first", "run": Path(summary["run"]).name, "unmet": None, "forced": False,
     }  # fmt: skip
@@ -196,8 +198,8 @@ def test_a_real_baseline_is_required_met_and_recorded(model_dir: Path, tmp_path:
 def test_force_is_recorded_in_the_first_event_and_the_manifest(model_dir: Path, tmp_path: Path) -> None:
     phase = phase_for(model_dir, requires="first")
     options = RunOptions(tmp_path, force=True)
-    opened = open_run(phase, options, prepare(phase, options), lambda: True)
-    opened.execute(lambda event: None, None)
+    opened = open_run(prepare(phase, options), lambda: True)
+    opened.execute(lambda event: None)
     directory = opened.writer.directory
     start = read_events(directory / "events.jsonl").events[0].event
     assert start.requirement["forced"] is True and "no run" in start.requirement["unmet"]  # type: ignore[union-attr,index]

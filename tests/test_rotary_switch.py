@@ -16,8 +16,10 @@ from introspect.checkpoint.loading import load_model
 from introspect.engine.engine import Engine
 from introspect.events import Audit, Generation
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
 from introspect.run.preflight import check_model
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.preparation import prepare
 
 SWITCH = 48
 FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 3.0, 9.0, 20.0]}
@@ -135,12 +137,10 @@ def test_a_run_ends_its_replies_where_the_context_ends(tmp_path: Path) -> None:
     assert row["model"]["codes"] == ["changing-rotary"]
     assert row["model"]["forecast"]["context_length"] == 2000
     assert load_model(phase.model).context_length == 2000
-    opened = open_run(
-        phase, RunOptions(tmp_path / "runs"), prepare(phase, RunOptions(tmp_path)), lambda: False
-    )
+    opened = open_run(prepare(phase, RunOptions(tmp_path / "runs")), lambda: False)
     seen: list[Any] = []
     opened.session.context_length = opened.session.system_tokens + 60
-    opened.execute(seen.append, None)
+    opened.execute(seen.append)
     replies = [event for event in seen if isinstance(event, Generation)]
     assert replies
     for reply in replies:

@@ -10,7 +10,7 @@ import pytest
 from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events
-from introspect.checkpoint.forecast import parameter_count
+from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.phase.config import PhaseConfig
 from introspect.run.run import Run
@@ -22,7 +22,7 @@ from introspect.tools.notes import rebuild_notes
 
 def run(phase: PhaseConfig, output: Path, forced: str | None = None) -> tuple[dict[str, Any], Run]:
     opened = opened_run(phase, output, forced=forced)
-    return opened.execute(lambda event: None, None), opened
+    return opened.execute(lambda event: None), opened
 
 
 def generations(directory: Path) -> list[events.Generation]:
@@ -69,7 +69,7 @@ def test_a_seed_is_drawn_and_recorded_where_none_is_given(model_dir: Path, tmp_p
 def test_replies_forced_from_a_record_repeat_it_bit_for_bit(model_dir: Path, tmp_path: Path) -> None:
     summary, _ = run(phase_for(model_dir), tmp_path)
     again, opened = run(phase_for(model_dir), tmp_path, summary["run"])
-    assert opened.start.forced_from == summary["run"]
+    assert opened.start.forced_from == summary["run"] and opened.start.forced_retokenised is False
     recorded, forced = generations(Path(summary["run"])), generations(Path(again["run"]))
     assert [g.forced for g in forced] == [True] * len(recorded)
     assert [(g.token_ids, g.logits_digest, g.state_digest) for g in forced] == [
@@ -79,7 +79,7 @@ def test_replies_forced_from_a_record_repeat_it_bit_for_bit(model_dir: Path, tmp
 
 def test_an_interrupt_ends_the_record_in_good_order(model_dir: Path, tmp_path: Path) -> None:
     opened = opened_run(phase_for(model_dir), tmp_path, interrupted=True)
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "interrupted"
     end = read_events(Path(summary["run"]) / "events.jsonl").events[-1].event
     assert isinstance(end, events.RunEnd) and end.status == "interrupted"
@@ -93,7 +93,7 @@ def test_a_defect_ends_the_record_with_its_traceback(model_dir: Path, tmp_path: 
             raise ZeroDivisionError("a defect")
 
     with pytest.raises(ZeroDivisionError):
-        opened.execute(broken, None)
+        opened.execute(broken)
     log = read_events(opened.writer.directory / "events.jsonl").events
     assert isinstance(log[-2].event, events.Error) and "a defect" in (log[-2].event.traceback or "")
     assert log[-1].event.status == "failed"
@@ -114,7 +114,7 @@ def test_notes_are_the_same_in_the_file_and_in_the_record(model_dir: Path, tmp_p
     opened.session.forced_replies = {
         k: (*prompt_format.encode(t), prompt_format.end_id) for k, t in texts.items()
     }
-    summary = opened.execute(lambda event: None, None)
+    summary = opened.execute(lambda event: None)
     assert summary["status"] == "complete" and summary["notes"] == 2
     record = [read.event for read in read_events(Path(summary["run"]) / "events.jsonl").events]
     rebuilt, written = NoteStore(), NoteStore(Path(summary["run"]) / "notes.sqlite")
@@ -180,4 +180,4 @@ def test_forcing_from_a_damaged_record_is_refused(model_dir: Path, tmp_path: Pat
 
 
 def test_parameters_are_counted_from_the_headers(model: Any, model_dir: Path) -> None:
-    assert parameter_count(model_dir) == sum(p.numel() for p in model.parameters())
+    assert open_weights(model_dir).parameters == sum(p.numel() for p in model.parameters())

@@ -46,7 +46,7 @@ def opened(model: Path, output: Path, *notes: str, shared: bool) -> Run:
 
 def ran(model: Path, output: Path, *notes: str, shared: bool) -> tuple[dict[str, Any], list[events.Event]]:
     stream: list[events.Event] = []
-    return opened(model, output, *notes, shared=shared).execute(stream.append, None), stream
+    return opened(model, output, *notes, shared=shared).execute(stream.append), stream
 
 
 def found_by_query(stream: list[events.Event]) -> list[str]:
@@ -95,7 +95,7 @@ def test_a_run_sees_nothing_of_one_that_goes_on_beside_it(model_dir: Path, tmp_p
     slow = opened(model_dir, tmp_path, "slow", shared=True)
     ran(model_dir, tmp_path, "quick", shared=True)
     stream: list[events.Event] = []
-    slow.execute(stream.append, None)
+    slow.execute(stream.append)
     assert found_by_query(stream) == ["slow"]
     assert sorted(note["description"] for note in SharedNotes(tmp_path).read()) == ["quick", "slow"]
 
@@ -104,7 +104,7 @@ def test_a_store_that_goes_away_costs_a_warning_and_no_note(model_dir: Path, tmp
     run = opened(model_dir, tmp_path, "kept", shared=True)
     (tmp_path / "notes.sqlite").mkdir()
     stream: list[events.Event] = []
-    summary = run.execute(stream.append, None)
+    summary = run.execute(stream.append)
     warned = [event.code for event in stream if isinstance(event, events.Warning)]
     assert summary["status"] == "complete" and warned == ["template-injects", "note-not-shared"]
     assert [note.description for note in NoteStore(Path(summary["run"]) / "notes.sqlite").all()] == ["kept"]

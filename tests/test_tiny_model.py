@@ -16,7 +16,9 @@ from introspect.checkpoint.reading import load_tokenizer
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import tiny_model
-from introspect.run.run import RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 from introspect.session.system_prompt import build_system_prompt
 from introspect.tools.instruments.registry import tools_named
 
@@ -57,9 +59,9 @@ PLANTED = ["prefix-aliased", "second-system-prompt", "stale-tokens", *(["none"] 
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_fault_planted_in_a_run_ends_it_and_is_named(tmp_path: Path, fault: str) -> None:
     phase = load_phase("phase1a", {"model.id": "tiny", "model.revision": None, "generation.seed": 0})
-    options = RunOptions(tmp_path, fault=None if fault == "none" else fault)
-    run = open_run(phase, options, prepare(phase, options), lambda: False)
-    summary = run.execute(lambda event: None, 1)
+    options = RunOptions(tmp_path, limit=1, fault=None if fault == "none" else fault)
+    run = open_run(prepare(phase, options), lambda: False)
+    summary = run.execute(lambda event: None)
     assert summary["fault"] == options.fault
     if fault == "none":
         assert summary["status"] == "complete" and summary["failures"] == []

@@ -323,7 +323,8 @@ def test_documents_are_summed_up_page_by_page(context: ToolContext) -> None:
     assert (result["documents"][0]["lines"], result["documents"][0]["words"]) == (2, 3)
     context.max_result_tokens = 250
     listed = call(context, "list_heritage_documents")
-    assert listed["left_out"].startswith(f"{9 - len(listed['documents'])} documents; get_heritage_summary")
+    assert listed["left_out"] == 9 - len(listed["documents"])
+    assert listed["hint"].startswith("get_heritage_summary")
 
 
 def test_the_notes_file_can_be_reopened(tmp_path: Path) -> None:

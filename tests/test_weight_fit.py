@@ -15,8 +15,8 @@ from transformers.utils import logging
 
 from introspect.checkpoint.loading import load_model
 from introspect.checkpoint.meta_model import model_on_meta, probe_cache
-from introspect.checkpoint.weight_files import weight_files
 from introspect.checkpoint.weight_fit import WeightFit, fit_of, fit_weights, misfit, named
+from introspect.checkpoint.weight_formats import open_weights
 
 KINDS: dict[str, dict[str, Any]] = {
     "qwen2": {},
@@ -43,7 +43,7 @@ def test_headers_tell_what_loading_reports(kind: str, tmp_path_factory: pytest.T
     config = a_config(kind)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     whole = (folder / WEIGHTS).read_bytes()
-    names = sorted(weight_files(folder).tensors)
+    names = sorted(open_weights(folder).tensors)
 
     @settings(max_examples=8)
     @given(
@@ -61,7 +61,7 @@ def test_headers_tell_what_loading_reports(kind: str, tmp_path_factory: pytest.T
                 if name not in lost
             },
         )
-        found = fit_weights(model_on_meta(config, "sdpa"), weight_files(folder).tensors)
+        found = fit_weights(model_on_meta(config, "sdpa"), open_weights(folder).tensors)
         assert found is not None
         try:
             _, report = AutoModelForCausalLM.from_pretrained(
@@ -85,7 +85,7 @@ def test_a_saved_model_fits_and_a_probe_tells_its_cache(kind: str, tmp_path: Pat
         cache = model(torch.tensor([[3, 4, 5]]), use_cache=True).past_key_values
     stored = sum(t.numel() for layer in cache.layers for t in (layer.keys, layer.values))
     assert probe_cache(hollow).elements == stored // 3 == probe_cache(model).elements
-    fit = fit_weights(hollow, weight_files(tmp_path).tensors)
+    fit = fit_weights(hollow, open_weights(tmp_path).tensors)
     assert fit == WeightFit((), (), ())
     assert misfit(hollow, fit) is None
 

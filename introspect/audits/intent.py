@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from introspect.prompt.content_encoder import scrubbed
-from introspect.prompt.families import Framing, Said
+from introspect.prompt.families import Framing, Messages
 from introspect.prompt.framing import measure_framing, rendered, system_prose
 
 _SHOWN = 40
@@ -26,7 +26,7 @@ _PLAIN_START = re.compile(r"^(?=(?:System|User|Assistant):)", re.MULTILINE)
 
 
 def check_intent(
-    tokenizer: Any, prompt_ids: Sequence[int], messages: Said, framing: Framing | None = None
+    tokenizer: Any, prompt_ids: Sequence[int], messages: Messages, framing: Framing | None = None
 ) -> list[tuple[str, str]]:
     """Codes, with both texts side by side, where a prompt is not what the template writes of `messages`.
 
@@ -41,7 +41,7 @@ def check_intent(
     return [_named(_parts(fed, framing), _parts(meant, framing), framing)]
 
 
-def _template_text(tokenizer: Any, said: Said, framing: Framing) -> str:
+def _template_text(tokenizer: Any, said: Messages, framing: Framing) -> str:
     """What the template writes of the messages, without its own prose."""
     family = framing.family
     assert family is not None
@@ -61,7 +61,7 @@ def _template_text(tokenizer: Any, said: Said, framing: Framing) -> str:
     return head + system + text.removeprefix(framed) if text.startswith(framed) else text
 
 
-def _plain_text(said: Said, framing: Framing) -> str:
+def _plain_text(said: Messages, framing: Framing) -> str:
     """Roles spelt in text; the lines of content after its first are indented, those of replies are not."""
     written = framing.opening
     for role, text in said:
@@ -118,7 +118,7 @@ def _repeats(fed: list[str], meant: list[str]) -> bool:
 
 
 def _control_tokens_in_content(
-    tokenizer: Any, prompt_ids: Sequence[int], said: Said, framing: Framing
+    tokenizer: Any, prompt_ids: Sequence[int], said: Messages, framing: Framing
 ) -> list[tuple[str, str]]:
     """Control tokens beyond those that the format itself writes: text that was tokenised as control."""
     if framing.family is None:

@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, EncoderDecoderCache, StaticLayer
 
 from introspect.engine.cache_layers import BufferLayer
+from introspect.engine.kv_config import kv_sizes, other_layers
 from introspect.errors import UnsupportedCache
 
 COVERED_MODEL_TYPES = frozenset(
@@ -50,12 +51,7 @@ def refuse_model(model: Any) -> None:
         raise UnsupportedCache(
             f"models of type {kind} are not covered; covered: {', '.join(sorted(COVERED_MODEL_TYPES))}"
         )
-    layer_types = getattr(config, "layer_types", None)
-    odd = sorted(set(layer_types or ()) - {"full_attention"})
-    if layer_types is None and getattr(config, "sliding_window", None):
-        odd.append("sliding_attention")
-    if getattr(config, "num_kv_shared_layers", 0):
-        odd.append("K and V shared between layers")
+    odd = other_layers(config)
     if getattr(config, "use_bidirectional_attention", False):
         odd.append("attention that is not causal")
     if odd:
@@ -91,13 +87,12 @@ def _holds(layer: Any) -> bool:
 
 def geometry_of(model: Any) -> Geometry:
     """The shape that the cache of a model has."""
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
+    sizes = kv_sizes(model.config)
     weight = model.get_input_embeddings().weight
     return Geometry(
-        layers=config.num_hidden_layers,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        layers=sizes.layers,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
         dtype=weight.dtype,
         device=weight.device,
     )

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from introspect.errors import ModelError
+from introspect.events import JSON
 from introspect.model.context_length import CONTEXT_KEYS
 
 MOST: dict[str, int] = {
@@ -43,7 +43,7 @@ def refuse_sizes(path: Path, name: str) -> None:
             _refuse(part, name)
 
 
-def _refuse(config: Mapping[str, Any], name: str) -> None:
+def _refuse(config: JSON, name: str) -> None:
     for key, most in MOST.items():
         value = config.get(key)
         sizes = value if isinstance(value, list) and key in EACH_LAYER else [value]
@@ -65,7 +65,7 @@ def _refuse(config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _refuse_numbers(config: Mapping[str, Any], name: str) -> None:
+def _refuse_numbers(config: Mapping[str, object], name: str) -> None:
     """Raise ModelError for a number with which every logit comes out wrong or as NaN."""
     for key in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"):
         _refuse_number(key, config.get(key), name, zero=True)
@@ -77,10 +77,10 @@ def _refuse_numbers(config: Mapping[str, Any], name: str) -> None:
                 _refuse_number(key, rope.get(key), name, zero=False)
 
 
-def _refuse_number(key: str, value: Any, name: str, zero: bool) -> None:
+def _refuse_number(key: str, value: object, name: str, zero: bool) -> None:
     if value is None:
         return
-    number = type(value) in (int, float) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not zero):
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         least = "0 or more" if zero else "more than 0"
         raise ModelError(f"{name}: config.json: {key} is {repr(value)[:40]}; a number is meant, {least}")

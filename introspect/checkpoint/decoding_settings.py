@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from introspect.checkpoint.meta_model import short
 from introspect.display import one_line
@@ -13,7 +12,7 @@ from introspect.errors import ModelError
 from introspect.phase.config import GenerationConfig
 
 FILE = "generation_config.json"
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL: dict[str, tuple[object, ...]] = {
     "repetition_penalty": (1.0,),
     "encoder_repetition_penalty": (1.0,),
     "length_penalty": (1.0,),
@@ -51,7 +50,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 null, that change nothing."""
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, object]:
     """The settings in a model's directory; empty where it has none.
 
     Raises ModelError, without the model's name, for a file that the library cannot read or whose ends of
@@ -77,7 +76,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def unapplied(settings: Mapping[str, Any], generation: GenerationConfig) -> str | None:
+def unapplied(settings: Mapping[str, object], generation: GenerationConfig) -> str | None:
     """What a model's settings ask for and a run does not do, as a sentence; None for nothing."""
     asked = [
         f"{key} {_shown(settings[key])}"
@@ -94,13 +93,13 @@ def unapplied(settings: Mapping[str, Any], generation: GenerationConfig) -> str 
     return f"{FILE} asks for what the run does not apply: {', '.join(asked)}"
 
 
-def ends_without_row(settings: Mapping[str, Any], rows: int) -> list[int]:
+def ends_without_row(settings: Mapping[str, object], rows: int) -> list[int]:
     """Ends of text that are ids of no token of the model."""
     ends = settings.get("eos_token_id")
     listed = ends if isinstance(ends, list) else [ends]
     return [end for end in listed if type(end) is int and not 0 <= end < rows]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = one_line(json.dumps(value))
     return text if len(text) <= 40 else text[:40] + "…"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from introspect.checkpoint.weight_files import weight_files
+from introspect.engine.kv_config import kv_sizes, size_in
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
@@ -32,55 +33,34 @@ class MemoryForecast:
 
 
 def forecast_memory(
-    model_config: Any, path: Path, dtype: str, kv_tokens: int, chunk: int, kv_elements: int | None = None
+    model_config: PreTrainedConfig,
+    stored_parameters: int,
+    dtype: str,
+    *,
+    kv_tokens: int,
+    chunk: int,
+    kv_elements: int | None = None,
 ) -> MemoryForecast:
-    """The memory that a run needs at its peak. `kv_tokens` is the longest prompt with its reply.
+    """The memory that a run needs at its peak.
 
-    `kv_elements` are those of K and V of a token in all layers, where they were measured. Where `path` holds
-    no weights their number is taken from the configuration. Raises ModelError where a weight file cannot be
-    read.
+    `stored_parameters` are the elements of all tensors in the model's files; where they are 0 the
+    configuration is asked. `kv_tokens` is the longest prompt with its reply, `chunk` the ids of the largest
+    prefill. `kv_elements` are those of K and V of a token in all layers, where they were measured.
     """
     text = model_config.get_text_config()
     size = _BYTES[dtype]
-    hidden = _number(text, "hidden_size")
-    mlp = _number(text, "intermediate_size") or 4 * hidden
+    hidden = size_in(text, "hidden_size")
+    mlp = size_in(text, "intermediate_size") or 4 * hidden
     return MemoryForecast(
-        weights=(parameter_count(path) or parameters_of_config(model_config)) * size,
-        kv_per_token=(kv_elements or kv_elements_of_config(text)) * size,
+        weights=(stored_parameters or parameters_of_config(model_config)) * size,
+        kv_per_token=(kv_elements or kv_sizes(text).elements) * size,
         kv_tokens=kv_tokens,
         prefill=chunk * (4 * hidden + 3 * mlp) * max(size, 4),
-        logits=4 * _number(text, "vocab_size") * 4,
+        logits=4 * size_in(text, "vocab_size") * 4,
     )
 
 
-def parameter_count(path: Path) -> int:
-    """Elements of all tensors in the files that a model's weights are loaded from, from their headers.
-
-    0 where not all of them are there.
-    """
-    files = weight_files(path)
-    return 0 if files.absent else sum(prod(tensor.shape) for tensor in files.tensors.values())
-
-
-def kv_elements_of_config(text_config: Any) -> int:
-    """Elements of K and V of one token in all layers, as families with plain attention have them."""
-    heads = _number(text_config, "num_attention_heads")
-    kv_heads = _number(text_config, "num_key_value_heads") or heads
-    head_dim = _number(text_config, "head_dim") or _number(text_config, "hidden_size") // max(1, heads)
-    return 2 * _number(text_config, "num_hidden_layers") * kv_heads * head_dim
-
-
-def _number(config: Any, name: str) -> int:
-    """A size of a configuration, the largest where layers differ; 0 where it has none of that name."""
-    try:
-        value = getattr(config, name, None)
-    except Exception:  # the library has an error of its own for what differs between layers
-        return 0
-    sizes = value if isinstance(value, list | tuple) else [value]
-    return max((size for size in sizes if isinstance(size, int)), default=0)
-
-
-def parameters_of_config(model_config: Any) -> int:
+def parameters_of_config(model_config: PreTrainedConfig) -> int:
     """Parameters of the model that a configuration describes, tied ones once; 0 for one of no known class."""
     import torch
     from transformers import AutoModelForCausalLM

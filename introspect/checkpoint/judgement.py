@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
+from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
 from introspect.checkpoint.reading import (
     ModelSource,
@@ -17,14 +18,20 @@ from introspect.checkpoint.reading import (
     resolve_device,
     resolve_dtype,
 )
-from introspect.checkpoint.weight_files import WeightFiles, weight_files
 from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.checkpoint.weight_formats import open_weights, refuse_absent
+from introspect.checkpoint.weights import Weights
 from introspect.display import one_line
 from introspect.errors import ModelError
 from introspect.events import Warning
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
 from introspect.phase.config import ModelConfig
 from introspect.prompt.prompt import PromptFormat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -39,13 +46,13 @@ class Judgement:
     source: ModelSource
     device: str
     dtype: str = "float32"
-    config: Any = None
-    tokenizer: Any = None
+    config: PreTrainedConfig = None
+    tokenizer: PreTrainedTokenizerBase = None
     prompt_format: PromptFormat | None = None
     context_length: int | None = None
     kv_elements: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: WeightFiles | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    weights: Weights | None = None
     refusals: list[str] = field(default_factory=list)
     warnings: list[Warning] = field(default_factory=list)
 
@@ -57,7 +64,7 @@ class Judgement:
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(Warning(experiment=0, turn=0, code=code, message=message))
 
-    def attempt(self, step: Callable[[], Any]) -> Any:
+    def attempt(self, step: Callable[[], Found]) -> Found | None:
         """What a step gives; None where it raises ModelError, which becomes a refusal."""
         try:
             return step()
@@ -68,6 +75,7 @@ class Judgement:
             return None
 
 
+@quiet_library()
 def judge(model: ModelConfig, source: ModelSource, weights: bool = True) -> Judgement:
     """Judge a model from its files; nothing is loaded. `weights`: its weight files should be there.
 
@@ -92,7 +100,6 @@ def _judge_config(judged: Judgement, model: ModelConfig) -> None:
     judged.attempt(lambda: refuse_uncovered_layers(config, name))
     judged.attempt(lambda: refuse_overflow(config, judged.dtype, model.attention, name))
     judged.attempt(lambda: _refuse_quantized(config))
-    judged.attempt(lambda: _refuse_named_file(config))
     judged.settings = judged.attempt(lambda: read_settings(judged.source.path)) or {}
     judged.context_length = usable_context(config)
     if judged.context_length is None:
@@ -112,13 +119,14 @@ def _judge_config(judged: Judgement, model: ModelConfig) -> None:
 def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None:
     """The class of the model against its files: attention, cache, rows for tokens, and tensors."""
     hollow, no_attention = _hollow(judged, model.attention)
-    files = judged.attempt(lambda: weight_files(judged.source.path))
-    judged.weights = files
+    files = judged.weights = judged.attempt(lambda: open_weights(judged.source.path))
+    if files is not None and (why := files.refusal(judged.config)):
+        judged.refusals.append(why)
     if hollow is not None:
         _judge_class(judged, hollow)
-    if files is not None and (weights or (files.files and not files.absent)):
-        judged.attempt(lambda: _refuse_absent(files))
-        if hollow is not None and files.files and not files.absent:
+    if files is not None and (weights or files.complete):
+        judged.attempt(lambda: refuse_absent(files))
+        if hollow is not None and files.complete:
             _judge_fit(judged, hollow, files)
     elif files is not None:
         judged.warn("weights-not-here", "its weights are not here and were not compared with its config.json")
@@ -126,7 +134,7 @@ def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None
     judged.refusals += [no_attention] if no_attention else []
 
 
-def _hollow(judged: Judgement, attention: str) -> tuple[Any, str | None]:
+def _hollow(judged: Judgement, attention: str) -> tuple[PreTrainedModel | None, str | None]:
     """The model without weights, and why it cannot have the attention that is asked for."""
     try:
         return model_on_meta(judged.config, attention), None
@@ -137,7 +145,7 @@ def _hollow(judged: Judgement, attention: str) -> tuple[Any, str | None]:
             return None, str(error)
 
 
-def _judge_class(judged: Judgement, hollow: Any) -> None:
+def _judge_class(judged: Judgement, hollow: PreTrainedModel) -> None:
     """What the model's class does with a cache, and whether it knows every id of the tokenizer."""
     covered = not judged.refusals
     if covered and not is_causal(hollow):
@@ -153,7 +161,7 @@ def _judge_class(judged: Judgement, hollow: Any) -> None:
         judged.warn("generation-settings", f"{FILE}: eos_token_id {ends[0]} is no token of the model")
 
 
-def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
+def _judge_fit(judged: Judgement, hollow: PreTrainedModel, files: Weights) -> None:
     odd = odd_dtypes(hollow, files.tensors)
     if odd is not None:
         judged.refusals.append(odd)
@@ -177,19 +185,6 @@ def _judge_fit(judged: Judgement, hollow: Any, files: WeightFiles) -> None:
         judged.warn("unread-weights", f"files beside the weights that are not read: {unread}")
 
 
-def _refuse_absent(files: WeightFiles) -> None:
-    if files.absent:
-        raise ModelError(
-            f"its index names weight files that are not there: {named(files.absent)};"
-            " download the model again (missing-weights)"
-        )
-    if not files.files:
-        raise ModelError(
-            "holds no safetensors weights (model.safetensors, or shards with an index); other formats are not"
-            " loaded (missing-weights)"
-        )
-
-
 def _refuse_adapter(source: ModelSource) -> None:
     if (source.path / "adapter_config.json").is_file():
         raise ModelError(
@@ -198,18 +193,7 @@ def _refuse_adapter(source: ModelSource) -> None:
         )
 
 
-def _refuse_named_file(config: Any) -> None:
-    """Raise ModelError where a configuration names the file of its weights, which the library then reads."""
-    file = getattr(config, "transformers_weights", None)
-    if file is not None:
-        shown = one_line(str(file))[:60]
-        raise ModelError(
-            f"its config.json takes the weights from '{shown}' (transformers_weights), which is not known;"
-            " name the file model.safetensors"
-        )
-
-
-def _refuse_quantized(config: Any) -> None:
+def _refuse_quantized(config: PreTrainedConfig) -> None:
     """Raise ModelError, with the method's name, for weights that are quantized."""
     for owner in (config, config.get_text_config()):
         for key in ("quantization_config", "compression_config", "quantization"):

@@ -1,24 +1,27 @@
-"""From the name of a model to a model on a device: safetensors only, no remote code, refusals by name."""
+"""From the name of a model to a model on a device: no pickles, no remote code, refusals by name."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from introspect.checkpoint.judgement import Judgement, judge
+from introspect.checkpoint.library_output import downloads_on_terminal, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
 from introspect.checkpoint.reading import ModelSource
-from introspect.checkpoint.weight_files import chosen_files
 from introspect.checkpoint.weight_fit import fit_of, misfit
+from introspect.checkpoint.weight_formats import format_names, has_weights, weight_patterns
+from introspect.checkpoint.weights import LoadingReport
 from introspect.errors import ModelError
 from introspect.events import Warning
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
 from introspect.prompt.prompt import PromptFormat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY = "tiny"
 
@@ -31,8 +34,8 @@ class LoadedModel:
     """
 
     source: ModelSource
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     prompt_format: PromptFormat
     context_length: int
     weight_hash: str
@@ -42,7 +45,7 @@ class LoadedModel:
 def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
     """Find a model's files, downloading from the hub what is missing. Raises ModelError."""
     if config.id == TINY:
-        if not (tiny_model() / "model.safetensors").is_file():
+        if not has_weights(tiny_model()):
             raise ModelError(
                 f"{tiny_model()}: the tiny model is not there; train it with scripts/train_tiny.py"
             )
@@ -57,22 +60,17 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
 
 def load_model(config: ModelConfig) -> LoadedModel:
     """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do."""
-    from transformers import AutoModelForCausalLM
+    return _loaded(config, find_model(config))
 
-    source = find_model(config)
+
+@quiet_library()
+def _loaded(config: ModelConfig, source: ModelSource) -> LoadedModel:
     judged = judge(config, source)
     judged.refuse()
     assert judged.prompt_format is not None and judged.context_length is not None
+    assert judged.weights is not None
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            config=judged.config,
-            dtype=judged.dtype,
-            attn_implementation=config.attention,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        model, report = judged.weights.load(judged.config, judged.dtype, config.attention)
         model = model.to(judged.device).eval()
     except Exception as error:
         raise ModelError(f"{source.name}: its weights cannot be loaded: {short(error)}") from None
@@ -80,17 +78,17 @@ def load_model(config: ModelConfig) -> LoadedModel:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return LoadedModel(
-        source,
-        model,
-        judged.tokenizer,
-        judged.prompt_format,
-        judged.context_length,
-        weight_hash(source.path),
-        tuple(judged.warnings),
+        source=source,
+        model=model,
+        tokenizer=judged.tokenizer,
+        prompt_format=judged.prompt_format,
+        context_length=judged.context_length,
+        weight_hash=judged.weights.digest(),
+        warnings=tuple(judged.warnings),
     )
 
 
-def _refuse_loaded(model: Any, report: Mapping[str, Any], judged: Judgement) -> None:
+def _refuse_loaded(model: PreTrainedModel, report: LoadingReport, judged: Judgement) -> None:
     """The second witness: what the library says it did, and a cache where no headers could show one."""
     why = misfit(model, fit_of(report))
     if why is None and judged.kv_elements is None:
@@ -99,28 +97,13 @@ def _refuse_loaded(model: Any, report: Mapping[str, Any], judged: Judgement) -> 
         raise ModelError(f"{judged.source.name}: {why}")
 
 
-def weight_hash(path: Path) -> str:
-    """SHA-256 over the digests of the weight files that are loaded, in order of their names.
-
-    Of a directory that names none every safetensors file counts. A file that the hub cache stores under its
-    own SHA-256 is not read again.
-    """
-    total = hashlib.sha256()
-    for file in chosen_files(path) or sorted(path.glob("*.safetensors")):
-        stored = file.resolve().name
-        if not re.fullmatch(r"[0-9a-f]{64}", stored):
-            with file.open("rb") as stream:
-                stored = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.name}:{stored}\n".encode())
-    return total.hexdigest()
-
-
 def _from_hub(config: ModelConfig, weights: bool) -> ModelSource:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.txt", "*.jinja"] + (["*.safetensors"] if weights else [])
+    patterns = ["*.json", "*.txt", "*.jinja"] + (weight_patterns() if weights else [])
     try:
-        path = Path(snapshot_download(config.id, revision=config.revision, allow_patterns=patterns))
+        with downloads_on_terminal():
+            path = Path(snapshot_download(config.id, revision=config.revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many kinds; each is the user's to put right
         raise ModelError(
             f"{config.id}: not a directory here and not to be had from the hub at"
@@ -128,6 +111,6 @@ def _from_hub(config: ModelConfig, weights: bool) -> ModelSource:
             f" ({short(error)}); check the name, the revision, the network or HF_HUB_OFFLINE,"
             " or use --model tiny"
         ) from None
-    if weights and not list(path.glob("*.safetensors")):
-        raise ModelError(f"{config.id}: has no safetensors weights; other formats are not loaded")
+    if weights and not has_weights(path):
+        raise ModelError(f"{config.id}: has no {format_names()} weights; other formats are not loaded")
     return ModelSource(config.id, path, path.name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from introspect.display import one_line
 from introspect.engine.cache import new_cache
 from introspect.errors import ModelError
 from introspect.model.structure import block_list
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 _PROBE = (2, 1)
 """Tokens of the two passes of a probe: a prefill and a step, the least that shows a cache at work."""
@@ -28,7 +31,7 @@ class CacheProbe:
     refusal: str | None = None
 
 
-def model_on_meta(model_config: Any, attention: str) -> Any:
+def model_on_meta(model_config: PreTrainedConfig, attention: str) -> PreTrainedModel:
     """The model of a configuration on the meta device. Raises ModelError, without the model's name."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -55,7 +58,7 @@ def model_on_meta(model_config: Any, attention: str) -> Any:
     return model
 
 
-def is_causal(model: Any) -> bool:
+def is_causal(model: PreTrainedModel) -> bool:
     """Whether tokens of a model attend to none after them, as far as its layers and configuration tell."""
     blocks = block_list(model)
     said = [m.is_causal for m in blocks.modules() if hasattr(m, "is_causal")] if blocks is not None else []
@@ -63,7 +66,7 @@ def is_causal(model: Any) -> bool:
     return all(said) if said else getattr(model.config, "is_decoder", None) is not False
 
 
-def probe_cache(model: Any) -> CacheProbe:
+def probe_cache(model: PreTrainedModel) -> CacheProbe:
     """Whether a model fills a cache of K and V for every token, and how large that is."""
     import torch
 

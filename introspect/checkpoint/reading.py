@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from introspect.checkpoint.config_sizes import refuse_sizes
+from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import short
+from introspect.engine.kv_config import SLIDING, other_layers
 from introspect.errors import ModelError
 from introspect.model.context_length import usable_context
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.prompt import PromptFormat
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json")
 """Files that the library makes a tokenizer from; without any of them it makes one that knows nothing."""
@@ -26,7 +33,8 @@ class ModelSource:
     revision: str | None
 
 
-def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
+@quiet_library()
+def load_tokenizer(source: ModelSource) -> tuple[PreTrainedTokenizerBase, PromptFormat]:
     """The tokenizer and its prompt format. Raises ModelError for a format that is not supported."""
     from transformers import AutoTokenizer
 
@@ -34,7 +42,6 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
         refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
     if not any((source.path / file).is_file() for file in VOCABULARIES):
         raise ModelError(f"{source.name}: holds no tokenizer (tokenizer.json); download the model again")
-    mute_library()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:  # whatever a broken tokenizer makes the library raise
@@ -42,14 +49,14 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, PromptFormat]:
     return tokenizer, prompt_format_for(tokenizer, source.name)
 
 
-def read_config(source: ModelSource) -> Any:
+@quiet_library()
+def read_config(source: ModelSource) -> PreTrainedConfig:
     """The model's configuration, covered or not. Raises ModelError where it cannot be read."""
     from transformers import AutoConfig
 
     if not (source.path / "config.json").is_file():
         raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
     refuse_sizes(source.path, source.name)
-    mute_library()
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:
@@ -77,12 +84,13 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def resolve_dtype(name: str, device: str, model_config: Any) -> Any:
+def resolve_dtype(name: str, device: str, model_config: PreTrainedConfig) -> torch.dtype:
     """`auto`: bf16 where the device has it, else fp16; a model stored in fp32 stays fp32 on the CPU."""
     import torch
 
     if name != "auto":
-        return getattr(torch, name)
+        chosen: torch.dtype = getattr(torch, name)
+        return chosen
     stored = getattr(model_config.get_text_config(), "dtype", None)
     if device == "cpu":
         return torch.float32 if stored in (None, torch.float32, "float32") else torch.bfloat16
@@ -91,7 +99,7 @@ def resolve_dtype(name: str, device: str, model_config: Any) -> Any:
     return torch.bfloat16
 
 
-def refuse_overflow(model_config: Any, dtype: str, attention: str, name: str) -> None:
+def refuse_overflow(model_config: PreTrainedConfig, dtype: str, attention: str, name: str) -> None:
     """Eager attention in fp16 overflows on Qwen2 and Qwen2.5. Raises ModelError."""
     if "float16" in dtype and "bfloat16" not in dtype and attention == "eager":
         kind = model_config.model_type
@@ -101,7 +109,7 @@ def refuse_overflow(model_config: Any, dtype: str, attention: str, name: str) ->
             )
 
 
-def refuse_uncovered_layers(model_config: Any, name: str) -> None:
+def refuse_uncovered_layers(model_config: PreTrainedConfig, name: str) -> None:
     """Raise ModelError for layer kinds that a cache of K and V for every token does not describe.
 
     A window that is no shorter than the context hides nothing and is full attention.
@@ -111,22 +119,13 @@ def refuse_uncovered_layers(model_config: Any, name: str) -> None:
         raise ModelError(f"{name}: an encoder-decoder model; only decoder-only models are supported")
     if getattr(text, "use_bidirectional_attention", False):
         raise ModelError(f"{name}: its tokens attend to later ones; only causal models are supported")
-    layer_types = getattr(text, "layer_types", None)
-    kinds = sorted(set(layer_types or ()) - {"full_attention"})
-    window = getattr(text, "sliding_window", None)
-    if layer_types is None and window:
-        kinds.append("sliding_attention")
+    kinds, window = other_layers(text), getattr(text, "sliding_window", None)
     if window and window >= (usable_context(model_config) or window + 1):
-        kinds = [kind for kind in kinds if kind != "sliding_attention"]
-    if getattr(text, "num_kv_shared_layers", 0):
-        kinds.append("KV shared between layers")
+        kinds = [kind for kind in kinds if kind != SLIDING]
     if kinds:
         raise ModelError(f"{name}: has layers that the exact cache does not cover: {', '.join(kinds)}")
 
 
-def mute_library() -> None:
-    """Keep the library's own lines from the terminal: they quote a stranger's files as they stand."""
-    from transformers.utils import logging
-
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A digest of the tokenizer's whole definition."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]

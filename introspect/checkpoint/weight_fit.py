@@ -11,11 +11,14 @@ import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from introspect.checkpoint.weight_files import ITEM_BITS, PLAIN_DTYPES, StoredTensor
+from introspect.checkpoint.weights import PLAIN_DTYPES, LoadingReport, StoredTensor
 from introspect.display import one_line
 from introspect.model.structure import block_list_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAMED = 3
 """Tensors that a message names; the rest is counted."""
@@ -38,7 +41,7 @@ class WeightFit:
     failed: tuple[str, ...] = ()
 
 
-def fit_weights(model: Any, tensors: Mapping[str, StoredTensor]) -> WeightFit | None:
+def fit_weights(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> WeightFit | None:
     """How stored tensors fit a model on the meta device, which is spent by it.
 
     None where the library's loading cannot be done without contents: then only loading itself can tell.
@@ -69,7 +72,7 @@ def worth_telling(left_over: Iterable[str]) -> list[str]:
     return [name for name in left_over if not _COMPUTED.search(name)]
 
 
-def fit_of(info: Mapping[str, Any], failed: Iterable[str] = ()) -> WeightFit:
+def fit_of(info: LoadingReport, failed: Iterable[str] = ()) -> WeightFit:
     """What the library's loading report says."""
     mismatched = [
         f"{one_line(name)} has shape {tuple(stored)}, config.json asks for {tuple(meant)}"
@@ -83,7 +86,7 @@ def fit_of(info: Mapping[str, Any], failed: Iterable[str] = ()) -> WeightFit:
     )
 
 
-def misfit(model: Any, fit: WeightFit, unread: frozenset[str] = frozenset()) -> str | None:
+def misfit(model: PreTrainedModel, fit: WeightFit, unread: frozenset[str] = frozenset()) -> str | None:
     """Why a model must not be run with weights that fit it so; None where it may.
 
     `unread` are names of tensors in files that the library passes over.
@@ -112,7 +115,7 @@ def misfit(model: Any, fit: WeightFit, unread: frozenset[str] = frozenset()) -> 
     return None
 
 
-def odd_dtypes(model: Any, tensors: Mapping[str, StoredTensor]) -> str | None:
+def odd_dtypes(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> str | None:
     """Why weights stored in a dtype that is no plain number cannot be loaded; None where they are not needed.
 
     Masks and counts that former versions saved beside the weights are of such dtypes and fill nothing. The
@@ -121,14 +124,13 @@ def odd_dtypes(model: Any, tensors: Mapping[str, StoredTensor]) -> str | None:
     odd = {name: t for name, t in tensors.items() if t.dtype not in PLAIN_DTYPES}
     if not odd:
         return None
-    if not any(tensor.dtype not in ITEM_BITS for tensor in odd.values()):
-        plain = {name: tensor for name, tensor in tensors.items() if name not in odd}
-        without, whole = (fit_weights(copy.deepcopy(model), held) for held in (plain, tensors))
-        if without is not None and whole is not None:
-            parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-            needed = (set(without.missing) - set(whole.missing)) & parameters
-            if not needed and set(whole.mismatched) <= set(without.mismatched):
-                return None
+    plain = {name: tensor for name, tensor in tensors.items() if name not in odd}
+    without, whole = (fit_weights(copy.deepcopy(model), stored) for stored in (plain, tensors))
+    if without is not None and whole is not None:
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        needed = (set(without.missing) - set(whole.missing)) & parameters
+        if not needed and set(whole.mismatched) <= set(without.mismatched):
+            return None
     names = sorted(odd)
     dtypes = sorted({one_line(tensor.dtype) for tensor in odd.values()})
     return (
@@ -144,7 +146,7 @@ def named(names: Iterable[str]) -> str:
     return ", ".join(listed[:NAMED]) + more
 
 
-def _why_missing(model: Any, fit: WeightFit, unread: frozenset[str]) -> str:
+def _why_missing(model: PreTrainedModel, fit: WeightFit, unread: frozenset[str]) -> str:
     """A hint at what would mend it, where that can be told; empty elsewhere."""
     first = fit.missing[0]
     prefixes = {
@@ -167,7 +169,7 @@ def _why_missing(model: Any, fit: WeightFit, unread: frozenset[str]) -> str:
     return "; download the model again, or mend config.json"
 
 
-def _layers_beyond(model: Any, left_over: Iterable[str]) -> list[int]:
+def _layers_beyond(model: PreTrainedModel, left_over: Iterable[str]) -> list[int]:
     """Numbers of layers of which the files hold tensors and which the model does not have."""
     blocks = block_list_name(model)
     if blocks is None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import one_line
-from introspect.errors import ConfigError, ModelError, RecordError
+from introspect.errors import ConfigError, ExitCode, ModelError, RecordError
 from introspect.events import RunStart
 from introspect.phase.config import ModelConfig
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
+
+if TYPE_CHECKING:
+    from introspect.audits.recorded import RecordAudit, RecordedTurn
+    from introspect.checkpoint.loading import LoadedModel
 
 LEVELS = ("e0", "e1", "e2")
 
@@ -36,26 +41,21 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
     if start is None:
         raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
-    console = Console(stderr=True, highlight=False)
+    console = CommandConsole(stderr=True)
     with busy(console, f"reading {one_line(source)}") as tell:
-        report = {"run": source, **_audited(log, start, path, level, tell)}
+        report = {"run": source, **_audited(log, start, path, level=level, tell=tell)}
     if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=True, allow_nan=False) + "\n")
+        print_json(report)
     else:
         _show(report)
-    return 3 if report["failed"] else 0
+    return ExitCode.CORRUPT if report["failed"] else ExitCode.DONE
 
 
 def _audited(
-    log: EventLog, start: RunStart, path: Path, level: str, tell: Callable[[str], None]
+    log: EventLog, start: RunStart, path: Path, *, level: str, tell: Callable[[str], None]
 ) -> dict[str, object]:
-    import torch
-
-    from introspect.audits.record import audit_recompute, audit_replay, audit_texts
+    """The report of an audit at a level, without the source's name."""
     from introspect.audits.recorded import FAILED_IN_RUN, audit_schedule, recorded_turns
-    from introspect.checkpoint.loading import load_model
-    from introspect.engine.engine import Engine
-    from introspect.run.header import tokenizer_hash
 
     try:
         turns = recorded_turns([read.event for read in log.events])
@@ -66,34 +66,8 @@ def _audited(
     if level != "e0" and any(failure["why"] != FAILED_IN_RUN for failure in verdict.failures):
         notes.append(f"no {level}: passes that cannot have been are not executed; this is E0")
     elif level != "e0":
-        environment = start.environment
         tell(f"loading {start.model}")
-        loaded = load_model(recorded_model(start, path))
-        if loaded.weight_hash != environment["weight_hash"]:
-            raise ModelError(
-                f"{loaded.source.path}: these are not the weights of the record, hash"
-                f" {one_line(environment['weight_hash'])}; put those in their place"
-            )
-        if environment["threads"] <= (os.cpu_count() or 1):
-            torch.set_num_threads(environment["threads"])
-        elif level == "e1":
-            notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
-            level = "e2"
-        engine = Engine(loaded.model, environment["prefill_chunk"])
-        device = str(engine.device).partition(":")[0]
-
-        def at_turn(number: int, total: int) -> None:
-            tell(f"{level}: turn {number} of {total}")
-
-        if level == "e1":
-            verdict = audit_replay(turns, engine, at_turn, start.schema)
-        else:
-            verdict = audit_recompute(turns, engine, device, environment["dtype"], at_turn)
-        if tokenizer_hash(loaded.tokenizer) == environment.get("tokenizer_hash"):
-            audit_texts(turns, loaded.prompt_format, verdict)
-        else:
-            notes.append("the tokenizer is not that of the record: texts were not compared with ids")
-        verdict.noise |= {"dtype": environment["dtype"], "threads": torch.get_num_threads(), "device": device}
+        verdict = _executed(turns, start, path, level=level, tell=tell, notes=notes)
     damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
     return {
         "level": verdict.level,
@@ -104,6 +78,85 @@ def _audited(
         "notes": notes,
         "damage": damage,
     }
+
+
+def _executed(
+    turns: list[RecordedTurn],
+    start: RunStart,
+    path: Path,
+    *,
+    level: str,
+    tell: Callable[[str], None],
+    notes: list[str],
+) -> RecordAudit:
+    """E1 or E2, for which the record's model is loaded. `notes` gets what else there is to say."""
+    from introspect.audits.record import audit_recompute, audit_replay, audit_texts
+    from introspect.checkpoint.library_output import quiet_library
+    from introspect.checkpoint.reading import tokenizer_hash
+    from introspect.engine.engine import Engine
+
+    environment = start.environment
+    loaded = _recorded_weights(start, path)
+    threads: int | None = environment["threads"]
+    if environment["threads"] > (os.cpu_count() or 1):
+        threads = None
+        if level == "e1":
+            notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
+            level = "e2"
+    engine = Engine(loaded.model, environment["prefill_chunk"], strategy=_strategy(start, path))
+    device = str(engine.device).partition(":")[0]
+
+    def at_turn(number: int, total: int) -> None:
+        tell(f"{level}: turn {number} of {total}")
+
+    with quiet_library(), _torch_threads(threads) as used:
+        if level == "e1":
+            verdict = audit_replay(turns, engine, at_turn, start.schema)
+        else:
+            verdict = audit_recompute(turns, engine, device, environment["dtype"], tell=at_turn)
+    if tokenizer_hash(loaded.tokenizer) == environment.get("tokenizer_hash"):
+        audit_texts(turns, loaded.prompt_format, verdict)
+    else:
+        notes.append("the tokenizer is not that of the record: texts were not compared with ids")
+    verdict.noise |= {"dtype": environment["dtype"], "threads": used, "device": device}
+    return verdict
+
+
+def _strategy(start: RunStart, path: Path) -> str:
+    """Which class of cache the run had. Raises RecordError where this version has none such."""
+    from introspect.engine.cache import STRATEGIES
+
+    memory = start.settings.get("memory")
+    strategy = memory.get("strategy") if isinstance(memory, dict) else None
+    if strategy not in STRATEGIES:
+        raise RecordError(f"{path}: no cache of this version is of the strategy {one_line(str(strategy))}")
+    return str(strategy)
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[int]:
+    """In the block, torch computes on `count` threads, or on as many as it did; yields their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _recorded_weights(start: RunStart, path: Path) -> LoadedModel:
+    """The model of a record. Raises ModelError where its weights are others now."""
+    from introspect.checkpoint.loading import load_model
+
+    loaded = load_model(recorded_model(start, path))
+    if loaded.weight_hash != start.environment["weight_hash"]:
+        raise ModelError(
+            f"{loaded.source.path}: these are not the weights of the record, hash"
+            f" {one_line(start.environment['weight_hash'])}; put those in their place"
+        )
+    return loaded
 
 
 def recorded_model(start: RunStart, path: Path) -> ModelConfig:
@@ -129,7 +182,7 @@ def recorded_model(start: RunStart, path: Path) -> ModelConfig:
 
 
 def _show(report: dict[str, object]) -> None:
-    console = Console(highlight=False)
+    console = CommandConsole()
     failures = report["failures"]
     assert isinstance(failures, list)
     if failures:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import one_line, printable
 from introspect.errors import ConfigError, ModelError
@@ -46,7 +45,7 @@ def check_command(
             raise ModelError(f"--template {shown(template)}: no such file")
     rows = []
     source = open_phase(phase) if models else phase
-    with busy(Console(stderr=True, highlight=False), "checking") as now:
+    with busy(CommandConsole(stderr=True), "checking") as now:
         for model in models:
             now(f"checking {model}")
             rows.append(check_model(load_phase(source, {**settings, "model.id": model})))
@@ -54,9 +53,9 @@ def check_command(
             now(f"checking {template}")
             rows.append(check_template(template))
     if as_json:
-        sys.stdout.write(json.dumps(rows, ensure_ascii=True, allow_nan=False) + "\n")
+        print_json(rows)
     else:
-        show_rows(Console(highlight=False), rows)
+        show_rows(CommandConsole(), rows)
     return 0
 
 

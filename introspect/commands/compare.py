@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.display import one_line
-from introspect.errors import ConfigError
+from introspect.errors import ConfigError, ExitCode
 from introspect.events import JSON
 from introspect.readers.comparison import is_corrupt, measured_run
 from introspect.readers.quoted_figures import VERDICTS
 
-CORRUPT = 3
 _LABEL = 12
 _COLUMN = 33
 _MOST_TOOLS = 32
@@ -35,10 +33,10 @@ def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
         raise ConfigError("compare takes two runs or more, such as `introspect compare phase1a phase1b`")
     runs = [measured_run(source, output) for source in sources]
     if as_json:
-        sys.stdout.write(json.dumps({"runs": runs}, ensure_ascii=True, allow_nan=False) + "\n")
+        print_json({"runs": runs})
     else:
-        show_comparison(runs, Console(highlight=False))
-    return CORRUPT if any(map(is_corrupt, runs)) else 0
+        show_comparison(runs, CommandConsole())
+    return ExitCode.CORRUPT if any(map(is_corrupt, runs)) else ExitCode.DONE
 
 
 def show_comparison(runs: list[JSON], console: Console) -> None:

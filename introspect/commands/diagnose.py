@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
@@ -24,6 +23,7 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
 
     `settings` are dotted keys of a phase that name the model and how it is loaded.
     """
+    from introspect.checkpoint.library_output import quiet_library
     from introspect.checkpoint.loading import load_model
     from introspect.faults.catalogue import FAULTS
     from introspect.faults.conversation import open_conversation
@@ -33,14 +33,16 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
         if name not in FAULTS:
             raise ConfigError(f"--fault: no fault is called '{one_line(name)}'; {did_you_mean(name, FAULTS)}")
     phase: PhaseConfig = load_phase(PHASE, settings)
-    with busy(Console(stderr=True, highlight=False), "loading the model") as now:
+    with busy(CommandConsole(stderr=True), "loading the model") as now:
         loaded = load_model(phase.model)
-        conversation = open_conversation(loaded, phase)
+        with quiet_library():
+            conversation = open_conversation(loaded, phase)
         wanted = list(names) or list(FAULTS)
         rows = []
-        for row in diagnose(conversation, wanted):
-            rows.append(row)
-            now(f"{len(rows)} of {len(wanted) + 1}: {row.fault}")
+        with quiet_library():
+            for row in diagnose(conversation, wanted):
+                rows.append(row)
+                now(f"{len(rows)} of {len(wanted) + 1}: {row.fault}")
     import torch
 
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
@@ -53,7 +55,7 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
         "rows": [vars(row) for row in rows],
     }
     if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=True, allow_nan=False) + "\n")
+        print_json(report)
     else:
         _show(report)
     return 0
@@ -62,7 +64,7 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
 def _show(report: dict[str, Any]) -> None:
     from introspect.faults.diagnose import HYPOTHESES
 
-    console = Console(highlight=False)
+    console = CommandConsole()
     rows = {row["fault"]: row for row in report["rows"]}
     noise = rows["none"]
     conditions = f"{report['dtype']}, {report['threads']} threads, {report['attention']}"
@@ -78,17 +80,19 @@ def _show(report: dict[str, Any]) -> None:
         "KL in nats per token of the clean run's next reply; below each row, what the model writes."
     )
     console.print()
-    _print_row(console, ("fault", "KL", "top-1", "logit", "named"), "dim", "", "")
+    _print_row(console, ("fault", "KL", "top-1", "logit", "named"), "dim")
     for row in report["rows"]:
         clean = row["fault"] == "none"
         named = ", ".join(row["named"]) or ("nothing found" if clean else "NOT FOUND")
         right = not row["detected"] if clean else bool(set(row["named"]) & set(row["expected"]))
         figures = [_figure(row[key]) for key in ("kl_mean", "top1", "max_abs_logit")]
         style = "green" if right else "bold red"
-        _print_row(console, (row["fault"], *figures, named), "", style, one_line(row["text"]))
+        _print_row(console, (row["fault"], *figures, named), "", last_style=style, text=one_line(row["text"]))
 
 
-def _print_row(console: Console, cells: tuple[str, ...], style: str, last_style: str, text: str) -> None:
+def _print_row(
+    console: Console, cells: tuple[str, ...], style: str, *, last_style: str = "", text: str = ""
+) -> None:
     """One line of cells, and below it, dim, what the model then writes."""
     fault, kl, top1, logit, named = cells
     line = Text(f"{fault:<26}{kl:>8}{top1:>8}{logit:>8}  ", style=style)

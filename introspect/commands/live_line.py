@@ -48,6 +48,7 @@ class LiveLine:
             self.budget = self.system + memory["max_conversation_tokens"]
         elif isinstance(event, events.ExperimentStart):
             self.experiment, self.turn = one_line(event.name), 0
+            self.sampled, self.began = 0, None
             if event.system_tokens is not None:
                 self.budget += event.system_tokens - self.system
                 self.system = event.system_tokens

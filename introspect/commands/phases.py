@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.run import read_phase
 from introspect.display import one_line
 from introspect.errors import ConfigError
@@ -22,9 +21,9 @@ def phases_command(as_json: bool) -> int:
     """List the phases; exit code 0, also where a file is broken: that is a row with its error."""
     rows = [phase_row(name, path) for name, path in sorted(phase_files().items())]
     if as_json:
-        sys.stdout.write(json.dumps(rows, ensure_ascii=True, allow_nan=False) + "\n")
+        print_json(rows)
     else:
-        console = Console(highlight=False)
+        console = CommandConsole()
         for row in rows:
             _show(row, console)
     return 0

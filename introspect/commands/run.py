@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.exit import leave_output
 from introspect.commands.status import busy
 from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
+from introspect.errors import ExitCode
 from introspect.events import JSON, Status
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.run.options import RunOptions
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
 
-EXIT_CODES: dict[Status, int] = {"complete": 0, "limited": 0, "failed": 1, "corrupt": 3}
+if TYPE_CHECKING:
+    from introspect.checkpoint.reading import ModelSource
+
+EXIT_CODES: dict[Status, ExitCode] = {
+    "complete": ExitCode.DONE,
+    "limited": ExitCode.DONE,
+    "failed": ExitCode.FAILED,
+    "corrupt": ExitCode.CORRUPT,
+}
 
 
 def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
@@ -38,60 +49,61 @@ def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> 
     return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
 
 
-def run(
-    phase: PhaseConfig,
-    output: Path,
-    limit: int | None,
-    forced: str | None,
-    fault: str | None,
-    force: bool,
-    quiet: bool,
-    verbose: bool,
-    as_json: bool,
-) -> int:
+@dataclass(frozen=True)
+class ViewOptions:
+    """What is shown of a run: `quiet` only its end, `verbose` more of each turn, `as_json` one object."""
+
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
+
+
+def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
     """Run a phase and return the exit code of the contract.
 
     Raises IntrospectError before a run exists, and RunFailed where one cannot be written any more.
     """
-    console = Console(stderr=as_json, highlight=False)
+    console = CommandConsole(stderr=shown.as_json)
     interrupts = Interrupts()
     with interrupts.listening():
         try:
             # While a model is loaded there is no record to end in good order.
-            with interrupts.breakable, busy(console, f"loading {phase.model.id}", quiet):
-                from introspect.run.run import RunOptions, open_run, prepare
+            with interrupts.breakable, busy(console, f"loading {phase.model.id}", shown.quiet):
+                from introspect.run.opening import open_run
+                from introspect.run.preparation import prepare
 
-                options = RunOptions(output, limit, forced, fault, force)
-                loaded = prepare(phase, options, partial(_tell, console) if verbose else _say_nothing)
+                prepared = prepare(phase, options, partial(_tell, console) if shown.verbose else _say_nothing)
         except KeyboardInterrupt:
             with suppress(OSError):
                 sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
-        opened = open_run(phase, options, loaded, interrupts)
+        view = RunView(console, shown.quiet, shown.verbose)
+        opened = open_run(prepared, interrupts, view.progress)
         try:
-            with RunView(console, quiet, verbose) as view:
-                view.show(opened.start)
-                opened.session.context.progress = view.progress
-                summary = opened.execute(view.show, limit)
+            with view:
+                summary = opened.execute(view.show)
         except OSError:
             # The live line has nowhere to be taken down from; the record has ended before.
             if opened.status != "interrupted":
                 raise
             leave_output()
         with interrupts.whole:
-            _show_end(console, summary, opened.writer.log_path, as_json, interrupts)
+            may_be_unread = opened.status == "interrupted" or interrupts()
+            _show_end(
+                console, summary, opened.writer.log_path, as_json=shown.as_json, may_be_unread=may_be_unread
+            )
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
-def _show_end(console: Console, summary: JSON, log: Path, as_json: bool, interrupts: Interrupts) -> None:
+def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
     """The summary for people and for programs; of a run that a terminal took with it there is no reader."""
     try:
         show_summary(console, summary, log)
         if as_json:
-            sys.stdout.write(json.dumps(summary, ensure_ascii=True) + "\n")
+            print_json(summary)
         sys.stdout.flush()
     except OSError:
-        if not interrupts():
+        if not may_be_unread:
             raise
         leave_output()
 
@@ -100,9 +112,9 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
     """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
     report = forecast(phase, output)
     if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=True) + "\n")
+        print_json(report)
         return 0
-    console = Console(highlight=False)
+    console = CommandConsole()
     table = Table.grid(padding=(0, 2))
     for key, value in _flat(report["settings"]):
         table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
@@ -147,7 +159,7 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
     }
 
 
-def _requirement(phase: PhaseConfig, output: Path, source: Any) -> JSON | None:
+def _requirement(phase: PhaseConfig, output: Path, source: ModelSource) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
     from introspect.run.requirements import SameModel, judge_requirement
 

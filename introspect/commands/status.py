@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,8 +14,6 @@ from introspect.display import one_line
 @contextmanager
 def busy(console: Console, what: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Show `what` while the block runs; yields a function that shows something else in its place."""
-    if not console.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if quiet or not console.is_terminal:
         yield lambda text: None
         return

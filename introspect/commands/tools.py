@@ -6,11 +6,11 @@ import json
 import sys
 from itertools import groupby
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from introspect.commands.console import CommandConsole, print_json
 from introspect.display import one_line
 from introspect.tools.descriptions import Description, all_descriptions
 
@@ -21,9 +21,9 @@ def tools_command(as_json: bool) -> int:
     for line in problems:
         sys.stderr.write(f"introspect: {one_line(line)}\n")
     if as_json:
-        sys.stdout.write(json.dumps(described, ensure_ascii=True) + "\n")
+        print_json(described)
         return 0
-    console = Console(highlight=False)
+    console = CommandConsole()
     order = list(dict.fromkeys(map(_heading, described)))
     for heading, tools in groupby(sorted(described, key=lambda d: order.index(_heading(d))), key=_heading):
         console.print(Text(one_line(heading), style="bold cyan"))

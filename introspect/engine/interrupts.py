@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from introspect.errors import ExitCode
+
 ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
@@ -74,7 +76,7 @@ class Interrupts:
 
     def _break_off(self) -> None:
         self._raised = True
-        raise Interrupted if self.exit_code == 130 else Terminated
+        raise Interrupted if self.exit_code == ExitCode.INTERRUPTED else Terminated
 
     @property
     def exit_code(self) -> int:
@@ -90,7 +92,7 @@ class Interrupts:
 
 def ending_code(number: int | None) -> int:
     """The exit code of a program that a signal ended in good order; None is the keyboard's."""
-    return 130 if number in (None, signal.SIGINT) else 143
+    return ExitCode.INTERRUPTED if number in (None, signal.SIGINT) else ExitCode.TERMINATED
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Detectors never import this: what they find must not depend on how it was plante
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from introspect.faults import damage, feeding
 from introspect.faults.scene import DEPTHS, PLACES, Damaged, Depth, Place, Planter, Scene
@@ -28,6 +28,7 @@ class Fault:
     name: str
     codes: tuple[str, ...]
     plant: Planter
+    _: KW_ONLY
     places: tuple[Place, ...] = ONE_PLACE
     depths: tuple[Depth, ...] = ONE_DEPTH
     by_ids: bool = False
@@ -52,29 +53,31 @@ _ALL = (
     Fault("prefix-scaled", ("prefix-mutated",), damage.prefix_scaled, depths=DEPTHS),
     Fault("prefix-aliased", ("prefix-aliased",), feeding.prefix_aliased),
     Fault("layer-aliased", ("prefix-aliased",), damage.layer_aliased),
-    Fault("wrong-position", ("wrong-position",), feeding.wrong_position, ANYWHERE),
+    Fault("wrong-position", ("wrong-position",), feeding.wrong_position, places=ANYWHERE),
     Fault("wrong-position-restarted", ("wrong-position",), feeding.wrong_position_restarted),
     Fault("history-duplicated", ("history-duplicated",), feeding.history_duplicated, by_ids=True),
-    Fault("mask-too-short", ("mask-too-short", "mask-hole"), feeding.mask_too_short, ANYWHERE),
-    Fault("mask-hole", ("mask-hole", "mask-too-short"), feeding.mask_hole, ANYWHERE),
+    Fault("mask-too-short", ("mask-too-short", "mask-hole"), feeding.mask_too_short, places=ANYWHERE),
+    Fault("mask-hole", ("mask-hole", "mask-too-short"), feeding.mask_hole, places=ANYWHERE),
     Fault("stale-tokens", ("stale-tokens",), feeding.stale_tokens, by_ids=True),
-    Fault("missing-newline", ("missing-newline",), feeding.missing_newline, ANYWHERE, by_ids=True),
+    Fault("missing-newline", ("missing-newline",), feeding.missing_newline, places=ANYWHERE, by_ids=True),
     Fault("lossy-copy", ("lossy-copy",), damage.lossy_copy),
     Fault("lossy-float", ("lossy-copy",), damage.lossy_float),
     Fault("other-dtype", ("lossy-copy",), damage.other_dtype, depths=DEPTHS),
-    Fault("element-corrupted", ("element-corrupted",), damage.element_corrupted, ANYWHERE, DEPTHS),
-    Fault("bit-flipped", ("element-corrupted",), damage.bit_flipped, ANYWHERE, DEPTHS),
-    Fault("slot-overwritten", ("slot-overwritten",), damage.slot_overwritten, ANYWHERE, DEPTHS),
-    Fault("slot-copied", ("slot-overwritten",), damage.slot_copied, ANYWHERE),
-    Fault("slot-zeroed", ("slot-overwritten",), damage.slot_zeroed, ANYWHERE),
-    Fault("non-finite", ("non-finite",), damage.non_finite, ANYWHERE, DEPTHS),
+    Fault(
+        "element-corrupted", ("element-corrupted",), damage.element_corrupted, places=ANYWHERE, depths=DEPTHS
+    ),
+    Fault("bit-flipped", ("element-corrupted",), damage.bit_flipped, places=ANYWHERE, depths=DEPTHS),
+    Fault("slot-overwritten", ("slot-overwritten",), damage.slot_overwritten, places=ANYWHERE, depths=DEPTHS),
+    Fault("slot-copied", ("slot-overwritten",), damage.slot_copied, places=ANYWHERE),
+    Fault("slot-zeroed", ("slot-overwritten",), damage.slot_zeroed, places=ANYWHERE),
+    Fault("non-finite", ("non-finite",), damage.non_finite, places=ANYWHERE, depths=DEPTHS),
     Fault("ragged-layers", ("ragged-layers",), damage.ragged_layers, depths=DEPTHS),
     Fault("tail-off-by-one", ("tail-off-by-one",), feeding.tail_missing),
     Fault("tail-doubled", ("tail-off-by-one",), feeding.tail_doubled, by_ids=True),
     Fault("tail-missing", ("tail-missing",), feeding.tail_lost),
     Fault("positions-kept", ("positions-kept",), feeding.positions_kept),
     Fault("approximate-prune", ("approximate-prune",), feeding.approximate_prune),
-    Fault("retokenised", ("retokenised",), feeding.retokenised, BEFORE_LAST, by_ids=True),
+    Fault("retokenised", ("retokenised",), feeding.retokenised, places=BEFORE_LAST, by_ids=True),
     Fault("foreign-cache", ("foreign-cache",), damage.foreign_cache),
     Fault("layers-swapped", ("foreign-cache",), damage.layers_swapped),
     Fault("keys-as-values", ("foreign-cache",), damage.keys_as_values, depths=DEPTHS),
@@ -82,7 +85,7 @@ _ALL = (
         "control-token-in-content",
         ("control-token-in-content",),
         feeding.control_token_in_content,
-        BEFORE_LAST,
+        places=BEFORE_LAST,
         by_ids=True,
     ),
     Fault("unknown", ("unknown",), feeding.stale_context),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from introspect.checkpoint.loading import LoadedModel
@@ -23,9 +24,9 @@ from introspect.tools.instruments.registry import tools_named
 from introspect.tools.note_store import NoteStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RealConversation:
-    """A conversation just after its first prune. `held` is the cache as the turn before the prune left it.
+    """A conversation just after its first prune; `before_prune` is the cache as the turn before it left it.
 
     `talk` has the ids that the model should see now, those of the turn that left, and the system message that
     the model's own chat template injects when it is given none.
@@ -33,19 +34,19 @@ class RealConversation:
 
     engine: Engine
     prompt_format: PromptFormat
-    held: KVCache
+    before_prune: KVCache
     talk: Conversation
     stop_ids: frozenset[int]
 
     def clean_cache(self) -> KVCache:
         """A cache that holds exactly the prompt, made as a run makes it: truncate, then prefill the rest."""
-        cache = self.held.fork()
+        cache = self.before_prune.fork()
         self.engine.prefill(cache, self.talk.ids)
         return cache
 
 
 def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversation:
-    """Hold a conversation with real tools through three given turns, up to its first prune.
+    """Hold a conversation with real tools in given turns, up to its first prune.
 
     Raises ConfigError where the system prompt and a reply do not fit the model's context, ModelError where
     the model's logits are not finite.
@@ -61,25 +62,27 @@ def open_conversation(loaded: LoadedModel, phase: PhaseConfig) -> RealConversati
         notes=NoteStore(),
         documents={},
         tools=tools_named(phase.tools),
+        forced_replies={
+            (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
+            for turn, text in zip(range(1, phase.limits.max_turns + 1), cycle(_TURNS), strict=False)
+        },
     )
-    session.forced_replies = {
-        (0, turn): (*prompt_format.encode(text), prompt_format.end_id)
-        for turn, text in enumerate(_TURNS, start=1)
-    }
     request = _request_after_prune(session, EngineDriver(engine, prompt_format))
-    held, ids = session.cache.fork(), request.prompt.token_ids
-    assert isinstance(held, KVCache), "faults are planted into the buffers of this class"
+    before, ids = session.cache.fork(), request.prompt.token_ids
+    assert isinstance(before, KVCache), "faults are planted into the buffers of this class"
     prefix = session.system_tokens
     first_kept = session.transcript.turns()[0][0]
-    dropped = _before_message(held.token_ids, prefix, first_kept.reply_ids)
+    dropped = _before_message(before.token_ids, prefix, first_kept.reply_ids)
     talk = Conversation(ids, prefix, dropped, _injected(loaded))
-    return RealConversation(engine, prompt_format, held, talk, session.stop_ids)
+    return RealConversation(
+        engine=engine, prompt_format=prompt_format, before_prune=before, talk=talk, stop_ids=session.stop_ids
+    )
 
 
-def _before_message(held: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
+def _before_message(cached: list[int], prefix: int, reply: tuple[int, ...]) -> tuple[int, ...]:
     """The ids between the prefix and a reply, its header left out."""
-    start = next(i for i in range(prefix, len(held)) if tuple(held[i : i + len(reply)]) == reply)
-    return tuple(held[prefix:start])
+    start = next(i for i in range(prefix, len(cached)) if tuple(cached[i : i + len(reply)]) == reply)
+    return tuple(cached[prefix:start])
 
 
 def _injected(loaded: LoadedModel) -> tuple[int, ...]:
@@ -104,11 +107,10 @@ def _request_after_prune(session: Session, driver: EngineDriver) -> GenerationRe
                     next(tokens)
             except StopIteration as end:
                 answer = end.value
-                problem = answer.reason if isinstance(answer, Failed) else answer.decoded.fault
-                if problem is not None:
-                    raise ModelError(f"nothing can be diagnosed: {problem}") from None
-                if session.turn == len(_TURNS):
-                    session.forced_replies = None
+                if isinstance(answer, Failed):
+                    raise ModelError(f"nothing can be diagnosed: {answer.reason}") from None
+                if (fault := answer.decoded.fault) is not None:
+                    raise ModelError(f"nothing can be diagnosed: {fault.detail}") from None
                 step = steps.send(answer)
                 continue
         pruned = pruned or isinstance(step, Prune)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from introspect.faults.catalogue import FAULTS, Fault
 from introspect.faults.conversation import RealConversation
 from introspect.faults.scene import Damaged, Scene
 from introspect.model.cache_audit import examine_cache
+from introspect.model.causal_lm import CausalLM
 
 REPLY_TOKENS = 120
 """Tokens of the clean run's next reply that are compared, at most."""
@@ -35,7 +35,7 @@ HYPOTHESES = (
 """What the founding bug report supposed, in its order, and what a measurement found."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """What one fault does. KL in nats per token; `top1` is the share of ids that stay the most likely.
 
@@ -78,16 +78,19 @@ def _row(
     expected: torch.Tensor,
 ) -> Row:
     found = examine_cache(conversation.engine.model, state.cache.fork(), state.intended)
-    effect, text = _effect(conversation, state, reply, expected)
+    (kl_mean, kl_max, top1, max_abs_logit), text = _effect(conversation, state, reply, expected)
     return Row(
-        fault.name if fault else CLEAN,
-        fault.meaning if fault else "Nothing: the prefix kept, the kept turns prefilled.",
-        bool(found),
-        list(dict.fromkeys(finding.code for finding in found)),
-        list(fault.codes) if fault else [],
-        *effect,
-        text,
-        found[0].detail if found else "",
+        fault=fault.name if fault else CLEAN,
+        meaning=fault.meaning if fault else "Nothing: the prefix kept, the kept turns prefilled.",
+        detected=bool(found),
+        named=list(dict.fromkeys(finding.code for finding in found)),
+        expected=list(fault.codes) if fault else [],
+        kl_mean=kl_mean,
+        kl_max=kl_max,
+        top1=top1,
+        max_abs_logit=max_abs_logit,
+        text=text,
+        evidence=found[0].detail if found else "",
     )
 
 
@@ -123,7 +126,14 @@ def _clean_again(conversation: RealConversation) -> Damaged:
 def _planted(conversation: RealConversation, fault: Fault) -> Damaged:
     generator = torch.Generator().manual_seed(SEEDS)
     model, talk = conversation.engine.model, conversation.talk
-    scene = Scene(model, conversation.clean_cache(), talk, fault.places[0], fault.depths[0], generator)
+    scene = Scene(
+        model=model,
+        clean=conversation.clean_cache(),
+        conversation=talk,
+        place=fault.places[0],
+        depth=fault.depths[0],
+        generator=generator,
+    )
     return fault.planted(scene)
 
 
@@ -136,14 +146,14 @@ def _clean_reply(conversation: RealConversation, clean: Damaged) -> list[int]:
     return _go_on(conversation.engine.model, clean, first, conversation.stop_ids)
 
 
-def _follow(model: Any, state: Damaged, reply: Sequence[int]) -> torch.Tensor:
+def _follow(model: CausalLM, state: Damaged, reply: Sequence[int]) -> torch.Tensor:
     """Logits after each id of a reply but the last, fed in a damaged state; `[token, vocabulary]`."""
     cache = state.cache.fork()
     rows = [_step(model, cache, state, token_id, i) for i, token_id in enumerate(reply[:-1])]
     return torch.stack(rows)
 
 
-def _go_on(model: Any, state: Damaged, first: int, stop_ids: frozenset[int]) -> list[int]:
+def _go_on(model: CausalLM, state: Damaged, first: int, stop_ids: frozenset[int]) -> list[int]:
     """The greedy reply that begins with `first`."""
     cache, ids = state.cache.fork(), [first]
     while len(ids) < REPLY_TOKENS and ids[-1] not in stop_ids:
@@ -152,7 +162,7 @@ def _go_on(model: Any, state: Damaged, first: int, stop_ids: frozenset[int]) -> 
 
 
 @torch.no_grad()
-def _step(model: Any, cache: TokenCache, state: Damaged, token_id: int, fed: int) -> torch.Tensor:
+def _step(model: CausalLM, cache: TokenCache, state: Damaged, token_id: int, fed: int) -> torch.Tensor:
     """Logits after one id, at the position and under the mask of a state after `fed` further ids."""
     device = next(model.parameters()).device
     width = cache.num_cached_tokens if state.mask_width is None else state.mask_width + fed

@@ -5,12 +5,11 @@ A fault of ids leaves a cache that is a faithful memo of the wrong ids: it shows
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from introspect.engine.kv_cache import KVCache
 from introspect.faults.scene import Damaged, Scene, evicted, fed, feed, own_copy, state_of
+from introspect.model.causal_lm import CausalLM
 
 SHIFT = 42
 """Positions that `wrong-position` is off by."""
@@ -155,7 +154,7 @@ def stale_context(scene: Scene) -> Damaged:
     return state_of(scene, cache)
 
 
-def _inverse_frequencies(model: Any) -> torch.Tensor:
+def _inverse_frequencies(model: CausalLM) -> torch.Tensor:
     """Radians per position of each rotary pair, `[head_dim / 2]`; of layer 0 where layers differ."""
     rotary, config = model.base_model.rotary_emb, model.config.get_text_config()
     name = "inv_freq" if hasattr(rotary, "inv_freq") else f"{config.layer_types[0]}_inv_freq"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import TokenCache
 from introspect.faults.catalogue import Fault
 from introspect.faults.scene import Conversation, Scene
+from introspect.model.causal_lm import CausalLM
 
 SEED = 20_251_110
 
@@ -20,7 +19,7 @@ class RunPlanter:
     was fed under it; the ids decoded afterwards are fed rightly.
     """
 
-    def __init__(self, fault: Fault, model: Any, system_tokens: int) -> None:
+    def __init__(self, fault: Fault, model: CausalLM, system_tokens: int) -> None:
         self.code = fault.name
         self._fault = fault
         self._model = model
@@ -28,20 +27,27 @@ class RunPlanter:
         self._dropped: tuple[int, ...] | None = None
         self._planted = False
 
-    def before_prefill(self, cache: KVCache, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    def before_prefill(self, cache: TokenCache, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """Look whether a prune has come: whether cached ids beyond the prefix are about to be dropped."""
         shared = cache.match_prefix(token_ids)
         if not self._planted and self._system_tokens < shared < cache.num_cached_tokens:
             self._dropped = tuple(cache.token_ids[self._system_tokens : cache.num_cached_tokens])
         return token_ids
 
-    def after_prefill(self, cache: KVCache, token_ids: tuple[int, ...]) -> None:
+    def after_prefill(self, cache: TokenCache, token_ids: tuple[int, ...]) -> None:
         """Plant the fault where `before_prefill` saw a prune."""
         if self._dropped is None or self._planted:
             return
         self._planted = True
         talk = Conversation(token_ids, self._system_tokens, self._dropped)
         fault, generator = self._fault, torch.Generator().manual_seed(SEED)
-        scene = Scene(self._model, cache.fork(), talk, fault.places[0], fault.depths[0], generator)
+        scene = Scene(
+            model=self._model,
+            clean=cache.fork(),
+            conversation=talk,
+            place=fault.places[0],
+            depth=fault.depths[0],
+            generator=generator,
+        )
         damaged = fault.planted(scene)
         cache.layers, cache.token_ids = damaged.cache.layers, damaged.cache.token_ids

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.kv_cache import KVCache
+from introspect.model.causal_lm import CausalLM
 
 Place = Literal["first-prefix", "last-prefix", "first-kept", "last"]
 Depth = Literal["first", "middle", "last"]
@@ -36,12 +37,12 @@ class Conversation:
         return slots.get(place, len(self.ids) - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """Where and with what a fault is planted. `generator` is the planter's own."""
 
-    model: Any
-    clean: KVCache
+    model: CausalLM
+    clean: TokenCache
     conversation: Conversation
     place: Place
     depth: Depth
@@ -81,7 +82,7 @@ class Damaged:
 Planter = Callable[[Scene], Damaged]
 
 
-def own_copy(cache: KVCache, length: int | None = None) -> KVCache:
+def own_copy(cache: TokenCache, length: int | None = None) -> KVCache:
     """A cache with the same first slots in memory of its own."""
     copy = KVCache(len(cache.layers))
     for mine, theirs in zip(copy.layers, cache.layers, strict=True):
@@ -92,7 +93,7 @@ def own_copy(cache: KVCache, length: int | None = None) -> KVCache:
 
 @torch.no_grad()
 def feed(
-    model: Any,
+    model: CausalLM,
     cache: KVCache,
     token_ids: Sequence[int],
     start: int | None = None,
@@ -120,7 +121,7 @@ def feed(
     cache.token_ids.extend(token_ids)
 
 
-def fed(model: Any, token_ids: Sequence[int]) -> KVCache:
+def fed(model: CausalLM, token_ids: Sequence[int]) -> KVCache:
     """A fresh cache of `token_ids`, filled in one pass."""
     cache = KVCache(model.config.get_text_config().num_hidden_layers)
     feed(model, cache, token_ids)
@@ -137,7 +138,7 @@ def state_of(
     return Damaged(cache, ids, position, mask_width)
 
 
-def evicted(cache: KVCache, begin: int, end: int) -> KVCache:
+def evicted(cache: TokenCache, begin: int, end: int) -> KVCache:
     """A copy of a cache without the slots from `begin` to `end`; the others as they are."""
     copy = KVCache(len(cache.layers))
     for mine, theirs in zip(copy.layers, cache.layers, strict=True):

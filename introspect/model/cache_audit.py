@@ -13,7 +13,8 @@ import torch
 
 from introspect.cache_check.examine import Finding, examine_content, examine_shape
 from introspect.cache_check.view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
-from introspect.engine.kv_cache import KVCache
+from introspect.engine.cache import TokenCache
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import undisturbed
 
 Findings = list[tuple[str, str]]
@@ -21,7 +22,7 @@ Findings = list[tuple[str, str]]
 
 
 def check_cache(
-    model: Any, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+    model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
 ) -> list[str]:
     """What is wrong with a cache that is meant to hold `token_ids`: stable codes, empty where nothing is.
 
@@ -44,7 +45,7 @@ def check_cache(
 
 
 def examine_cache(
-    model: Any, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+    model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
 ) -> list[Finding]:
     """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds."""
     if level not in ("all", "layer0"):
@@ -76,7 +77,7 @@ def _flat(token_ids: Sequence[int]) -> list[int]:
         raise ValueError("token_ids: a flat list of integers, one for each slot") from None
 
 
-def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:
+def check_structure(cache: TokenCache, token_ids: Sequence[int]) -> Findings:
     """What is wrong with the structure of a cache that is meant to hold `token_ids`; empty where nothing is.
 
     Every layer is as long as the ids, K agrees in shape, dtype and device across layers and so does V, no two
@@ -89,7 +90,7 @@ def check_structure(cache: KVCache, token_ids: Sequence[int]) -> Findings:
     return _check_ids(cache, token_ids) + _check_tensors(cache)
 
 
-def _check_ids(cache: KVCache, token_ids: Sequence[int]) -> Findings:
+def _check_ids(cache: TokenCache, token_ids: Sequence[int]) -> Findings:
     length, cached, expected = cache.num_cached_tokens, cache.token_ids, list(token_ids)
     if length != len(cached):
         return [("history-duplicated", f"layers hold {length} tokens for {len(cached)} ids")]
@@ -103,7 +104,7 @@ def _check_ids(cache: KVCache, token_ids: Sequence[int]) -> Findings:
     return []
 
 
-def _check_tensors(cache: KVCache) -> Findings:
+def _check_tensors(cache: TokenCache) -> Findings:
     layers = [layer for layer in cache.layers if layer.is_initialized]
     if not layers:
         return []

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from introspect.model.causal_lm import CausalLM
+
 Keep = Callable[[torch.Tensor], Any]
 Change = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def undisturbed(model: CausalLM) -> Iterator[None]:
     """Evaluation mode without gradients or autocast inside the block; every module's own mode is put back."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -38,7 +40,7 @@ def last_position(output: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def captured(model: Any, names: Sequence[str], keep: Keep = whole) -> Iterator[dict[str, Any]]:
+def captured(model: CausalLM, names: Sequence[str], keep: Keep = whole) -> Iterator[dict[str, Any]]:
     """Capture the outputs of the named modules during forward passes in the block.
 
     Yields a mapping that fills with `keep(output)`; `output` is `[batch, token, channel]`, detached, in the
@@ -49,7 +51,7 @@ def captured(model: Any, names: Sequence[str], keep: Keep = whole) -> Iterator[d
     outputs: dict[str, Any] = {}
 
     def hook_for(name: str) -> Any:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
                 outputs[name] = keep(tensor.detach().flatten(2))
@@ -64,11 +66,11 @@ def captured(model: Any, names: Sequence[str], keep: Keep = whole) -> Iterator[d
 
 
 @contextmanager
-def captured_inputs(model: Any, name: str) -> Iterator[dict[str, Any]]:
+def captured_inputs(model: CausalLM, name: str) -> Iterator[dict[str, Any]]:
     """Capture the keyword and first positional inputs of one module during forward passes in the block."""
     inputs: dict[str, Any] = {}
 
-    def hook(module: Any, args: Any, kwargs: Any) -> None:
+    def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         inputs.update(kwargs)
         if args:
             inputs.setdefault("hidden_states", args[0])
@@ -81,7 +83,7 @@ def captured_inputs(model: Any, name: str) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def changed_output(model: Any, name: str, change: Change) -> Iterator[list[str]]:
+def changed_output(model: CausalLM, name: str, change: Change) -> Iterator[list[str]]:
     """In the block, the named module gives `change(input, output)` in place of its `output`.
 
     Both are `[batch, token, ...]`, and `change` must leave them as they are. What the module gives besides
@@ -90,7 +92,7 @@ def changed_output(model: Any, name: str, change: Change) -> Iterator[list[str]]
     """
     changes: list[str] = []
 
-    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         first = first_tensor(output)
         if first is None:
             return None
@@ -106,14 +108,14 @@ def changed_output(model: Any, name: str, change: Change) -> Iterator[list[str]]
 
 
 @contextmanager
-def changed_input(model: Any, name: str, change: Keep) -> Iterator[list[str]]:
+def changed_input(model: CausalLM, name: str, change: Keep) -> Iterator[list[str]]:
     """In the block, the named module of one input, `[batch, token, channel]`, reads `change(input)`.
 
     `change` must leave its argument as it is. Yields a list that grows by the name with each change.
     """
     changes: list[str] = []
 
-    def hook(module: Any, args: Any) -> Any:
+    def hook(module: torch.nn.Module, args: Any) -> Any:
         changes.append(name)
         return (change(args[0]),)
 
@@ -124,7 +126,7 @@ def changed_input(model: Any, name: str, change: Keep) -> Iterator[list[str]]:
         handle.remove()
 
 
-def forward_text(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
+def forward_text(model: CausalLM, token_ids: Sequence[int]) -> torch.Tensor:
     """One pass over a text of its own; logits of the last position, `[vocabulary]`, fp32, on the CPU."""
     ids = torch.tensor([list(token_ids)], device=next(model.parameters()).device)
     # The index as a tensor copies the last state. A slice of it has strides for which torch would copy the

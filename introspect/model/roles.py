@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from introspect.model.causal_lm import CausalLM
 from introspect.model.structure import (
     FUSED_QKV,
     OUTPUT_PROJECTIONS,
@@ -58,7 +59,7 @@ class Role:
     layer: int | None
 
 
-def role_of(model: Any, name: str) -> Role:
+def role_of(model: CausalLM, name: str) -> Role:
     """The role of the module of this name."""
     module = model.get_submodule(name)
     blocks = block_list(model)
@@ -66,7 +67,7 @@ def role_of(model: Any, name: str) -> Role:
     return Role(_kind(model, blocks, name, module), layer)
 
 
-def _kind(model: Any, blocks: Any, name: str, module: Any) -> Kind:
+def _kind(model: CausalLM, blocks: torch.nn.ModuleList | None, name: str, module: torch.nn.Module) -> Kind:
     if module is model.get_output_embeddings():
         return "lm head"
     if module is model.get_input_embeddings():
@@ -92,7 +93,7 @@ def _kind(model: Any, blocks: Any, name: str, module: Any) -> Kind:
     return "decoder" if holds_blocks else "other"
 
 
-def _linear_kind(model: Any, name: str, last: str, module: Any) -> Kind:
+def _linear_kind(model: CausalLM, name: str, last: str, module: torch.nn.Module) -> Kind:
     parent_name = name.rpartition(".")[0]
     parent = model.get_submodule(parent_name)
     if last in _BY_NAME:

@@ -7,16 +7,19 @@ from the weight, so that fused projections, Conv1D and unnamed defaults come out
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from introspect.engine.kv_config import kv_sizes
+from introspect.model.causal_lm import CausalLM
 from introspect.model.context_length import context_length_of
 
 FUSED_QKV = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack")
 OUTPUT_PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
+PartsOf = Callable[[torch.nn.Module], Sequence[torch.nn.Module | None]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Structure:
         return 2 * self.layers * self.kv_heads * self.head_dim * int(dtype.itemsize)
 
 
-def read_structure(model: Any) -> Structure:
+def read_structure(model: CausalLM) -> Structure:
     """The structure of a loaded model; works on the meta device too."""
     config = model.config.get_text_config()
     tensors = [tensor for tensor, _ in named_tensors(model)]
@@ -72,7 +75,7 @@ def read_structure(model: Any) -> Structure:
         dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     heads = int(config.num_attention_heads)
-    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    head_dim = kv_sizes(model.config).head_dim
     blocks = block_list(model)
     attention = attention_of(blocks[0]) if blocks is not None else None
     matrices = _mlp_matrices(blocks[0]) if blocks is not None else []
@@ -113,7 +116,7 @@ def read_structure(model: Any) -> Structure:
     )
 
 
-def named_tensors(model: Any) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
+def named_tensors(model: CausalLM) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
     """Each tensor that holds weights, once, with every name under which it stands, in the model's order.
 
     Two parameters are one tensor where they are the same object or the same view of the same memory.
@@ -126,49 +129,50 @@ def named_tensors(model: Any) -> list[tuple[torch.Tensor, tuple[str, ...]]]:
     return [(tensor, tuple(names)) for tensor, names in found.values()]
 
 
-def block_list_name(model: Any) -> str | None:
+def block_list_name(model: CausalLM) -> str | None:
     """Where the list of layers stands; None where no module list is as long as the configuration says."""
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     lists = ((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList))
     return next((n for n, m in lists if len(m) == layers > 0), None)
 
 
-def block_list(model: Any) -> Any | None:
+def block_list(model: CausalLM) -> torch.nn.ModuleList | None:
     """The list of the model's layers; None where there is none that can be told."""
     name = block_list_name(model)
-    return None if name is None else model.get_submodule(name)
+    blocks = None if name is None else model.get_submodule(name)
+    return blocks if isinstance(blocks, torch.nn.ModuleList) else None
 
 
-def attention_of(block: Any) -> Any | None:
+def attention_of(block: torch.nn.Module) -> torch.nn.Module | None:
     """The attention module of a layer."""
     return next((m for n, m in block.named_children() if is_attention(n, m)), None)
 
 
-def mlp_of(block: Any) -> Any | None:
+def mlp_of(block: torch.nn.Module) -> torch.nn.Module | None:
     """The MLP of a layer."""
     return next((m for n, m in block.named_children() if is_mlp(n, m)), None)
 
 
-def is_attention(name: str, module: Any) -> bool:
+def is_attention(name: str, module: torch.nn.Module) -> bool:
     return not is_norm(module) and ("Attention" in type(module).__name__ or name in ("attn", "self_attn"))
 
 
-def is_mlp(name: str, module: Any) -> bool:
+def is_mlp(name: str, module: torch.nn.Module) -> bool:
     kind = type(module).__name__
     return name in ("mlp", "feed_forward") or "MLP" in kind or "FeedForward" in kind
 
 
-def is_norm(module: Any) -> bool:
+def is_norm(module: torch.nn.Module) -> bool:
     return "Norm" in type(module).__name__ and getattr(module, "weight", None) is not None
 
 
-def norm_eps(norm: Any) -> float | None:
+def norm_eps(norm: torch.nn.Module) -> float | None:
     """What a norm adds under its root."""
     eps = _first(norm, "variance_epsilon", "eps")
     return None if eps is None else float(eps)
 
 
-def is_linear(module: Any) -> bool:
+def is_linear(module: torch.nn.Module) -> bool:
     """Whether a module multiplies by one matrix: `Linear`, or the `Conv1D` of GPT-2."""
     weight = getattr(module, "weight", None)
     matrix = isinstance(weight, torch.Tensor) and weight.ndim == 2
@@ -181,11 +185,11 @@ def features(linear: Any) -> tuple[int, int]:
     return (rows, columns) if type(linear).__name__ == "Conv1D" else (columns, rows)
 
 
-def linears(module: Any) -> list[Any]:
+def linears(module: torch.nn.Module) -> list[torch.nn.Module]:
     return [m for m in module.modules() if is_linear(m)]
 
 
-def _kv_heads(attention: Any, config: Any, heads: int, head_dim: int) -> int:
+def _kv_heads(attention: torch.nn.Module | None, config: Any, heads: int, head_dim: int) -> int:
     for name, child in attention.named_children() if attention is not None else ():
         if is_linear(child) and name == "k_proj":
             return features(child)[1] // head_dim
@@ -194,20 +198,20 @@ def _kv_heads(attention: Any, config: Any, heads: int, head_dim: int) -> int:
     return int(_first(config, "num_key_value_heads", "num_kv_heads") or heads)
 
 
-def _parameters_of(parts_of: Callable[[Any], list[Any]], blocks: Any) -> int:
+def _parameters_of(parts_of: PartsOf, blocks: torch.nn.ModuleList | None) -> int:
     """Parameters of some parts of all layers, each tensor once."""
     parts = (part for block in blocks or () for part in parts_of(block))
     tensors = {id(p): p.numel() for module in parts if module is not None for p in module.parameters()}
     return sum(tensors.values())
 
 
-def _mlp_matrices(block: Any) -> list[Any]:
+def _mlp_matrices(block: torch.nn.Module) -> list[torch.nn.Module]:
     """The matrices of a layer's MLP, in order; they stand in the layer itself where it has no MLP module."""
     mlp = mlp_of(block)
     return linears(mlp) if mlp is not None else [m for m in block.children() if is_linear(m)]
 
 
-def _activation(config: Any, blocks: Any) -> str:
+def _activation(config: Any, blocks: torch.nn.ModuleList | None) -> str:
     """The configuration's word for the activation function, else the class that stands in the MLP."""
     named = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation")
     mlp = mlp_of(blocks[0]) if blocks is not None else None
@@ -215,7 +219,7 @@ def _activation(config: Any, blocks: Any) -> str:
     return str(named or next((name for name in leaves if "Dropout" not in name), "unknown"))
 
 
-def _mlp_shape(matrices: list[Any], config: Any) -> tuple[int, bool | None]:
+def _mlp_shape(matrices: list[torch.nn.Module], config: Any) -> tuple[int, bool | None]:
     """Width of the MLP, and whether a gate scales it: what its last matrix takes, what its first gives."""
     if len(matrices) not in (2, 3):
         size = int(_first(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * config.hidden_size)
@@ -224,13 +228,13 @@ def _mlp_shape(matrices: list[Any], config: Any) -> tuple[int, bool | None]:
     return size, len(matrices) == 3 or features(matrices[0])[1] == 2 * size
 
 
-def _module_counts(model: Any) -> dict[str, int]:
+def _module_counts(model: CausalLM) -> dict[str, int]:
     """Modules with weights of their own, by class."""
     own = (m for m in model.modules() if next(m.parameters(recurse=False), None) is not None)
     return dict(sorted(Counter(type(m).__name__ for m in own).items()))
 
 
-def _position_table(model: Any) -> Any | None:
+def _position_table(model: CausalLM) -> torch.nn.Module | None:
     tables = (m for m in model.modules() if isinstance(m, torch.nn.Embedding))
     return next((m for m in tables if m is not model.get_input_embeddings()), None)
 
@@ -243,5 +247,5 @@ def _rope_theta(config: Any) -> float | None:
     return None if theta is None else float(theta)
 
 
-def _first(owner: Any, *names: str) -> Any:
+def _first(owner: object, *names: str) -> Any:
     return next((v for name in names if (v := getattr(owner, name, None)) is not None), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 JOIN = "\n\n"
 """Between two messages that share one turn."""
 
-Said = Sequence[tuple[str, str]]
+Messages = Sequence[tuple[str, str]]
 """Role and text of each message; the roles are system, user and assistant."""
 
 
@@ -48,12 +48,12 @@ class ChatFamily:
     def header(self, role: str) -> str:
         return f"{self.start}{self.role(role)}{self.header_end}{self.gap}"
 
-    def turns(self, said: Said) -> list[tuple[str, str]]:
+    def turns(self, messages: Messages) -> list[tuple[str, str]]:
         """The messages as turns that the family's own template takes; shared turns are joined."""
         if self.system_role:
-            return list(said)
+            return list(messages)
         turns: list[tuple[str, str]] = []
-        for role, text in said:
+        for role, text in messages:
             if role == "assistant" or not turns or turns[-1][0] == "assistant":
                 turns.append(("assistant" if role == "assistant" else "user", text))
             else:
@@ -103,13 +103,13 @@ class Framing:
     trims: bool = False
     system_prose: tuple[str, str] = ("", "")
 
-    def text(self, said: Said) -> str:
+    def text(self, messages: Messages) -> str:
         """The whole prompt as the template of such a family writes it, with its prose."""
         family = self.family
         assert family is not None
         before, after = self.system_prose
         written = self.opening
-        for role, content in family.turns(said):
+        for role, content in family.turns(messages):
             shown = content.strip() if self.trims else content
             if role == "system":
                 shown = before + shown + after

@@ -9,7 +9,7 @@ from typing import Any
 
 from introspect.errors import ModelError
 from introspect.prompt.content_encoder import has_control_tokens
-from introspect.prompt.families import CHAT_FAMILIES, ChatFamily, Framing, Said
+from introspect.prompt.families import CHAT_FAMILIES, ChatFamily, Framing, Messages
 
 FRAMING_PROBE = (
     ("system", "Sys \n\n1"),
@@ -53,12 +53,12 @@ def measure_framing(tokenizer: Any) -> Framing:
     raise refused[0]
 
 
-def rendered(tokenizer: Any, said: Said) -> str:
+def rendered(tokenizer: Any, messages: Messages) -> str:
     """The prompt that the template writes for the next reply. Raises ModelError where it fails."""
-    messages = [{"role": role, "content": text} for role, text in said]
+    given = [{"role": role, "content": text} for role, text in messages]
     try:
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, return_dict=False
+            given, tokenize=False, add_generation_prompt=True, return_dict=False
         )
     except Exception as error:  # a template is a program of the model's author and may raise anything
         raise ModelError(f"its chat template fails: {' '.join(str(error).split())[:200]}") from None
@@ -111,14 +111,14 @@ def _framing_of(tokenizer: Any, family: ChatFamily) -> Framing:
 
 
 def _refuse_rewriting(tokenizer: Any, framing: Framing) -> None:
-    """Raise ModelError where a message is written otherwise than it was said, once more follows."""
+    """Raise ModelError where a message is written otherwise than it was messages, once more follows."""
     family = framing.family
     assert family is not None
-    for said in _conversations():
-        written, meant = rendered(tokenizer, family.turns(said)), framing.text(said)
+    for messages in _conversations():
+        written, meant = rendered(tokenizer, family.turns(messages)), framing.text(messages)
         if written == meant:
             continue
-        raise ModelError(_rewriting(_rewritten(written, said) or _difference(written, meant, family)))
+        raise ModelError(_rewriting(_rewritten(written, messages) or _difference(written, meant, family)))
 
 
 def _rewriting(what: str) -> str:
@@ -138,15 +138,15 @@ def _conversations() -> list[list[tuple[str, str]]]:
         [("user", "Question one."), ("assistant", "a0"), ("user", text), ("assistant", "a1"), *_REST[1:]]
         for text in USER_PROBES
     ]
-    return [[("system", "s"), *said] for said in (*with_reply, *with_user)]
+    return [[("system", "s"), *messages] for messages in (*with_reply, *with_user)]
 
 
 _REST = (("assistant", "Answer two."), ("user", "Question three."))
 
 
-def _rewritten(written: str, said: Said) -> str | None:
-    """The first reply that does not stand in the rendering as it was said, and what stands there."""
-    for (_, before), (role, text), (_, after) in zip(said, said[1:], said[2:], strict=False):
+def _rewritten(written: str, messages: Messages) -> str | None:
+    """The first reply that does not stand in the rendering as it was messages, and what stands there."""
+    for (_, before), (role, text), (_, after) in zip(messages, messages[1:], messages[2:], strict=False):
         between = written.partition(before)[2].partition(after)[0]
         if role == "assistant" and before in written and after in written and text.strip() not in between:
             return f"the reply {_short(text)} becomes {_short(between)} once a message follows"
@@ -166,13 +166,13 @@ def _difference(written: str, meant: str, family: ChatFamily) -> str:
 
 def _of_no_family(tokenizer: Any) -> str:
     titles = ", ".join(family.title for family in CHAT_FAMILIES)
-    said = _conversations()[0]
+    messages = _conversations()[0]
     try:
-        written = rendered(tokenizer, said)
+        written = rendered(tokenizer, messages)
     except ModelError:
-        said = said[1:]
-        written = rendered(tokenizer, said)
-    history = _rewritten(written, said)
+        messages = messages[1:]
+        written = rendered(tokenizer, messages)
+    history = _rewritten(written, messages)
     return (
         f"its chat template is of no family known here ({titles}): it writes {_short(written)}"
         + (f", and it rewrites history: {history}" if history else "")

@@ -26,13 +26,17 @@ from introspect.prompt.reply_stream import ReplyStream
 from introspect.transcript import Message
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
+"""How a role is spelt at the beginning of a line: words that base models have met in dialogues."""
 INDENT = "  "
+"""Before every line of content but the first: any white space keeps a role from the beginning of a line."""
 BETWEEN = "\n\n"
+"""Between two messages, as writers leave an empty line between speakers."""
 
 _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _LINE_BREAK = re.compile(f"(?:\r\n|[{_BREAKS}])(?!\\Z)")
 _ROLE_LINE = re.compile(f"[{_BREAKS}](?:{'|'.join(ROLES.values())}):")
 _LONGEST_ROLE_LINE = max(map(len, ROLES.values())) + 2
+"""Characters of a line break, a role and a colon: what is searched again of the text before a new id."""
 
 
 class Plain(PromptFormat):

@@ -1,9 +1,7 @@
-"""`introspect replay`: reads any record of a run, judges it, and shows it as a person wants to read it."""
+"""Any record of a run: read, judged, and shown as a person wants to read it."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,17 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from introspect.engine.interrupts import Terminated
 from introspect.errors import RecordError, did_you_mean
 from introspect.readers.onset import judge
 from introspect.readers.replay_view import View, show_findings
-from introspect.runlog.event_history import follow_events, history_of_events
+from introspect.runlog.event_history import history_of_events
 from introspect.runlog.history import Entry, Finding, History
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.runlog.text_reader import read_text
 
-CORRUPT = 3
-"""The exit code for a record that shows corruption."""
 _ALIASES = {"PRUNE": "MEMORY MANAGEMENT", "REASONING": "MODEL REASONING", "TOOL_RESULT": "TOOL_RESULTS"}
 # fmt: off
 _KNOWN_TAGS = frozenset([
@@ -111,7 +106,7 @@ def show(
     Raises RecordError for a tag in `only` that is neither known nor in the record.
     """
     entries = replay.history.entries
-    wanted, view = _wanted(only, entries), View(console)
+    wanted, view = wanted_tags(only, entries), View(console)
     for entry in _paced(entries, speed, sleep):
         if not wanted or tag_of(entry) in wanted:
             view.show(entry, entry.line in replay.suspects)
@@ -125,52 +120,8 @@ def tag_of(entry: Entry) -> str:
     return entry.text.split(None, 1)[0].rstrip(":") if entry.text.strip() else ""
 
 
-def replay_command(
-    source: str,
-    only: Sequence[str] = (),
-    follow: bool = False,
-    speed: float | None = None,
-    as_json: bool = False,
-    output_dir: Path = Path("data/runs"),
-    console: Console | None = None,
-) -> int:
-    """Run `introspect replay` and return its exit code: 0, or 3 where a finding is corrupt.
-
-    Raises RecordError for a source that is missing, empty or holds no record, and for an option that cannot
-    be served.
-    """
-    if speed is not None and not 0 < speed < float("inf"):
-        raise RecordError("--speed has to be a number above 0; 1 is as it was, 10 ten times as fast")
-    if console is None:
-        console = Console(highlight=False, stderr=as_json)
-    if follow:
-        _follow(find_source(source, output_dir), only, console)
-    replay = load(source, output_dir)
-    if as_json:
-        sys.stdout.write(json.dumps(replay.to_json(), ensure_ascii=True, allow_nan=False) + "\n")
-    elif follow:
-        show_findings(replay.findings, console)
-    else:
-        show(replay, console, only, speed)
-    return CORRUPT if replay.corrupt else 0
-
-
-def _follow(path: Path, only: Sequence[str], console: Console) -> None:
-    """Show a run while it grows, until it ends or the reader interrupts."""
-    if not is_event_log(path):
-        raise RecordError(f"'{path}' is no event log; --follow needs a run directory or its events.jsonl")
-    wanted, view = _wanted(only, ()), View(console)
-    try:
-        for entry in follow_events(path):
-            if not wanted or tag_of(entry) in wanted:
-                view.show(entry)
-    except Terminated:
-        raise
-    except KeyboardInterrupt:
-        return
-
-
-def _wanted(only: Iterable[str], entries: Sequence[Entry]) -> set[str]:
+def wanted_tags(only: Iterable[str], entries: Sequence[Entry]) -> set[str]:
+    """The tags that are asked for, as a record spells them. Raises RecordError for one that none has."""
     known = _KNOWN_TAGS | {tag_of(entry) for entry in entries}
     wanted = set()
     for given in only:

@@ -41,7 +41,6 @@ _BROKEN_NAME = re.compile(rf"([\w.-]{{4,80}}){_BROKEN}{{1,8}}([\w.-]{{2,80}})")
 _DOUBLED = re.compile(r"((?:[\w-]{1,80}\.){1,12}([A-Za-z_]{4,80}))\.\2(?![\w])")
 _CORRECTED = re.compile(r"'([^'\n]{3,80})'; did you mean '([^'\n]{3,80})'\?")
 
-
 _Grams = tuple[dict[str, set[str]], dict[str, set[str]]]
 """For each stretch of a reply that is in earlier texts: two characters before it there, and two after."""
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
 
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel
-from introspect.engine.engine import PREFILL_CHUNK
+from introspect.checkpoint.reading import tokenizer_hash
 from introspect.events import JSON
-from introspect.phase.config import PhaseConfig
-from introspect.session.session import Session
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """A digest of the tokenizer's whole definition."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:32]
+from introspect.run.preparation import Prepared
 
 
 def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
@@ -36,10 +29,11 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
     }
 
 
-def run_start(phase: PhaseConfig, session: Session, loaded: LoadedModel, **origin: Any) -> events.RunStart:
-    """The first record. `origin` are the fields of `RunStart` that say what a run builds on."""
+def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
+    """The first record of a run. `prefill_chunk` in tokens."""
     import torch
 
+    phase, loaded = prepared.phase, prepared.loaded
     model = loaded.model
     parameter = next(model.parameters())
     environment = {
@@ -47,7 +41,7 @@ def run_start(phase: PhaseConfig, session: Session, loaded: LoadedModel, **origi
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),
-        "prefill_chunk": PREFILL_CHUNK,
+        "prefill_chunk": prefill_chunk,
         "context_length": loaded.context_length,
         "vocabulary": model.get_input_embeddings().weight.shape[0],
         "model_revision": loaded.source.revision,
@@ -58,7 +52,7 @@ def run_start(phase: PhaseConfig, session: Session, loaded: LoadedModel, **origi
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
         "tool_packages": {
             tool.name: {"package": tool.package, "version": tool.version}
-            for tool in session.all_tools.values()
+            for tool in prepared.tools.values()
             if tool.package is not None
         },
     }
@@ -68,11 +62,15 @@ def run_start(phase: PhaseConfig, session: Session, loaded: LoadedModel, **origi
         phase=phase.name,
         title=phase.title,
         model=loaded.source.name,
-        seed=session.seed,
+        seed=prepared.seed,
         utc_offset=int(offset.total_seconds() // 60) if offset else 0,
-        system_prompt=session.system_prompt,
-        system_tokens=session.system_tokens,
+        system_prompt=prepared.system_prompt,
+        system_tokens=loaded.prompt_format.system_length(prepared.system_prompt),
         environment=environment,
         settings=phase.model_dump(mode="json"),
-        **origin,
+        requirement=prepared.requirement,
+        notes_before=prepared.notes_before,
+        forced_from=prepared.options.forced_from,
+        forced_retokenised=prepared.forced.retokenised if prepared.forced else None,
+        fault=prepared.options.fault,
     )

@@ -13,7 +13,8 @@ from introspect.errors import IntrospectError, ModelError, ProcessError, Unsuppo
 from introspect.events import JSON, Warning
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import expanded
-from introspect.templates.row import empty_row, template_row
+from introspect.templates.judge import judge_template
+from introspect.templates.report import TemplateReport
 from introspect.templates.source import Unreadable, template_of_directory, template_of_file
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ QUOTED = 200
 def check_template(path: str) -> JSON:
     """The row of a template's file. Raises ModelError where no such file is."""
     try:
-        return template_row(path, template_of_file(expanded(path, "--template ")))
+        report = judge_template(path, template_of_file(expanded(path, "--template ")))
     except Unreadable as why:
-        return empty_row(path, str(why))
+        report = TemplateReport(subject=path).because(str(why))
+    return report.to_json()
 
 
 def check_model(phase: PhaseConfig) -> JSON:
@@ -41,7 +43,8 @@ def check_model(phase: PhaseConfig) -> JSON:
 
     source = find_model(phase.model, weights=False)
     judged = judge(phase.model, source, weights=source.revision is None)
-    row, has_template = _directory_row(phase.model.id, source.path)
+    report, has_template = _report_of_directory(phase.model.id, source.path)
+    row, hazards = report.to_json(), list[str]()
     refusals = list(judged.refusals)
     if judged.config is not None:
         warnings = [*judged.warnings, *decoding_warnings(phase, source.path)]
@@ -67,9 +70,8 @@ def check_model(phase: PhaseConfig) -> JSON:
             "refusals": refusals,
             "forecast": memory,
         }
-        row["reasons"] += hazards
-    row["reasons"] = refusals + row["reasons"]
-    row["supported"] = not refusals and (row["supported"] or not has_template)
+    row["reasons"] = [*refusals, *report.reasons, *hazards]
+    row["supported"] = not refusals and (report.supported or not has_template)
     return row
 
 
@@ -92,16 +94,16 @@ def decoding_warnings(phase: PhaseConfig, path: Path) -> list[Warning]:
 def template_warnings(path: Path) -> list[Warning]:
     """What a run does otherwise than the template of its model's directory would, as events."""
     try:
-        row, _ = _directory_row(path.name, path, calls=False)
+        report, _ = _report_of_directory(path.name, path, calls=False)
     except ProcessError as why:
         return [Warning(experiment=0, turn=0, code="template-unchecked", message=str(why))]
     found = []
-    if row["injects_system_prompt"]:
-        text = row["injected_text"]
+    if report.injects_system_prompt:
+        text = report.injected_text
         quoted = one_line(text[:QUOTED]) + (" …" if len(text) > QUOTED else "")
         found.append(("template-injects", f"the run leaves out what the chat template would add: '{quoted}'"))
-    if row["prefix_stable"] is False:
-        change = row["evidence"]["prefix_stable"]
+    if report.prefix_stable is False:
+        change = report.evidence["prefix_stable"]
         before, after = (one_line(change[key][:QUOTED]) for key in ("before", "after"))
         found.append(
             (
@@ -145,7 +147,8 @@ def _cpu_has_bf16() -> bool:
 def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
 
-    Without a prompt format the system prompt is not counted. None of a model whose context nobody knows.
+    Without a prompt format the system prompt is not counted. None of a model whose context or
+    whose weights nobody knows.
     Raises IntrospectError where it does not fit.
     """
     from introspect.checkpoint.forecast import forecast_memory
@@ -154,7 +157,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     from introspect.tools.instruments.registry import tools_named
 
     context = judged.context_length
-    if context is None:
+    if context is None or judged.weights is None:
         return None
     system = 0
     if judged.prompt_format is not None:
@@ -162,7 +165,12 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
         system = length(fitting_system_prompt(phase, tools_named(phase.tools), length, context))
     longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
     memory = forecast_memory(
-        judged.config, judged.source.path, judged.dtype, longest, PREFILL_CHUNK, judged.kv_elements
+        judged.config,
+        judged.weights.parameters,
+        judged.dtype,
+        kv_tokens=longest,
+        chunk=PREFILL_CHUNK,
+        kv_elements=judged.kv_elements,
     )
     free = free_memory(judged.device)
     return {
@@ -183,12 +191,12 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     }
 
 
-def _directory_row(name: str, path: Path, calls: bool = True) -> tuple[JSON, bool]:
-    """The row of a directory's template, and whether it has one."""
+def _report_of_directory(name: str, path: Path, calls: bool = True) -> tuple[TemplateReport, bool]:
+    """What is known of a directory's template, and whether it has one."""
     try:
-        return template_row(name, template_of_directory(path), calls=calls), True
+        return judge_template(name, template_of_directory(path), calls=calls), True
     except Unreadable as why:
-        return empty_row(name, str(why)), False
+        return TemplateReport(subject=name).because(str(why)), False
 
 
 def _unjudged(config: Any) -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from introspect.events import Audit
+from introspect.engine.cache import TokenCache
+from introspect.events import Audit
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class CachedTurn:
 
     experiment: int
     turn: int
-    cache: Any
+    cache: TokenCache
     token_ids: Sequence[int]
     prompt_tokens: int
     messages: Sequence[tuple[str, str]]
@@ -46,10 +46,10 @@ class FaultPlanter(Protocol):
 
     code: str
 
-    def before_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    def before_prefill(self, cache: TokenCache, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """May damage the cache; returns the ids that are fed in place of `token_ids`."""
         ...
 
-    def after_prefill(self, cache: Any, token_ids: tuple[int, ...]) -> None:
+    def after_prefill(self, cache: TokenCache, token_ids: tuple[int, ...]) -> None:
         """May damage the cache, which has just been made to hold `token_ids`."""
         ...

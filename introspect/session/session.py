@@ -9,6 +9,7 @@ from typing import Any
 
 from introspect.engine.cache import TokenCache, new_cache
 from introspect.engine.decoding import Decoded
+from introspect.engine.interrupts import Interrupts
 from introspect.engine.sampling import ForcedSampler, reply_seed, sampler_for
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
@@ -19,10 +20,17 @@ from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
-from introspect.tools.context import ToolContext
+from introspect.tools.context import Progress, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
+
+LEAST_RESULT = 64
+"""Tokens that a tool result may take in a conversation however small: fewer hold no figure with its name.
+Chosen, not calibrated."""
+RESULTS_IN_CONVERSATION = 4
+"""Results of the greatest size that fit the conversation together: with fewer one result would push out the
+turns that it is compared with, with more it would be cut where there is room."""
 
 Ending = tuple[Status, str]
 """How an experiment ended: its status, and the reason."""
@@ -33,7 +41,7 @@ class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
     `misses` and `claim_answered` are of the experiment that is going on: replies in a row that asked for
-    nothing, and whether it was told that nothing is done yet. `status` is the worst that an experiment has
+    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has
     ended with. `expected_ids` are those that the cache is meant to hold, made from what was rendered and
     sampled: never from what was fed.
 
@@ -169,6 +177,8 @@ def open_session(
     notes: NoteStore,
     documents: Mapping[str, Document],
     tools: Mapping[str, Tool],
+    interrupts: Interrupts | None = None,
+    progress: Progress | None = None,
     auditor: Auditor | None = None,
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -178,7 +188,14 @@ def open_session(
     Raises ConfigError where the system prompt and a reply do not fit the model's context.
     """
     context = ToolContext(
-        model, prompt_format.encode, prompt_format.decode, notes, documents, phase.max_result_tokens
+        model=model,
+        encode=prompt_format.encode,
+        decode=prompt_format.decode,
+        notes=notes,
+        documents=documents,
+        max_result_tokens=phase.max_result_tokens,
+        progress=progress,
+        interrupts=interrupts or Interrupts(),
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
     session = Session(
@@ -199,5 +216,6 @@ def open_session(
     session.offer_tools(phase.experiments[0])
     if phase.limits.max_result_tokens is None:
         # A context shorter than the phase's conversation has less to give to one result.
-        context.max_result_tokens = min(phase.max_result_tokens, max(64, session.conversation_budget // 4))
+        share = max(LEAST_RESULT, session.conversation_budget // RESULTS_IN_CONVERSATION)
+        context.max_result_tokens = min(phase.max_result_tokens, share)
     return session

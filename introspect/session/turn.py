@@ -59,7 +59,7 @@ def run_turn(session: Session) -> Steps[Ending | None]:
         return NON_FINITE
     if (yield from audit_turn(session, request, pruned)):
         return CORRUPT
-    return (yield from act(session, reply.decoded, text))
+    return (yield from act(session, reply.decoded, text, request.max_new_tokens))
 
 
 def prune_if_due(session: Session, before: Rendering) -> Generator[Event, None, tuple[Rendering, bool]]:
@@ -149,9 +149,12 @@ def generate(session: Session, request: GenerationRequest) -> Steps[tuple[Answer
     return reply, text
 
 
-def act(session: Session, reply: Decoded, text: str) -> Generator[Event, None, Ending | None]:
-    """Do what a reply asks for; returns how that ended the experiment, None where it goes on."""
-    action = parse_reply(text, reply.finish_reason == "length", session.phase.generation.max_new_tokens)
+def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[Event, None, Ending | None]:
+    """Do what a reply of at most `granted` tokens asks for.
+
+    Returns how that ended the experiment, None where it goes on.
+    """
+    action = parse_reply(text, reply.finish_reason == "length", granted)
     function = action.function if isinstance(action, CallRequest) else None
     session.transcript = session.transcript.append(
         "reply", text, reply_ids=session.content_ids(reply), function=function

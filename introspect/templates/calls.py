@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from introspect.templates.probes import (
     ARGUMENT_VALUES,
@@ -14,15 +14,17 @@ from introspect.templates.probes import (
     SHOWN,
     TOOL_NAME,
     USER,
+    CallForm,
     ChatTemplate,
     Form,
     call_jobs,
 )
 from introspect.templates.process import render_all
+from introspect.templates.report import TemplateReport
 
 
-def judge_call(row: dict[str, Any], form: Form, template: ChatTemplate, now: datetime) -> None:
-    """Add to a row what becomes of a tool call and its result.
+def judge_call(report: TemplateReport, form: Form, template: ChatTemplate, now: datetime) -> TemplateReport:
+    """A report with what becomes of a tool call and its result.
 
     True where name and arguments stand between the user's message and the result to the letter. Tried as
     the model's own text first, then as values, with and without content and a list of tools.
@@ -33,28 +35,30 @@ def judge_call(row: dict[str, Any], form: Form, template: ChatTemplate, now: dat
         for call_form, result in zip(CALL_FORMS, results, strict=True)
         if result.text is not None
     ]
-    row["tool_call_round_trip"] = False
     if not tried:
-        row["evidence"]["tool_call_round_trip"] = {"error": results[0].error}
-        row["reasons"].append(f"cannot render a tool call and its result: {results[0].error}")
-        return
+        why = f"cannot render a tool call and its result: {results[0].error}"
+        report = replace(report, tool_call_round_trip=False)
+        return report.because(why, tool_call_round_trip={"error": results[0].error})
 
-    def merit(attempt: tuple[Any, str]) -> tuple[bool, bool, bool]:
+    def merit(attempt: tuple[CallForm, str]) -> tuple[bool, bool, bool]:
         return ARGUMENTS in attempt[1] and TOOL_NAME in attempt[1], TOOL_NAME in attempt[1], attempt[0].spelt
 
     call_form, region = max(tried, key=merit)
-    row["tool_call_round_trip"] = ARGUMENTS in region and TOOL_NAME in region
-    row["evidence"]["tool_call_round_trip"] = {
-        "name": TOOL_NAME,
-        "arguments": ARGUMENTS,
-        "given_as": "text" if call_form.spelt else "values",
-        "rendered": region[: 3 * SHOWN],
-        "values_readable": any(_reads_back(region) for _, region in tried),
-    }
+    kept = ARGUMENTS in region and TOOL_NAME in region
+    report = replace(report, tool_call_round_trip=kept).because(
+        tool_call_round_trip={
+            "name": TOOL_NAME,
+            "arguments": ARGUMENTS,
+            "given_as": "text" if call_form.spelt else "values",
+            "rendered": region[: 3 * SHOWN],
+            "values_readable": any(_reads_back(region) for _, region in tried),
+        }
+    )
     if TOOL_NAME not in region:
-        row["reasons"].append("leaves tool calls out")
-    elif not row["tool_call_round_trip"]:
-        row["reasons"].append("spells a tool call's arguments otherwise than the model did")
+        return report.because("leaves tool calls out")
+    if not kept:
+        return report.because("spells a tool call's arguments otherwise than the model did")
+    return report
 
 
 def _call_region(text: str) -> str:
@@ -78,7 +82,7 @@ def _reads_back(region: str) -> bool:
     return False
 
 
-def _holds(value: Any) -> bool:
+def _holds(value: object) -> bool:
     if value == ARGUMENT_VALUES:
         return True
     if isinstance(value, str):

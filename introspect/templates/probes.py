@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import product
-from typing import Any
 
 from introspect.templates.process import Job
 
@@ -25,7 +24,7 @@ ARGUMENTS = '{"where":"meadow","b":1,"a":[1, 2.50],"mark":"<é>"}'
 """Spelt as a model may: no spaces here and some there, keys in no order, a zero that means nothing."""
 ARGUMENT_VALUES = {"where": "meadow", "b": 1, "a": [1, 2.5], "mark": "<é>"}
 RESULT = "eleven zebras"
-TOOL = {
+TOOL: dict[str, object] = {
     "type": "function",
     "function": {
         "name": TOOL_NAME,
@@ -42,7 +41,7 @@ TOOL = {
         },
     },
 }
-Messages = Sequence[Mapping[str, Any]]
+Messages = Sequence[Mapping[str, object]]
 
 
 SHOWN = 160
@@ -70,14 +69,14 @@ class Form:
     the template cannot do without and transformers does not give.
     """
 
-    nothing: Mapping[str, Any]
+    nothing: Mapping[str, object]
     parts: bool
     said: str
     lacking: tuple[str, ...] = ()
 
 
 _NONE = {"tools": None, "documents": None}
-_EMPTY: dict[str, Any] = {"tools": [], "documents": []}
+_EMPTY: dict[str, object] = {"tools": [], "documents": []}
 FORMS = (
     Form(_NONE, False, ""),
     Form({}, False, "cannot be rendered with tools=None and documents=None; rendered here without them"),
@@ -91,9 +90,9 @@ FORMS = (
 class CallForm:
     """How a tool call is put into a message: `arguments` as the model's text or as values."""
 
-    content: Mapping[str, Any]
-    arguments: Any
-    tools: Sequence[Mapping[str, Any]] | None
+    content: Mapping[str, object]
+    arguments: object
+    tools: Sequence[Mapping[str, object]] | None
 
     @property
     def spelt(self) -> bool:
@@ -101,8 +100,8 @@ class CallForm:
         return isinstance(self.arguments, str)
 
 
-_CONTENTS: tuple[dict[str, Any], ...] = ({"content": ""}, {"content": None}, {})
-_TOOLS: tuple[list[dict[str, Any]] | None, ...] = ([TOOL], None)
+_CONTENTS: tuple[dict[str, object], ...] = ({"content": ""}, {"content": None}, {})
+_TOOLS: tuple[list[dict[str, object]] | None, ...] = ([TOOL], None)
 CALL_FORMS = tuple(
     CallForm(content, arguments, tools)
     for arguments, tools, content in product((ARGUMENTS, ARGUMENT_VALUES), _TOOLS, _CONTENTS)
@@ -155,7 +154,7 @@ def call_jobs(form: Form, tokens: Mapping[str, str], now: datetime) -> list[Job]
     return jobs
 
 
-def _message(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: str) -> dict[str, object]:
     return {"role": role, "content": content}
 
 

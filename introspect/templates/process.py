@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from introspect.display import one_line
 from introspect.errors import ProcessError
@@ -35,7 +35,7 @@ _NEEDED_TO_START = (
 class Job:
     """One rendering: the variables that the template sees, and the time that it believes it is."""
 
-    variables: Mapping[str, Any]
+    variables: Mapping[str, object]
     now: datetime
 
 
@@ -82,7 +82,7 @@ def _answers(work: bytes) -> tuple[str, list[bytes], str]:
     return why, lines, last
 
 
-def _run(given: Any, written: Any, errors: Any) -> str:
+def _run(given: IO[bytes], written: IO[bytes], errors: IO[bytes]) -> str:
     """Run the process to its end; returns what to say of jobs that it did not answer."""
     command = [sys.executable or "python3", "-P", "-m", "introspect.templates.sandbox"]
     try:

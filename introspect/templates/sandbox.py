@@ -11,7 +11,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from types import FrameType
 from typing import Any
@@ -55,18 +55,18 @@ class _Generation(Extension):
 class _PlainNamespace(Namespace):
     """jinja2's namespace without names that begin with an underscore: these lead into the interpreter."""
 
-    def __init__(*args: Any, **attributes: Any) -> None:
+    def __init__(*args: object, **attributes: object) -> None:
         self, *rest = args
         for name in dict(*rest, **attributes):
             _refuse_private(name)
         Namespace.__init__(self, *rest, **attributes)
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         _refuse_private(name)
         Namespace.__setitem__(self, name, value)
 
 
-def _refuse_private(name: Any) -> None:
+def _refuse_private(name: object) -> None:
     if str(name).startswith("_"):
         raise SecurityError(f"a namespace takes no attribute called {name!r}")
 
@@ -74,19 +74,19 @@ def _refuse_private(name: Any) -> None:
 class _Dict:
     """`dict` as a template may use it: to be called, and for `fromkeys`; it leads to no other attribute."""
 
-    def __call__(self, *args: Any, **items: Any) -> dict[Any, Any]:
+    def __call__(self, *args: Any, **items: object) -> dict[Any, object]:
         return dict(*args, **items)
 
-    def fromkeys(self, keys: Any, value: Any = None) -> dict[Any, Any]:
+    def fromkeys(self, keys: Iterable[object], value: object = None) -> dict[object, object]:
         return dict.fromkeys(keys, value)
 
 
-def _raise_exception(message: Any) -> None:
+def _raise_exception(message: object) -> None:
     raise TemplateError(str(message))
 
 
 def _to_json(
-    value: Any,
+    value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
@@ -108,7 +108,7 @@ class Renderer:
         self.now = datetime(1970, 1, 1)
         self._compiled: Template | None = None
 
-    def render(self, variables: dict[str, Any]) -> str:
+    def render(self, variables: dict[str, object]) -> str:
         """One rendering. Raises TooMuch beyond TEXT_CHARACTERS, and what a template makes jinja2 raise."""
         if self._compiled is None:
             self._compiled = self._environment().from_string(self.source)

@@ -70,11 +70,11 @@ def _chosen(named: dict[str, str], tokens: dict[str, str]) -> ChatTemplate:
     return ChatTemplate(plain, named.get(WITH_TOOLS, plain), tokens, tuple(named))
 
 
-def _named(written: Any) -> dict[str, str]:
+def _named(written: object) -> dict[str, str]:
     """Templates by name: of one text, of a list of names and templates, or of a mapping."""
     if isinstance(written, str):
         return {DEFAULT: written}
-    pairs: list[tuple[Any, Any]] = list(written.items()) if isinstance(written, dict) else []
+    pairs: list[tuple[object, object]] = list(written.items()) if isinstance(written, dict) else []
     if isinstance(written, list):
         entries = [entry for entry in written if isinstance(entry, dict)]
         pairs = [(entry.get("name"), entry.get("template")) for entry in entries]
@@ -84,7 +84,7 @@ def _named(written: Any) -> dict[str, str]:
     return named
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+def _special_tokens(config: dict[str, object]) -> dict[str, str]:
     tokens = {}
     for name, value in config.items():
         content = value.get("content") if isinstance(value, dict) else value

@@ -106,8 +106,8 @@ def _span(limits: list[Any], before: str = "") -> str:
             high = ("below", limit.lt)
     if low and high and (low[0], high[0]) == ("at least", "at most"):
         return f"{before}{'from ' if before else ''}{low[1]} to {high[1]} "
-    told = " and ".join(f"{word} {value}" for word, value in filter(None, (low, high)))
-    return f"{before}{told} " if told else ""
+    both = " and ".join(f"{word} {value}" for word, value in filter(None, (low, high)))
+    return f"{before}{both} " if both else ""
 
 
 def _alternatives(words: list[str]) -> str:

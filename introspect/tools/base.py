@@ -40,7 +40,7 @@ class Recorded:
     record: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parameter:
     """A parameter of a tool; `kind` is its type in words, `example` a value of it."""
 
@@ -52,7 +52,7 @@ class Parameter:
     example: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tool:
     """A tool: `function(context, **arguments) -> plain data`, or a Recorded of it.
 
@@ -85,7 +85,13 @@ class Tool:
         }
         config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
         model = create_model(function.__name__, __config__=config, **fields)
-        return cls(function.__name__, meaning, parameters, function, model)
+        return cls(
+            name=function.__name__,
+            meaning=meaning,
+            parameters=parameters,
+            function=function,
+            arguments_model=model,
+        )
 
     def validated(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Every argument by name, checked, defaults included. Raises ToolError with what to change."""
@@ -143,7 +149,14 @@ def _parameter(p: inspect.Parameter, hints: Mapping[str, Any], meanings: Mapping
     required = p.default is _EMPTY
     hint = hints[p.name]
     default = None if required else p.default
-    return Parameter(p.name, in_words(hint), required, default, meanings[p.name], example(hint))
+    return Parameter(
+        name=p.name,
+        kind=in_words(hint),
+        required=required,
+        default=default,
+        meaning=meanings[p.name],
+        example=example(hint),
+    )
 
 
 def _shown(value: Any) -> str:

@@ -13,6 +13,8 @@ from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain
 
 SIGNIFICANT_DIGITS = 4
+Progress = Callable[[str, int, int], None]
+"""Takes what a tool works on, how much of it is done, and how much there is."""
 
 
 @dataclass
@@ -32,7 +34,7 @@ class ToolContext:
     documents: Mapping[str, Document] = field(default_factory=dict)
     max_result_tokens: int = 500
     processed_text: str | None = None
-    progress: Callable[[str, int, int], None] | None = None
+    progress: Progress | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
     weight_memo: dict[int, object] = field(default_factory=dict, repr=False)
 
@@ -54,6 +56,19 @@ class ToolContext:
             else:
                 high = middle - 1
         return make(low)
+
+
+def left_out(count: int, hint: str | None = None, next_start: int | None = None) -> dict[str, Any]:
+    """What a result says of items that it does not show: nothing where there are none.
+
+    `left_out` is their number, `next_start` the `start` with which the same tool goes on, `hint` a sentence
+    on how to see them.
+    """
+    if count <= 0:
+        return {}
+    shown: dict[str, Any] = {"left_out": count}
+    shown |= {} if next_start is None else {"next_start": next_start}
+    return shown if hint is None else shown | {"hint": hint}
 
 
 def to_json(value: Any) -> str:

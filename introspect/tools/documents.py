@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from introspect.errors import ToolError, did_you_mean
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 
 
 def list_heritage_documents(context: ToolContext) -> dict[str, Any]:
@@ -14,9 +14,7 @@ def list_heritage_documents(context: ToolContext) -> dict[str, Any]:
 
     def page(shown: int) -> dict[str, Any]:
         result: dict[str, Any] = {"documents": listed[:shown], "total": len(listed)}
-        if shown < len(listed):
-            result["left_out"] = f"{len(listed) - shown} documents; get_heritage_summary takes a start"
-        return result
+        return result | left_out(len(listed) - shown, "get_heritage_summary takes a start")
 
     return context.fit_page(page, len(listed))
 
@@ -41,9 +39,7 @@ def get_heritage_summary(context: ToolContext, start: int = 0) -> dict[str, Any]
             for d in rest[:shown]
         ]
         result: dict[str, Any] = {"total": len(context.documents), "documents": listed}
-        if shown < len(rest):
-            result |= {"left_out": len(rest) - shown, "next_start": max(0, start) + shown}
-        return result
+        return result | left_out(len(rest) - shown, next_start=max(0, start) + shown)
 
     return context.fit_page(page, len(rest))
 

@@ -9,7 +9,7 @@ from unicodedata import normalize
 from introspect.errors import ToolError
 from introspect.events import Event, RunStart, ToolCall, ToolResult
 from introspect.tools.base import Tool
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 from introspect.tools.note_store import Note, NoteStore
 
 
@@ -120,9 +120,7 @@ def query_memory(
             {"note_id": n.id, "category": n.category, "description": n.description} for n in rest[:shown]
         ]
         result: dict[str, Any] = {"found": len(found), "shown": shown, "notes": notes}
-        if start + shown < len(found):
-            result |= {"left_out": len(found) - start - shown, "next_start": start + shown}
-        return result
+        return result | left_out(len(found) - start - shown, next_start=start + shown)
 
     return context.fit_page(page, len(rest))
 

@@ -100,7 +100,9 @@ def random_tool(rng: random.Random) -> Tool:
     for argument in {word(rng) for _ in range(rng.randint(0, 3))}:
         kind = rng.choice(list(kinds))
         required = rng.random() < 0.7
-        parameters.append(Parameter(argument, kind, required, None, f"the {word(rng)}"))
+        parameters.append(
+            Parameter(name=argument, kind=kind, required=required, default=None, meaning=f"the {word(rng)}")
+        )
     parameters.sort(key=lambda p: not p.required)
     keys = list(dict.fromkeys(word(rng) for _ in range(rng.randint(1, 6))))
     shapes = [rng.choice((1, 10, 1000, 0.5, -0.5, "name")) for _ in keys]
@@ -113,7 +115,13 @@ def random_tool(rng: random.Random) -> Tool:
         p.name: (kinds[p.kind], ...) if p.required else (kinds[p.kind] | None, None) for p in parameters
     }
     model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    return Tool(name, f"{word(rng).capitalize()} of the {word(rng)}.", tuple(parameters), function, model)
+    return Tool(
+        name=name,
+        meaning=f"{word(rng).capitalize()} of the {word(rng)}.",
+        parameters=tuple(parameters),
+        function=function,
+        arguments_model=model,
+    )
 
 
 def random_phase(rng: random.Random, base: PhaseConfig, real: dict[str, Tool]) -> GenericPhase:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from introspect.readers.replay import replay_command
+from introspect.commands.replay import replay_command
 
 
 def shown(

@@ -15,7 +15,10 @@ from introspect.engine.engine import Engine
 from introspect.events import Event
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.formats import ChatML
-from introspect.run.run import Run, RunOptions, open_run, prepare
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.run.run import Run
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
 from introspect.session.session import Session, open_session
@@ -121,7 +124,7 @@ def phase_for(model_dir: Path, **changes: Any) -> PhaseConfig:
 
 def opened_run(phase: PhaseConfig, output: Path, interrupted: bool = False, forced: str | None = None) -> Run:
     options = RunOptions(output, forced_from=forced)
-    return open_run(phase, options, prepare(phase, options), lambda: interrupted)
+    return open_run(prepare(phase, options), lambda: interrupted)
 
 
 PHASE = """\

@@ -180,12 +180,12 @@ def _arguments(key: str, given: Any) -> dict[str, Any] | Unusable:
 
 def _completion(value: dict[str, Any]) -> Completion | Unusable | None:
     """Completion, where an object without `tool_call` says so; Unusable where keys of a call stand in it."""
-    said = [item for key, item in value.items() if plain_key(key) == "complete"]
-    if not any(map(_is_yes, said)):
+    claims = [item for key, item in value.items() if plain_key(key) == "complete"]
+    if not any(map(_is_yes, claims)):
         return None
     if any(_asks_beside(key, item) for key, item in value.items()):
         return _refused("several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}")
-    if said != [True] or said[0] is not True:
+    if claims != [True] or claims[0] is not True:
         return _refused("unclear-completion", "'complete' has another value than true", COMPLETE_FORM)
     parts = _Parts()
     for key, item in value.items():

@@ -27,14 +27,14 @@ ATTEMPT = re.compile(r"""["'“]tool[_ -]?calls?["'”]\s{0,9}:\s{0,9}[\[{"']|(?
 """How a call begins, whatever becomes of it."""
 
 
-def with_surroundings(action: Action, found: Found, others: list[dict[str, Any]], said: str) -> Action:
+def with_surroundings(action: Action, found: Found, others: list[dict[str, Any]], answer: str) -> Action:
     """The one action of a reply, or why what stands beside its object `found` keeps it from being that.
 
-    `others` are the other objects of the reply, `said` its text outside of thoughts.
+    `others` are the other objects of the reply, `answer` its text outside of thoughts.
     """
     member = _MEMBER_BEHIND.match(found.after)
     if isinstance(action, Completion):
-        if ATTEMPT.search(said.replace(found.source, " ", 1)):
+        if ATTEMPT.search(answer.replace(found.source, " ", 1)):
             return _refused(
                 "several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}"
             )

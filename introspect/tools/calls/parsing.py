@@ -31,7 +31,7 @@ def parse_reply(text: str, truncated: bool, max_new_tokens: int) -> Action:
     if len(actions) == 1:
         action, itself = actions[0]
         others = [found.value for found in sound if found is not itself]
-        return with_surroundings(action, itself, others, reply.said)
+        return with_surroundings(action, itself, others, reply.answer)
     if len(actions) > 1:
         return Unusable(
             "several-calls", f"Your reply has {len(actions)} calls. Nothing was run. Write exactly one."
@@ -43,7 +43,7 @@ def parse_reply(text: str, truncated: bool, max_new_tokens: int) -> Action:
 def _explain_miss(
     text: str, reply: ReplyObjects, truncated: bool, max_new_tokens: int, broken: list[str]
 ) -> Unusable:
-    attempted = _attempts(reply.said)
+    attempted = _attempts(reply.answer)
     if truncated:
         where = "inside a thought, " if reply.in_thought else ""
         return Unusable(
@@ -55,7 +55,7 @@ def _explain_miss(
         return Unusable(
             "invalid-json", f"Your call is not valid JSON: {broken[0]}. Nothing was run. Write {CALL_FORM}"
         )
-    if attempted and reply.said.count("```") % 2:
+    if attempted and reply.answer.count("```") % 2:
         return Unusable(
             "unclosed-fence",
             f"Your call is in a code fence that never ends. Nothing was run. Write {CALL_FORM}",
@@ -73,11 +73,11 @@ def _explain_miss(
             "call-in-thought",
             f"Your call stands inside a thought, and nothing in a thought is run. Write after it {CALL_FORM}",
         )
-    return _without_call(reply.said)
+    return _without_call(reply.answer)
 
 
-def _without_call(said: str) -> Unusable:
-    if re.search(r"\b(?:TOOL_RESULTS|tool_response)\b", said):
+def _without_call(answer: str) -> Unusable:
+    if re.search(r"\b(?:TOOL_RESULTS|tool_response)\b", answer):
         return Unusable(
             "claimed-call",
             f"You wrote a result yourself, but no call was run. Results come from tools. Write {CALL_FORM}",

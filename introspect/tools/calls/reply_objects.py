@@ -19,7 +19,7 @@ _LOOK_BACK = 200
 _LOOK_AHEAD = 300
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """An outermost object: its value, or what is wrong with it; `tagged` inside `<tool_call>` tags.
 
@@ -40,7 +40,7 @@ class ReplyObjects:
     `in_thought` says that the reply ends inside a thought.
     """
 
-    said: str = ""
+    answer: str = ""
     objects: list[Found] = field(default_factory=list)
     in_thought: bool = False
 
@@ -61,11 +61,11 @@ class _Scan:
         self.text, self.left = text, most_broken
         self.thoughts = Thoughts(text)
         self.tagged, self.depth, self.place, self.objects_from = False, 0, 0, 0
-        self.said: list[str] = []
+        self.answer: list[str] = []
         self.objects: list[Found] = []
 
     def run(self) -> ReplyObjects:
-        said_from: int | None = 0
+        answer_from: int | None = 0
         while (match := self._next()) is not None:
             self.place = match.end()
             if match.lastgroup == "brace":
@@ -74,16 +74,16 @@ class _Scan:
                 if not is_mention(match):
                     self.tagged = match[0][1] != "/"
             elif self.thoughts.take(match):
-                self.said, self.objects, said_from = [], [], match.end()
+                self.answer, self.objects, answer_from = [], [], match.end()
                 self.tagged, self.depth, self.objects_from = False, 0, 0
-            elif self.thoughts.open and said_from is not None:
-                self.said.append(self.text[said_from : match.start()])
-                said_from = None
-            elif not self.thoughts.open and said_from is None:
-                said_from, self.objects_from = match.end(), 0
-        if said_from is not None:
-            self.said.append(self.text[said_from:])
-        return ReplyObjects("".join(self.said), self.objects, bool(self.thoughts.open))
+            elif self.thoughts.open and answer_from is not None:
+                self.answer.append(self.text[answer_from : match.start()])
+                answer_from = None
+            elif not self.thoughts.open and answer_from is None:
+                answer_from, self.objects_from = match.end(), 0
+        if answer_from is not None:
+            self.answer.append(self.text[answer_from:])
+        return ReplyObjects("".join(self.answer), self.objects, bool(self.thoughts.open))
 
     def _next(self) -> re.Match[str] | None:
         """The next thing that matters: inside a thought nothing but its end, else braces and tags too."""
@@ -103,7 +103,10 @@ class _Scan:
         if not nested:
             end = start if problem else self.place
             after = self.text[end : end + _LOOK_AHEAD]
-            self.objects.append(Found(value, problem, self.tagged, self.text[start:end], after))
+            source = self.text[start:end]
+            self.objects.append(
+                Found(value=value, problem=problem, tagged=self.tagged, source=source, after=after)
+            )
 
     def _decoded(self, start: int) -> tuple[dict[str, Any], str | None, int]:
         """The object that begins at `start`: its value, what is wrong with it, and where to go on."""

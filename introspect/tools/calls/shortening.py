@@ -46,8 +46,8 @@ def shorten_message(text: str, budget: int, count: Callable[[str], int], how: st
 
 def _left_out(body: dict[str, Any], size: int, budget: int, count: Callable[[str], int], how: str) -> str:
     """Words in place of a result that no structure is left of; the longest that fit."""
-    told = f"a result of {size} characters was left out; {how}"
-    for words in ({"tool": body.get("tool"), "result": told}, {"result": told}):
+    notice = f"a result of {size} characters was left out; {how}"
+    for words in ({"tool": body.get("tool"), "result": notice}, {"result": notice}):
         message = RESULT_HEADER + to_json(words)
         if count(message) <= budget:
             return message

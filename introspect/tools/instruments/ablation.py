@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import changed_input, changed_output, forward_text
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.activations import text_ids
 from introspect.tools.instruments.anatomy import Head, head_named, layer_names
 from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
@@ -59,14 +60,13 @@ def ablate(context: ToolContext, text: str, component: str, mode: Mode = "zero")
     most = len(tops[0])
 
     def page(shown: int) -> dict[str, Any]:
-        shorter = {"left_out": f"{most - shown} tokens of each list"} if shown < most else {}
         lists = {"probabilities_before": tops[0][:shown], "probabilities_after": tops[1][:shown]}
-        return result | lists | shorter
+        return result | lists | left_out(most - shown)
 
     return context.fit_page(page, most)
 
 
-def ablation(model: Any, component: str, mode: Mode) -> tuple[str, AbstractContextManager[list[str]]]:
+def ablation(model: CausalLM, component: str, mode: Mode) -> tuple[str, AbstractContextManager[list[str]]]:
     """The component's full name, and a block in which it is ablated; the block yields the changes made.
 
     Raises ToolError for a name that is neither a layer nor a module or head inside one.

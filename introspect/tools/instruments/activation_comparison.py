@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from introspect.model.hooks import widened
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.activations import output_of, text_ids
 from introspect.tools.instruments.names import resolve_module
 
@@ -37,16 +37,15 @@ def compare_activations(context: ToolContext, text_a: str, text_b: str, layer_na
         "tokens_a": len(ids[0]),
         "tokens_b": len(ids[1]),
         "channels": len(a.last),
-        "last": _told(a.last, b.last),
+        "last": _likeness_of(a.last, b.last),
     }
     if (a.positions, b.positions) == (len(ids[0]), len(ids[1])):
-        result["mean"] = _told(a.mean, b.mean)
+        result["mean"] = _likeness_of(a.mean, b.mean)
     order = (a.last - b.last).abs().argsort(descending=True, stable=True)[:MOST_CHANNELS].tolist()
     listed = [{"channel": c, "a": rounded(float(a.last[c])), "b": rounded(float(b.last[c]))} for c in order]
 
     def page(shown: int) -> dict[str, Any]:
-        shorter = {"left_out": f"{len(listed) - shown} channels"} if shown < len(listed) else {}
-        return result | {"channels_most_different": listed[:shown]} | shorter
+        return result | {"channels_most_different": listed[:shown]} | left_out(len(listed) - shown)
 
     return context.fit_page(page, len(listed))
 
@@ -73,6 +72,6 @@ def likeness(a: torch.Tensor, b: torch.Tensor) -> tuple[float | None, float]:
     return (float(a @ b) / (lengths[0] * lengths[1]) if all(lengths) else None), distance
 
 
-def _told(a: torch.Tensor, b: torch.Tensor) -> dict[str, float | None]:
+def _likeness_of(a: torch.Tensor, b: torch.Tensor) -> dict[str, float | None]:
     cosine, distance = likeness(a, b)
     return {"cosine": None if cosine is None else rounded(cosine), "distance": rounded(distance)}

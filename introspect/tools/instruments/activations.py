@@ -12,7 +12,7 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.model.hooks import Keep, captured, forward_text, widened
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.names import resolve_module
 
 MAX_TEXT_TOKENS = 256
@@ -59,7 +59,9 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
         logits = forward_text(context.model, ids)
     context.processed_text = text
     probability, best = torch.softmax(logits.double(), dim=-1).max(dim=-1)
-    layers = [{"layer": name, **_told(outputs[name], len(ids))} for name in names if name in outputs]
+    layers = [
+        {"layer": name, **_with_positions(outputs[name], len(ids))} for name in names if name in outputs
+    ]
     silent = [name for name in names if name not in outputs]
 
     def page(shown: int) -> dict[str, Any]:
@@ -70,9 +72,7 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
         }
         if silent:
             result["without_output"] = f"{len(silent)} layers, such as {silent[0]}; name what they hold"
-        if shown < len(layers):
-            result["left_out"] = f"{len(layers) - shown} layers; name fewer"
-        return result
+        return result | left_out(len(layers) - shown, "name fewer layers")
 
     return context.fit_page(page, len(layers))
 
@@ -85,11 +85,11 @@ def get_activation_statistics(context: ToolContext, layer_name: str) -> dict[str
     """
     ids = processed_ids(context)
     name = resolve_module(context.model, layer_name)
-    figures = _told(output_of(context, name, ids, _statistics), len(ids))
+    figures = _with_positions(output_of(context, name, ids, _statistics), len(ids))
     return {"layer": name, "tokens": len(ids), **figures}
 
 
-def _told(figures: dict[str, Any], tokens: int) -> dict[str, Any]:
+def _with_positions(figures: dict[str, Any], tokens: int) -> dict[str, Any]:
     """The figures; with their number of positions only where that is not every token of the text."""
     return {key: value for key, value in figures.items() if key != "positions" or value != tokens}
 

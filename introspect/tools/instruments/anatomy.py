@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
-from introspect.model.structure import OUTPUT_PROJECTIONS, block_list_name
+from introspect.model.causal_lm import CausalLM
+from introspect.model.structure import OUTPUT_PROJECTIONS, block_list, block_list_name
 from introspect.tools.instruments.names import resolve_module
 
 IN_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value")
@@ -29,15 +30,15 @@ class Head:
     stop: int
 
 
-def layer_names(model: Any) -> list[str]:
+def layer_names(model: CausalLM) -> list[str]:
     """Names of the decoder layers, first to last. Raises ToolError for a model without a list of them."""
-    name = block_list_name(model)
-    if name is None:
+    name, blocks = block_list_name(model), block_list(model)
+    if name is None or blocks is None:
         raise ToolError("this model has no list of layers that could be read one by one")
-    return [f"{name}.{i}" for i in range(len(model.get_submodule(name)))]
+    return [f"{name}.{i}" for i in range(len(blocks))]
 
 
-def final_norm(model: Any) -> Any:
+def final_norm(model: CausalLM) -> Any:
     """The norm between the last layer and the LM head. Raises ToolError for a model without one."""
     stack = model.get_submodule(layer_names(model)[0].rpartition(".")[0].rpartition(".")[0])
     norms = [module for module in stack.children() if "norm" in type(module).__name__.lower()]
@@ -47,13 +48,15 @@ def final_norm(model: Any) -> Any:
 
 
 @torch.no_grad()
-def logits_of(model: Any, states: torch.Tensor) -> Iterator[torch.Tensor]:
+def logits_of(model: CausalLM, states: torch.Tensor) -> Iterator[torch.Tensor]:
     """Logits of residual states, `[state, channel]`: one `[vocabulary]` in fp32 on the CPU for each state.
 
     Each goes through the model's own final norm, LM head and, where its configuration has one, softcap. A
     block of states is always of the same size, so that no result depends on what else is asked for.
     """
     norm, head = final_norm(model), model.get_output_embeddings()
+    if head is None:
+        raise ToolError("this model has no LM head; what it would say cannot be read")
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     for start in range(0, len(states), HEAD_ROWS):
         block = states[start : start + HEAD_ROWS]
@@ -64,7 +67,7 @@ def logits_of(model: Any, states: torch.Tensor) -> Iterator[torch.Tensor]:
         yield from logits.float().cpu()
 
 
-def attention_name(model: Any, name: str) -> str:
+def attention_name(model: CausalLM, name: str) -> str:
     """The name of an attention layer, resolved. Raises ToolError with the one inside where there is one."""
     name = resolve_module(model, name)
     module = model.get_submodule(name)
@@ -74,14 +77,14 @@ def attention_name(model: Any, name: str) -> str:
     return name
 
 
-def check_head(model: Any, name: str, head: int, argument: str = "head") -> None:
+def check_head(model: CausalLM, name: str, head: int, argument: str = "head") -> None:
     """Raise ToolError where the attention layer `name` has no head of this number."""
     heads = model.config.get_text_config().num_attention_heads
     if not 0 <= head < heads:
         raise ToolError(f"{argument} {head}: {name} has {heads} heads, 0 to {heads - 1}")
 
 
-def head_named(model: Any, component: str) -> Head | None:
+def head_named(model: CausalLM, component: str) -> Head | None:
     """The head that `<attention layer>.head.<number>` names; None for a name of another form."""
     match = re.fullmatch(r"(.+)\.heads?\.(\d{1,6})", component.strip())
     if match is None:
@@ -98,5 +101,5 @@ def head_named(model: Any, component: str) -> Head | None:
     return Head(f"{name}.head.{number}", f"{name}.{projection}", start, start + size)
 
 
-def _is_attention(module: Any) -> bool:
+def _is_attention(module: torch.nn.Module) -> bool:
     return any(hasattr(module, projection) for projection in IN_PROJECTIONS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from introspect.model.causal_lm import CausalLM
 from introspect.model.roles import Role, role_of
 from introspect.model.structure import Structure, features, is_linear, named_tensors, norm_eps, read_structure
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 from introspect.tools.instruments.names import matching, module_names, resolve_module
 
 
@@ -42,9 +43,7 @@ def get_layer_names(context: ToolContext, filter_pattern: str = "*", start: int 
 
     def page(shown: int) -> dict[str, Any]:
         result: dict[str, Any] = {"matching": len(found), "shown": shown, "names": rest[:shown]}
-        if shown < len(rest):
-            result |= {"left_out": len(rest) - shown, "next_start": start + shown}
-        return result
+        return result | left_out(len(rest) - shown, next_start=start + shown)
 
     return context.fit_page(page, len(rest))
 
@@ -80,14 +79,12 @@ def get_layer_info(context: ToolContext, layer_name: str) -> dict[str, Any]:
         parts = inside[: max(0, shown - len(tensors))]
         result |= {"inside": parts} if inside else {}
         left = len(tensors) + len(inside) - shown
-        return result | (
-            {"left_out": f"{left} parts; get_layer_names('{name}.*') lists them"} if left else {}
-        )
+        return result | left_out(left, f"get_layer_names('{name}.*') lists the parts")
 
     return context.fit_page(page, len(tensors) + len(inside))
 
 
-def _own_tensors(model: Any, name: str) -> list[dict[str, Any]]:
+def _own_tensors(model: CausalLM, name: str) -> list[dict[str, Any]]:
     """Name and shape of each tensor of the module itself, and under what other names it stands."""
     own = model.get_submodule(name).named_parameters(recurse=False, remove_duplicate=False)
     names = {known: all_names for _, all_names in named_tensors(model) for known in all_names}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import captured_inputs, forward_text
 from introspect.tools.base import Recorded
 from introspect.tools.context import ToolContext, rounded
@@ -45,7 +46,7 @@ def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int)
 
 
 @torch.no_grad()
-def attention_weights(model: Any, name: str, token_ids: tuple[int, ...], head: int) -> torch.Tensor:
+def attention_weights(model: CausalLM, name: str, token_ids: tuple[int, ...], head: int) -> torch.Tensor:
     """The weights of one head of an attention layer, `[query, key]`, from its q and k in fp32.
 
     Scores are computed for a block of queries at a time, and of no other head. Raises ToolError for a model
@@ -54,7 +55,7 @@ def attention_weights(model: Any, name: str, token_ids: tuple[int, ...], head: i
     _refuse_unchecked(model, name)
     with captured_inputs(model, name) as inputs:
         forward_text(model, token_ids)
-    attention = model.get_submodule(name)
+    attention: Any = model.get_submodule(name)
     query, key = _query_and_key(attention, inputs)
     query, key = query[head], key[head * len(key) // len(query)]
     cap = getattr(attention, "attn_logit_softcapping", None)
@@ -85,7 +86,7 @@ def _query_and_key(attention: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor
     return query[0], key[0]
 
 
-def _refuse_unchecked(model: Any, name: str) -> None:
+def _refuse_unchecked(model: CausalLM, name: str) -> None:
     config, attention = model.config.get_text_config(), model.get_submodule(name)
     # Where a family mixes kinds of layers, each layer has its own window; else the configuration has it.
     window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))

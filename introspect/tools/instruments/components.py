@@ -7,7 +7,7 @@ from typing import Any
 from introspect.errors import ToolError, did_you_mean
 from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 from introspect.tools.instruments.explanations import COMPONENTS, describe
 from introspect.tools.instruments.names import resolve_module
 
@@ -41,7 +41,7 @@ def explain_component(context: ToolContext, component_type: str) -> dict[str, An
             + ("" if hint.startswith("known") else f" Known: {', '.join(COMPONENTS)}")
         )
     sentences = COMPONENTS[name](read_structure(context.model))
-    return _told(context, {"component": name}, "explanation", sentences)
+    return _whole_sentences(context, {"component": name}, "explanation", sentences)
 
 
 def describe_layer(context: ToolContext, layer_name: str) -> dict[str, Any]:
@@ -54,15 +54,16 @@ def describe_layer(context: ToolContext, layer_name: str) -> dict[str, Any]:
     name = resolve_module(model, layer_name)
     role = role_of(model, name)
     sentences = describe(read_structure(model), role, name, model.get_submodule(name))
-    return _told(context, {"layer": name, "kind": role.kind}, "description", sentences)
+    return _whole_sentences(context, {"layer": name, "kind": role.kind}, "description", sentences)
 
 
-def _told(context: ToolContext, head: dict[str, Any], key: str, sentences: list[str]) -> dict[str, Any]:
+def _whole_sentences(
+    context: ToolContext, head: dict[str, Any], key: str, sentences: list[str]
+) -> dict[str, Any]:
     """As many whole sentences as there is room for."""
 
     def page(shown: int) -> dict[str, Any]:
         result = head | {key: " ".join(sentences[:shown])}
-        left = len(sentences) - shown
-        return result | ({"left_out": f"{left} sentences; query_architecture gives numbers"} if left else {})
+        return result | left_out(len(sentences) - shown, "query_architecture gives numbers")
 
     return context.fit_page(page, len(sentences))

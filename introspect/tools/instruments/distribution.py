@@ -1,4 +1,4 @@
-"""Next-token distributions: made from logits, told, compared."""
+"""Next-token distributions: made from logits, listed, compared."""
 
 from __future__ import annotations
 

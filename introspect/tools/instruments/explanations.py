@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from introspect.model.roles import Role
 from introspect.model.structure import Structure, features, is_linear
 
@@ -146,7 +148,7 @@ COMPONENTS: dict[str, Callable[[Structure], Sentences]] = {
 }
 
 
-def describe(s: Structure, role: Role, name: str, module: Any) -> Sentences:
+def describe(s: Structure, role: Role, name: str, module: torch.nn.Module) -> Sentences:
     """Sentences about one module: where it is, what it does, with its own sizes."""
     place = f"{name} is {_place(s, role)}."
     if is_linear(module) and role.kind != "lm head":

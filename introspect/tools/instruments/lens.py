@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
+from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import captured, forward_text, last_position
 from introspect.tools.base import Recorded
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.activations import text_ids
 from introspect.tools.instruments.anatomy import layer_names, logits_of
 from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
@@ -68,20 +69,20 @@ def logit_lens(
         result = {
             "tokens": len(ids),
             "next_token": next_token,
-            "layers": [_told(readings[layer]) for layer in part],
+            "layers": [_row(readings[layer]) for layer in part],
         }
-        if shown < len(chosen):
-            rest = f"from {chosen[shown]} on; ask for these" if layers else "between; name them in layers"
-            result["left_out"] = f"{len(chosen) - shown} layers {rest}, or lower top_k"
-        return result
+        if shown == len(chosen):
+            return result
+        rest = f"from {chosen[shown]} on: ask for these" if layers else "between: name them in layers"
+        return result | left_out(len(chosen) - shown, f"layers {rest}, or lower top_k")
 
-    every = [_told(readings[layer]) for layer in chosen]
+    every = [_row(readings[layer]) for layer in chosen]
     table = {"kind": "logit-lens", "tokens": len(ids), "next_token": next_token, "layers": every}
     return Recorded(result=context.fit_page(page, len(chosen)), record=table)
 
 
 def lens(
-    model: Any, token_ids: Sequence[int], names: Sequence[str]
+    model: CausalLM, token_ids: Sequence[int], names: Sequence[str]
 ) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
     """Log-probabilities in fp64, `[vocabulary]`: of the model's own answer, and after each named layer.
 
@@ -98,7 +99,7 @@ def lens(
     return log_probabilities(logits), (log_probabilities(row) for row in rows)
 
 
-def chosen_layers(model: Any, names: Sequence[str], layers: Sequence[int | str]) -> list[int]:
+def chosen_layers(model: CausalLM, names: Sequence[str], layers: Sequence[int | str]) -> list[int]:
     """The numbers of the layers that are asked for, in the order given, each once. Raises ToolError."""
     numbers: list[int] = []
     for layer in layers:
@@ -122,7 +123,7 @@ def even(count: int, shown: int) -> list[int]:
     return [round(i * (count - 1) / (shown - 1)) for i in range(shown)]
 
 
-def _told(reading: Reading) -> dict[str, Any]:
+def _row(reading: Reading) -> dict[str, Any]:
     return {
         "layer": reading.layer,
         "probabilities": reading.top,

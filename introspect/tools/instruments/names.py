@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
 from introspect.errors import ToolError, nearest
+from introspect.model.causal_lm import CausalLM
 
 
-def module_names(model: Any) -> list[str]:
+def module_names(model: CausalLM) -> list[str]:
     """Names of the modules that hold parameters, themselves or below them, in the model's order."""
     return [
         name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None
@@ -42,12 +42,12 @@ def _fits(parts: list[str], name: str) -> bool:
     return True
 
 
-def resolve_module(model: Any, name: str) -> str:
+def resolve_module(model: CausalLM, name: str) -> str:
     """The one module of this name or pattern. Raises ToolError with names to try instead."""
     return _resolve(name, module_names(model))
 
 
-def resolve_weights(model: Any, name: str) -> tuple[str, dict[str, torch.Tensor]]:
+def resolve_weights(model: CausalLM, name: str) -> tuple[str, dict[str, torch.Tensor]]:
     """The one module or tensor of this name or pattern, and the tensors in it, each once.
 
     Keys are names inside the module, or the tensor's whole name. Raises ToolError with names to try instead.

@@ -9,7 +9,7 @@ from typing import Any
 
 from introspect.errors import ToolError
 from introspect.model.structure import Structure, read_structure
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 
 MOST_ANSWERS = 3
 WEAK = {
@@ -150,7 +150,7 @@ def query_architecture(context: ToolContext, query: str) -> dict[str, Any]:
     def page(shown: int) -> dict[str, Any]:
         result: dict[str, Any] = {"matched_by": "keywords", "answers": answers[:shown]}
         left = [topic.name for topic in topics[shown:]]
-        return result | ({"left_out": f"{', '.join(left)}; ask about one at a time"} if left else {})
+        return result | left_out(len(left), f"ask about one at a time: {', '.join(left)}")
 
     return context.fit_page(page, min(MOST_ANSWERS, len(answers)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ DEVICE_BLOCK = 1 << 22
 """The same on other devices: 32 MiB, so that starting an operation costs little beside it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Moments:
     """Moments of the finite numbers among many; `squares` is the sum of squared distances to the mean.
 
@@ -42,12 +42,12 @@ class Moments:
         share = other.count / count if count else 0.0
         step = other.mean - self.mean
         return Moments(
-            count,
-            self.mean + step * share,
-            self.squares + other.squares + step * step * self.count * share,
-            min(self.low, other.low),
-            max(self.high, other.high),
-            self.not_finite + other.not_finite,
+            count=count,
+            mean=self.mean + step * share,
+            squares=self.squares + other.squares + step * step * self.count * share,
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            not_finite=self.not_finite + other.not_finite,
         )
 
     @property
@@ -86,9 +86,10 @@ def _block_moments(wide: torch.Tensor) -> Moments:
         finite = wide[torch.isfinite(wide)]
         lost = wide.numel() - finite.numel()
         inner = _block_moments(finite) if finite.numel() else Moments()
-        return Moments(inner.count, inner.mean, inner.squares, inner.low, inner.high, lost)
+        return replace(inner, not_finite=lost)
     mean = float(wide.sum()) / wide.numel()
-    return Moments(wide.numel(), mean, float(wide.sub_(mean).square_().sum()), low, high)
+    squares = float(wide.sub_(mean).square_().sum())
+    return Moments(count=wide.numel(), mean=mean, squares=squares, low=low, high=high)
 
 
 def widening_buffer(tensor: torch.Tensor) -> torch.Tensor:

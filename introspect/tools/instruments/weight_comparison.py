@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from introspect.errors import ToolError
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.names import resolve_weights
 from introspect.tools.instruments.streaming import blocks, widen, widening_buffer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightComparison:
     """Sums over pairs of numbers a and b, in fp64: of a², b², ab and (a-b)², and the largest |a-b|."""
 
@@ -26,11 +26,11 @@ class WeightComparison:
 
     def joined(self, other: WeightComparison) -> WeightComparison:
         return WeightComparison(
-            self.first + other.first,
-            self.second + other.second,
-            self.product + other.product,
-            self.distance + other.distance,
-            max(self.largest, other.largest),
+            first=self.first + other.first,
+            second=self.second + other.second,
+            product=self.product + other.product,
+            distance=self.distance + other.distance,
+            largest=max(self.largest, other.largest),
         )
 
     def reported(self) -> dict[str, Any]:
@@ -78,8 +78,7 @@ def compare_weights(context: ToolContext, layer1: str, layer2: str) -> dict[str,
         }
         if len(rows) > 1:
             result["by_tensor"] = rows[:count]
-        if len(rows) > 1 and count < len(rows):
-            result["left_out"] = f"{len(rows) - count} tensors; compare layers inside these"
+            result |= left_out(len(rows) - count, "compare layers inside these")
         return result
 
     return context.fit_page(page, len(rows))
@@ -98,7 +97,13 @@ def compare(a: torch.Tensor, b: torch.Tensor) -> WeightComparison:
         largest = float(gap.max())
         distance = float(gap.square_().sum())
         total = total.joined(
-            WeightComparison(float(wide_a.square_().sum()), sums[1], sums[0], distance, largest)
+            WeightComparison(
+                first=float(wide_a.square_().sum()),
+                second=sums[1],
+                product=sums[0],
+                distance=distance,
+                largest=largest,
+            )
         )
     return total
 

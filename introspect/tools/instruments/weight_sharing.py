@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from introspect.model.structure import named_tensors
-from introspect.tools.context import ToolContext
+from introspect.tools.context import ToolContext, left_out
 from introspect.tools.instruments.names import resolve_weights
 
 
@@ -30,9 +30,7 @@ def get_shared_weights(context: ToolContext, start: int = 0) -> dict[str, Any]:
             "parameters_saved": saved,
             "shared": rest[:shown],
         }
-        if shown < len(rest):
-            result |= {"left_out": f"{len(rest) - shown} shared tensors", "next_start": start + shown}
-        return result
+        return result | left_out(len(rest) - shown, next_start=start + shown)
 
     return context.fit_page(page, len(rest))
 
@@ -60,9 +58,7 @@ def get_shared_layers(context: ToolContext, layer_name: str) -> dict[str, Any]:
             "shared_tensors": len(shared),
             "shared": shared[:shown],
         }
-        if shown < len(shared):
-            result["left_out"] = f"{len(shared) - shown} shared tensors; get_shared_weights pages through all"
-        return result
+        return result | left_out(len(shared) - shown, "get_shared_weights pages through all")
 
     return context.fit_page(page, len(shared))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from introspect.errors import ToolError
 from introspect.model.structure import named_tensors
-from introspect.tools.context import ToolContext, rounded
+from introspect.tools.context import ToolContext, left_out, rounded
 from introspect.tools.instruments.names import resolve_weights
 from introspect.tools.instruments.streaming import Moments
 from introspect.tools.instruments.weight_memo import measured
@@ -40,9 +40,7 @@ def get_weight_statistics(context: ToolContext, layer_name: str) -> dict[str, An
             "parameters": sum(p.numel() for p in own.values()),
             "tensors": tensors[:shown],
         }
-        if shown < len(keys):
-            result["left_out"] = f"{len(keys) - shown} tensors; name a layer inside {name} to see them"
-        return result
+        return result | left_out(len(keys) - shown, f"name a layer inside {name} to see its tensors")
 
     return context.fit_page(page, len(tensors))
 
@@ -74,9 +72,7 @@ def get_weight_summary(context: ToolContext, start: int = 0) -> dict[str, Any]:
             "kinds": len(rows),
             "by_kind": rest[:shown],
         }
-        if shown < len(rest):
-            result |= {"left_out": f"{len(rest) - shown} kinds", "next_start": start + shown}
-        return result
+        return result | left_out(len(rest) - shown, next_start=start + shown)
 
     return context.fit_page(page, len(rest))
 

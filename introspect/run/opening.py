@@ -1,0 +1,91 @@
+"""A prepared run is opened: its directory is reserved first, so that everything is built where it belongs."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from introspect.audits.auditor import RunAuditor
+from introspect.engine.engine import Engine
+from introspect.engine.interrupts import Interrupts
+from introspect.errors import ConfigError
+from introspect.faults.catalogue import FAULTS
+from introspect.faults.run_planter import RunPlanter
+from introspect.run.header import manifest_of, run_start
+from introspect.run.notes import RunNotes
+from introspect.run.preparation import Prepared
+from introspect.run.run import Run
+from introspect.runlog.writer import RunWriter, link_latest
+from introspect.session.driver import EngineDriver
+from introspect.session.session import open_session
+from introspect.tools.context import Progress
+from introspect.tools.note_store import NoteStore, StoreFailed
+
+
+def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Progress | None = None) -> Run:
+    """Open a run: its directory with manifest, first record and notes, and a session before its first turn.
+
+    `interrupted` is asked before each forward pass; an Interrupts may also break one off. `progress` is told
+    by tools that take long. Raises ConfigError where the directory cannot be written; nothing is left then.
+    """
+    phase, options, loaded = prepared.phase, prepared.options, prepared.loaded
+    interrupts = interrupted if isinstance(interrupted, Interrupts) else Interrupts(interrupted)
+    engine = Engine(loaded.model, interrupts=interrupts, strategy=phase.memory.strategy)
+    start = run_start(prepared, engine.prefill_chunk)
+    writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
+    with _reserved(writer):
+        session = open_session(
+            phase=phase,
+            seed=prepared.seed,
+            model=loaded.model,
+            prompt_format=loaded.prompt_format,
+            context_length=loaded.context_length,
+            notes=_opened_notes(writer, prepared),
+            documents=prepared.documents,
+            tools=prepared.tools,
+            auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
+            forced_replies=prepared.forced.token_ids if prepared.forced else None,
+            interrupts=interrupts,
+            progress=progress,
+        )
+        planter = None
+        if options.fault is not None:
+            planter = RunPlanter(FAULTS[options.fault], loaded.model, session.system_tokens)
+        link_latest(writer, options.output)
+    return Run(
+        session=session,
+        driver=EngineDriver(engine, loaded.prompt_format, interrupts, planter),
+        writer=writer,
+        start=start,
+        notes=RunNotes(writer.directory.name, prepared.notes_before, prepared.shared),
+        warnings=list(prepared.warnings),
+        interrupts=interrupts,
+        limit=options.limit,
+    )
+
+
+@contextmanager
+def _reserved(writer: RunWriter) -> Iterator[None]:
+    """In the block, whatever is raised takes the run's directory with it: a run that never began has none."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            writer.close()
+        shutil.rmtree(writer.directory, ignore_errors=True)
+        raise
+
+
+def _opened_notes(writer: RunWriter, prepared: Prepared) -> NoteStore:
+    """The notes of the run, those that it begins with in them."""
+    try:
+        notes = NoteStore(writer.directory / "notes.sqlite")
+        notes.extend(prepared.notes_before)
+    except (sqlite3.Error, StoreFailed) as error:
+        raise ConfigError(
+            f"--output {prepared.options.output}: cannot write a run there ({error}); free space, or choose"
+            " another"
+        ) from None
+    return notes

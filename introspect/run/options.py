@@ -1,0 +1,23 @@
+"""What a run takes beside its phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from introspect.phase.paths import DEFAULT_OUTPUT
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The parent directory of a run's record, and a limit of experiments.
+
+    `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
+    where what the phase requires is not met.
+    """
+
+    output: Path = DEFAULT_OUTPUT
+    limit: int | None = None
+    forced_from: str | None = None
+    fault: str | None = None
+    force: bool = False

@@ -1,0 +1,97 @@
+"""What a run needs, checked and built once before anything is written."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from introspect import events
+from introspect.cache_check.view import refuse_model
+from introspect.checkpoint.loading import LoadedModel, find_model, load_model
+from introspect.checkpoint.reading import tokenizer_hash
+from introspect.errors import ConfigError, did_you_mean
+from introspect.events import JSON
+from introspect.faults.catalogue import FAULTS
+from introspect.phase.config import PhaseConfig
+from introspect.phase.paths import refuse_unwritable, shipped_documents
+from introspect.run.forced import ForcedReplies, forced_replies
+from introspect.run.options import RunOptions
+from introspect.run.preflight import run_warnings
+from introspect.run.requirements import SameModel, checked_requirement
+from introspect.session.system_prompt import build_system_prompt, fitting_detail
+from introspect.tools.base import Tool
+from introspect.tools.instruments.registry import tools_named
+from introspect.tools.library import Document, load_documents
+from introspect.tools.shared_notes import SharedNotes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A phase that can be run: what it names, built, and what the run begins with. Nothing is written yet.
+
+    `system_prompt` is that of the first experiment. `requirement` is what was found of the phase that this
+    one requires, `notes_before` the notes of `shared` that the run begins with.
+    """
+
+    phase: PhaseConfig
+    options: RunOptions
+    seed: int
+    loaded: LoadedModel
+    tools: Mapping[str, Tool]
+    documents: Mapping[str, Document]
+    system_prompt: str
+    forced: ForcedReplies | None = None
+    requirement: JSON | None = None
+    shared: SharedNotes | None = None
+    notes_before: tuple[JSON, ...] = ()
+    warnings: tuple[events.Warning, ...] = ()
+
+
+def prepare(
+    phase: PhaseConfig,
+    options: RunOptions,
+    tell: Callable[[str], None] = lambda text: None,
+    loaded: LoadedModel | None = None,
+) -> Prepared:
+    """Check and build all that a run needs, what takes no model first. Raises IntrospectError.
+
+    `tell` is given a line for each run directory that was passed over. `loaded` is the phase's model where it
+    is loaded already.
+    """
+    tools = tools_named(phase.tools)
+    documents = load_documents(shipped_documents(), phase.documents)
+    if options.fault is not None and options.fault not in FAULTS:
+        hint = did_you_mean(options.fault, FAULTS)
+        raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
+    refuse_unwritable(options.output)
+    if loaded is None:
+        if phase.requires is not None:
+            source = find_model(phase.model, weights=False)
+            same = SameModel(source.name, source.revision)
+            checked_requirement(phase, options.output, same, force=options.force, tell=tell)
+        loaded = load_model(phase.model)
+    if options.fault is not None:
+        refuse_model(loaded.model)
+    forced = None
+    if options.forced_from is not None:
+        digest = tokenizer_hash(loaded.tokenizer)
+        forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
+    same = SameModel(loaded.source.name, loaded.source.revision, loaded.weight_hash)
+    detail = fitting_detail(phase, tools, loaded.prompt_format.system_length, loaded.context_length)
+    offered = {name: tools[name] for name in phase.tools_of(phase.experiments[0])}
+    shared = SharedNotes(options.output) if phase.notes.shared else None
+    return Prepared(
+        phase=phase,
+        options=options,
+        seed=phase.generation.seed if phase.generation.seed is not None else secrets.randbits(31),
+        loaded=loaded,
+        tools=tools,
+        documents=documents,
+        system_prompt=build_system_prompt(phase, offered, detail),
+        forced=forced,
+        requirement=checked_requirement(phase, options.output, same, force=options.force),
+        shared=shared,
+        notes_before=shared.read() if shared else (),
+        warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings)),
+    )
