@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from support.conversations import BYTES, conversations, spaced, transcript_of, without_control
+from support.format_cases import EVERY, FORMATS, messages_of
 from tiny.tokenizer import train_tokenizer
 from tokenizers import normalizers
 
@@ -88,3 +89,35 @@ def test_what_the_tokenizer_itself_changes_is_no_finding(text: str) -> None:
     prompt = prompt_format.render(SYSTEM, Transcript().append("task", text).window())
     assert check_intent(tokenizer, prompt.token_ids, [("system", SYSTEM), ("user", text)]) == []
     assert check_intent(tokenizer, prompt.token_ids, [("system", SYSTEM), ("user", "e")]) != []
+
+
+SAID = [("task", "Look.\nTwo lines."), ("reply", "I look.\nTwice."), ("tool_result", "TOOL_RESULTS:\n{}")]
+
+
+@EVERY
+def test_every_format_has_its_own_text(name: str) -> None:
+    """A sound prompt of each family passes; one with another message, or with one too many, does not."""
+    prompt_format = FORMATS[name]
+    tokenizer = prompt_format.tokenizer
+    kept = messages_of(prompt_format, SAID)
+    messages = [("system", SYSTEM), *((message.role, message.text) for message in kept)]
+    prompt = prompt_format.render(SYSTEM, kept).token_ids
+    assert check_intent(tokenizer, prompt, messages) == []
+    for said, code in (
+        ([*SAID, ("reply", "More."), ("feedback", "No.")], "stale-tokens"),
+        ([SAID[0], ("reply", "I do not."), SAID[2]], "unknown"),
+    ):
+        other = prompt_format.render(SYSTEM, messages_of(prompt_format, said)).token_ids
+        [(found, _)] = check_intent(tokenizer, other, messages)
+        assert found == code
+
+
+@EVERY
+def test_a_control_token_that_content_spells_out_is_no_finding(name: str) -> None:
+    prompt_format = FORMATS[name]
+    tokenizer = prompt_format.tokenizer
+    opener = "<|im_start|>" if name == "chatml" else tokenizer.eos_token
+    kept = messages_of(prompt_format, [("task", f"Say {opener} now.")])
+    messages = [("system", SYSTEM), *((message.role, message.text) for message in kept)]
+    prompt = prompt_format.render(SYSTEM, kept).token_ids
+    assert check_intent(tokenizer, prompt, messages) == []
