@@ -200,9 +200,8 @@ def _kv_heads(attention: torch.nn.Module | None, config: Any, heads: int, head_d
 
 def _parameters_of(parts_of: PartsOf, blocks: torch.nn.ModuleList | None) -> int:
     """Parameters of some parts of all layers, each tensor once."""
-    parts = (part for block in blocks or () for part in parts_of(block))
-    tensors = {id(p): p.numel() for module in parts if module is not None for p in module.parameters()}
-    return sum(tensors.values())
+    parts = (part for block in blocks or () for part in parts_of(block) if part is not None)
+    return sum({id(p): p.numel() for module in parts for p in module.parameters()}.values())
 
 
 def _mlp_matrices(block: torch.nn.Module) -> list[torch.nn.Module]:
