@@ -64,6 +64,6 @@ def was_not_finite(generation: Generation) -> bool:
     return generation.finish_reason == NON_FINITE or bad
 
 
-def told(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """The number as JSON can have it: None for one that is not finite."""
     return value if value is None or math.isfinite(value) else None

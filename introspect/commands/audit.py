@@ -206,5 +206,5 @@ def _show(report: dict[str, object]) -> None:
     if report["noise"]:
         noise = report["noise"]
         assert isinstance(noise, dict)
-        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in noise.items())
-        console.print(Text(one_line(told), style="dim"), soft_wrap=True)
+        conditions = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in noise.items())
+        console.print(Text(one_line(conditions), style="dim"), soft_wrap=True)

@@ -76,13 +76,15 @@ def first_difference(cache: TokenCache, other: TokenCache, length: int) -> Diffe
             theirs = getattr(twin, name)[:, :, :length]
             # Values of eight bits have no comparison of their own.
             mine = getattr(layer, name)[:, :, :length].to(theirs.dtype)
-            held = mine.shape[2]
-            same = (mine == theirs[:, :, :held]) | (torch.isnan(mine) & torch.isnan(theirs[:, :, :held]))
+            own_slots = mine.shape[2]
+            same = (mine == theirs[:, :, :own_slots]) | (
+                torch.isnan(mine) & torch.isnan(theirs[:, :, :own_slots])
+            )
             wrong = (~same).any(dim=-1).any(dim=1)[0]
-            missing = theirs.shape[2] - held
+            missing = theirs.shape[2] - own_slots
             if bool(wrong.any()) or missing:
-                slot = int(wrong.nonzero()[0]) if bool(wrong.any()) else held
-                there = slice(slot, min(slot + 1, held))
+                slot = int(wrong.nonzero()[0]) if bool(wrong.any()) else own_slots
+                there = slice(slot, min(slot + 1, own_slots))
                 apart = (mine[:, :, there].double() - theirs[:, :, there].double()).abs()
                 size = float(apart.max()) if apart.numel() else 0.0
                 return Difference(index, slot, name, size, int(wrong.sum()) + missing)
