@@ -61,6 +61,20 @@ def test_the_smallest_damage_is_found(dtype: torch.dtype, layer: int, name: str)
     assert again is not None and (again.slot, again.size, again.slots) == (17, found.size, 2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_sign_of_zero_is_a_bit_and_nan_is_nan(dtype: torch.dtype) -> None:
+    engine = Engine(MODELS[dtype])
+    cache, twin = engine.new_cache(), engine.new_cache()
+    for one in (cache, twin):
+        engine.prefill(one, list(range(9)))
+        one.layers[1].values[0, 0, 4, 0] = 0.0
+        one.layers[0].values[0, 0, 3, 0] = float("nan")
+    assert first_difference(cache, twin, 9) is None
+    cache.layers[1].values[0, 0, 4, 0] = -0.0
+    found = first_difference(cache, twin, 9)
+    assert found is not None and (found.layer, found.slot, found.size) == (1, 4, 0.0)
+
+
 def test_decoded_slots_can_be_left_out() -> None:
     engine = Engine(MODELS[torch.float32])
     cache = engine.new_cache()

@@ -16,7 +16,7 @@ from introspect.audits.replay import RunReplay
 from introspect.engine.cache import new_cache
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.engine import Engine
-from introspect.engine.schedule import PLAIN, ForwardPass, Schedule, recorded_schedule
+from introspect.engine.schedule import PLAIN, ForwardPass, Schedule
 from introspect.errors import UnknownPath
 from introspect.events import Generation, Prefill
 
@@ -214,7 +214,10 @@ def test_a_record_gives_the_schedule_of_its_cache(turns: list[Any]) -> None:
                 max_new_tokens=len(reply),
             )
         )
-    schedule = recorded_schedule(events)
+    schedule = Schedule()
+    for event in events:
+        schedule.take(event)
+    assert schedule.token_ids() == tuple(cache.token_ids)
     assert schedule.length == cache.schedule.length
     assert len(schedule.passes) == len(cache.schedule.passes)
     assert all(a.repeats(b) for a, b in zip(schedule.passes, cache.schedule.passes, strict=True))

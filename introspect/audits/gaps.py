@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from introspect.engine.decoding import TopLogits
 from introspect.engine.finite import NON_FINITE
 from introspect.events import Generation
-
-TopLogits = dict[str, list[tuple[int, float]]]
-"""Ids and logits at the `first` and the `last` position of a reply."""
 
 
 def distance(one: float, other: float) -> float:

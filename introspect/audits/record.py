@@ -24,7 +24,7 @@ from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.engine.finite import CODE, NON_FINITE, examine_logits, is_sound
 from introspect.engine.sampling import ForcedSampler
-from introspect.engine.schedule import decode_path_of, prefill_passes
+from introspect.engine.schedule import Schedule, decode_path_of, prefill_passes
 from introspect.events import SCHEMA_VERSION
 from introspect.prompt.prompt import PromptFormat
 
@@ -91,13 +91,13 @@ def audit_recompute(
     """
     verdict = RecordAudit("e2")
     noise: float | None = None
-    cached: tuple[int, ...] = ()
+    schedule = Schedule()
     for number, turn in enumerate(turns, start=1):
         tell(number, len(turns))
         verdict.checked += 1
-        prompt = (*cached[: turn.prefill.start], *turn.prefill.token_ids)
-        reply = turn.generation.token_ids
-        cached = (*prompt, *reply[:-1])
+        schedule.take(turn.prefill)
+        prompt, reply = schedule.token_ids(), turn.generation.token_ids
+        schedule.take(turn.generation)
         ended = turn.generation.finish_reason != NON_FINITE
         rows = reply_rows(engine.model, prompt, reply, ended)
         bad = [place for place, row in enumerate(rows) if not is_sound(row)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from introspect.audits.gaps import finite_or_none
+from introspect.engine.schedule import Schedule
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
 
@@ -81,15 +82,16 @@ def audit_schedule(turns: list[RecordedTurn], vocabulary: int | None) -> RecordA
     A turn whose own audit failed in the run fails here too: it had the cache before it, the record has not.
     """
     verdict = RecordAudit("e0")
-    cached = 0
+    schedule = Schedule()
     for turn in turns:
         verdict.checked += 1
-        why = _impossible(turn, cached, vocabulary)
+        why = _impossible(turn, schedule.length, vocabulary)
         if why is None and turn.codes:
             why = FAILED_IN_RUN
         if why is not None:
             verdict.fail(turn, why)
-        cached = turn.generation.prompt_tokens + max(0, len(turn.generation.token_ids) - 1)
+        schedule.take(turn.prefill)
+        schedule.take(turn.generation)
     return verdict
 
 

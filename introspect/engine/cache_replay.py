@@ -77,9 +77,7 @@ def first_difference(cache: TokenCache, other: TokenCache, length: int) -> Diffe
             # Values of eight bits have no comparison of their own.
             mine = getattr(layer, name)[:, :, :length].to(theirs.dtype)
             own_slots = mine.shape[2]
-            same = (mine == theirs[:, :, :own_slots]) | (
-                torch.isnan(mine) & torch.isnan(theirs[:, :, :own_slots])
-            )
+            same = _same_bits(mine, theirs[:, :, :own_slots])
             wrong = (~same).any(dim=-1).any(dim=1)[0]
             missing = theirs.shape[2] - own_slots
             if bool(wrong.any()) or missing:
@@ -87,8 +85,15 @@ def first_difference(cache: TokenCache, other: TokenCache, length: int) -> Diffe
                 there = slice(slot, min(slot + 1, own_slots))
                 apart = (mine[:, :, there].double() - theirs[:, :, there].double()).abs()
                 size = float(apart.max()) if apart.numel() else 0.0
-                return Difference(index, slot, name, size, int(wrong.sum()) + missing)
+                slots = int(wrong.sum()) + missing
+                return Difference(layer=index, slot=slot, tensor=name, size=size, slots=slots)
     return None
+
+
+def _same_bits(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Where two tensors of one dtype and shape have the same bits, or are both NaN: 0.0 is not -0.0 here."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[mine.element_size()]
+    return (mine.view(whole) == theirs.view(whole)) | (torch.isnan(mine) & torch.isnan(theirs))
 
 
 def looked_at(cache: TokenCache, schedule: Schedule, repeated: Callable[[int], bool]) -> list[Replayed]:
