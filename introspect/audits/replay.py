@@ -48,12 +48,13 @@ class ReplayPlan:
 
     def summary(self) -> str:
         """What is repeated, and what is not, in words."""
-        text = f"{self.schedule.length} tokens bit-equal to a replay of {len(self.places)} passes"
+        passes = "1 pass" if len(self.places) == 1 else f"{len(self.places)} passes"
+        text = f"{self.schedule.length} tokens bit-equal to a replay of {passes}"
         if self.known:
             text += f", the first {self.known_tokens} to what an earlier replay gave"
         if self.drawn < self.replies or self.partly:
-            cut = f", {self.partly} of them in part" if self.partly else ""
-            text += f"; of {self.replies} decoded replies {self.drawn} were drawn and repeated{cut}"
+            cut = f", {self.partly} in part" if self.partly else ""
+            text += f"; decoded replies drawn and repeated: {self.drawn} of {self.replies}{cut}"
         return text
 
 
