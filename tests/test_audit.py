@@ -89,6 +89,14 @@ def test_an_impossible_schedule_fails_e0(
     assert 3 in [f["turn"] for f in verdict.failures]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_pass_over_nothing_is_impossible(place: int, turns: list[RecordedTurn], model: Any) -> None:
+    prefill = turns[2].prefill
+    chunks = (*prefill.chunks[:place], 0, *prefill.chunks[place:])
+    changed = [*turns[:2], replace(turns[2], prefill=replace(prefill, chunks=chunks)), *turns[3:]]
+    assert [f["turn"] for f in audited("e0", changed, model).failures] == [3]
+
+
 def test_a_text_that_its_ids_do_not_decode_to_is_found(
     turns: list[RecordedTurn], byte_format: ChatML
 ) -> None:

@@ -117,3 +117,19 @@ def test_another_error_is_no_want_of_memory(model: Any, byte_format: ChatML) -> 
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     with full_memory(model, error, 1), pytest.raises(RuntimeError, match="mat1"):
         run_session(session)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("level", ["e1", "e2"])
+def test_an_audit_without_memory_is_skipped_with_the_reason(
+    model: Any, byte_format: ChatML, name: str, level: str
+) -> None:
+    phase = a_phase(experiments=EXPERIMENTS[:1], audit=NO_AUDIT | {level: "end"})
+    session = forced_session(model, byte_format, phase, [[LOOK, LOOK, DONE]])
+    passes = len(passes_of(model, byte_format))
+    with full_memory(model, ERRORS[name], passes + 1):
+        stream, status = run_session(session)
+    audits = [event for event in stream if isinstance(event, Audit)]
+    assert status == "complete"
+    assert [(audit.level, audit.codes) for audit in audits] == [(level, ())]
+    assert "more memory than there is" in str(audits[0].skipped)

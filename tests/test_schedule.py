@@ -15,7 +15,9 @@ from support.sessions import random_model
 from introspect.audits.replay import RunReplay
 from introspect.engine.cache import new_cache
 from introspect.engine.cache_replay import first_difference, replay_passes
+from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
+from introspect.engine.sampling import ForcedSampler
 from introspect.engine.schedule import PLAIN, ForwardPass, Schedule
 from introspect.errors import UnknownPath
 from introspect.events import Generation, Prefill
@@ -165,6 +167,16 @@ def test_a_path_that_is_not_there_is_refused() -> None:
     engine = Engine(MODELS[torch.float32])
     with pytest.raises(UnknownPath, match="graph"):
         engine.forward(engine.new_cache(), [1], "graph")
+    cache = engine.new_cache()
+    sequence = DecodingSequence(
+        cache=cache,
+        sampler=ForcedSampler((1, 2)),
+        logits=engine.prefill(cache, [3]).logits,
+        stop_ids=frozenset(),
+        max_new_tokens=2,
+    )
+    with pytest.raises(UnknownPath, match="''"):
+        list(engine.decode([sequence], ""))
 
 
 def test_a_strategy_without_a_class_is_no_cache() -> None:

@@ -101,6 +101,8 @@ def _impossible(turn: RecordedTurn, cached: int, vocabulary: int | None) -> str 
         return f"prefilled from slot {prefill.start}, but {cached} tokens were cached"
     if sum(prefill.chunks) != len(prefill.token_ids) or not prefill.token_ids:
         return "the chunks do not add up to the ids that were fed"
+    if min(prefill.chunks) < 1:
+        return "a chunk holds no id"
     if prefill.start + len(prefill.token_ids) != generation.prompt_tokens:
         return "the prompt is not as long as what was kept and fed"
     if generation.cached_tokens != prefill.start:

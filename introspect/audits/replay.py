@@ -1,27 +1,30 @@
 """E1 over a run: what was repeated before is checked by its bytes, what is new is repeated on top of it.
 
 Decoding ids again takes as long as decoding them did. A model that is not small has a sample of its decoded
-replies repeated, as many as the time allows; the others are taken as they stand, and the verdict says so.
+replies repeated, as many as the time allows; of the others it is checked that their bytes are still what
+they were when the reply ended, and the verdict says how many.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.cache_replay import (
     Difference,
+    Form,
     Replayed,
     changed_since,
     first_difference,
+    forms,
     looked_at,
     replay_passes,
     unchanged_passes,
 )
 from introspect.engine.engine import Engine
-from introspect.engine.schedule import PREFILL, Schedule
+from introspect.engine.schedule import PREFILL, ForwardPass, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class RunReplay:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._seen: list[Replayed] = []
+        self._forms: list[Form] | None = None
 
     def plan(self, cache: TokenCache, length: int, seconds: float, rng: random.Random) -> ReplayPlan:
         """What E1 of the first `length` slots repeats: what is new of the prompts, and drawn replies.
@@ -105,8 +109,7 @@ class RunReplay:
         Raises UnknownPath where a pass took a path that the engine does not have.
         """
         length = plan.schedule.length
-        whole = set(cache.lengths()) == {len(cache.token_ids)}
-        if whole and not changed_since(cache, plan.known):
+        if self._has_its_form(cache) and not changed_since(cache, _not_repeated(plan)):
             taken = frozenset(range(len(plan.schedule.passes))) - plan.places
             twin = replay_passes(self.engine, plan.schedule, cache, taken.__contains__)
             difference = first_difference(cache, twin, length)
@@ -123,11 +126,28 @@ class RunReplay:
         one, other = (replay_passes(self.engine, plan.schedule) for _ in range(2))
         return first_difference(one, other, plan.schedule.length) is None
 
+    def _has_its_form(self, cache: TokenCache) -> bool:
+        """Whether each layer has what the model writes, in every slot: digests are of bytes alone."""
+        if self._forms is None:
+            one = self.engine.new_cache()
+            self.engine.forward(one, [0])
+            self._forms = forms(one, 1)
+        return forms(cache, len(cache.token_ids)) == self._forms
+
     def _remember(self, cache: TokenCache, plan: ReplayPlan) -> None:
         known = {place: seen.repeated for place, seen in enumerate(plan.known)}
         self._seen = looked_at(
             cache, plan.schedule, lambda place: place in plan.places or known.get(place, False)
         )
+
+
+def _not_repeated(plan: ReplayPlan) -> Iterator[tuple[ForwardPass, int]]:
+    """The passes that are taken over, as they were looked at, or as they were when their reply ended."""
+    for seen in plan.known:
+        yield seen.forward_pass, seen.end
+    for place, span in enumerate(plan.schedule.spans()):
+        if place >= len(plan.known) and place not in plan.places:
+            yield span
 
 
 def _replies(schedule: Schedule, places: Sequence[int]) -> list[list[int]]:
