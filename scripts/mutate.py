@@ -15,11 +15,13 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sys
-import time
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mutant_tests import GROUPS
 from mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,52 +35,9 @@ LIBRARIES = (
     "transformers.models.auto.modeling_auto",
     "transformers.generation.utils",
 )
-MOST_SECONDS = 120
-"""Of processor time, after which a mutant counts as killed: one that loops is noticed. Ten times what the
-slowest tests take here."""
-
-CACHE = ("test_engine", "test_kv_cache", "test_cache_replay")
-FORMATS = (
-    "test_format_oracle",
-    "test_formats",
-    "test_plain_format",
-    "test_prompt_format",
-    "test_template_framing",
-)
-CHECK = ("test_naming", "test_rounding", "test_faults", "test_check_cache")
-GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    "core": {
-        **{f"engine/{name}": CACHE for name in ("cache_layers", "kv_cache", "cache_replay", "schedule")},
-        "engine/engine": (*CACHE, "test_sampling"),
-        "engine/sampling": ("test_sampling", "test_engine"),
-        **{f"prompt/{name}": FORMATS for name in ("content_encoder", "plain_format", "prompt", "formats")},
-        "prompt/framing": FORMATS,
-    },
-    "check": {
-        **{
-            f"cache_check/{name}": CHECK
-            for name in (
-                "damage",
-                "evidence",
-                "examine",
-                "masks",
-                "naming",
-                "passes",
-                "recompute",
-                "rounding",
-                "search",
-                "signs",
-                "view",
-            )
-        },
-        "audits/intent": ("test_intent_audit",),
-        "audits/record": ("test_audit",),
-        "session/pruning": ("test_pruning", "test_shortening"),
-        "tools/calls/parsing": ("test_parsing", "test_call_keys", "test_call_surroundings", "test_thoughts"),
-        "audits/auditor": ("test_audit", "test_loop", "test_non_finite", "test_one_pass"),
-    },
-}
-"""The modules of each group, and the tests that notice a change of them, the quickest first."""
+MOST_SECONDS = 45
+"""Of processor time, after which a mutant is stopped and counts as killed: one that loops is noticed. Several
+times what the slowest tests of a module take; what else the machine does has no part in it."""
 
 
 def prepare(copy: Path) -> None:
@@ -95,14 +54,24 @@ def prepare(copy: Path) -> None:
         (copy.parent / "shared").symlink_to(ROOT.parent / "shared")
 
 
-def start_tests(copy: Path, tests: tuple[str, ...]) -> int:
-    """Fork a process that runs tests on a copy, and ends with pytest's exit code; returns its id."""
+def argument_of(test: str) -> str:
+    """What names a file of tests, or one test of it, to pytest."""
+    name, colons, test = test.partition("::")
+    return f"tests/{name}.py{colons}{test}"
+
+
+def start_tests(copy: Path, tests: tuple[str, ...], seconds: int | None) -> int:
+    """Fork a process that runs tests on a copy, and ends with pytest's exit code; returns its id.
+
+    It is stopped after so many `seconds` of processor time.
+    """
     child = os.fork()
     if child:
         return child
     code = 70
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
+        if seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         os.chdir(copy)
         os.environ |= {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
         null = os.open(os.devnull, os.O_RDWR)
@@ -114,7 +83,7 @@ def start_tests(copy: Path, tests: tuple[str, ...]) -> int:
         sys.dont_write_bytecode = True
         options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "quick"]
         pytest = importlib.import_module("pytest")
-        code = int(pytest.main([*options, *(f"tests/{name}.py" for name in tests)]))
+        code = int(pytest.main([*options, *map(argument_of, tests)]))
     finally:
         os._exit(code)
 
@@ -126,14 +95,15 @@ class Runner:
         self._free = [folder / f"project-{number}" for number in range(jobs)]
         for copy in self._free:
             prepare(copy)
-        self._running: dict[int, tuple[Path, Mutant | None, float]] = {}
+        self._running: dict[int, tuple[Path, Mutant | None]] = {}
 
     def start(self, mutant: Mutant | None, tests: tuple[str, ...]) -> None:
         """Begin with a mutant, None for the program as it is; a copy must be free."""
         copy = self._free.pop()
         if mutant is not None:
             mutant.apply(copy)
-        self._running[start_tests(copy, tests)] = (copy, mutant, time.monotonic())
+        seconds = None if mutant is None else MOST_SECONDS
+        self._running[start_tests(copy, tests, seconds)] = (copy, mutant)
 
     @property
     def full(self) -> bool:
@@ -143,35 +113,45 @@ class Runner:
     def idle(self) -> bool:
         return not self._running
 
-    def wait(self) -> tuple[Mutant | None, bool, float]:
-        """The next mutant that is through, whether a test failed, and the seconds that it took."""
-        process, status = os.wait()
-        copy, mutant, began = self._running.pop(process)
+    def wait(self) -> tuple[Mutant | None, str, float]:
+        """The next mutant that is through, what became of it, and its seconds of processor time.
+
+        That is "survived", "killed", or "ran on" where it was stopped after MOST_SECONDS.
+        """
+        process, status, usage = os.wait4(-1, 0)
+        copy, mutant = self._running.pop(process)
         if mutant is not None:
             shutil.copy(ROOT / mutant.path, copy / mutant.path)
         self._free.append(copy)
-        return mutant, status != 0, time.monotonic() - began
+        stopped = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+        word = "survived" if status == 0 else "ran on" if stopped else "killed"
+        return mutant, word, usage.ru_utime + usage.ru_stime
 
 
 def drawn_mutants(group: str, only: str, count: int, seed: int) -> tuple[list[Mutant], int]:
-    """Mutants of a group's modules whose path contains `only`, and how many there are to draw from."""
+    """Mutants of a group's modules whose path contains `only`, and how many there are to draw from.
+
+    One of each module by turns, so that a large module has no more than its share.
+    """
+    rng = random.Random(seed)
     paths = [f"introspect/{module}.py" for module in GROUPS[group]]
-    every = [mutant for path in paths if only in path for mutant in mutants_of(ROOT, path)]
-    return random.Random(seed).sample(every, min(count, len(every))), len(every)
+    every = [mutants_of(ROOT, path) for path in paths if only in path]
+    shuffled = [rng.sample(mutants, len(mutants)) for mutants in every]
+    turns = [mutant for turn in zip_longest(*shuffled) for mutant in turn if mutant is not None]
+    return turns[:count], len(turns)
 
 
 def tests_of(group: str, mutant: Mutant) -> tuple[str, ...]:
     return GROUPS[group][mutant.path.removeprefix("introspect/").removesuffix(".py")]
 
 
-def refuse_failing(runner: Runner, chosen: set[tuple[str, ...]]) -> None:
+def refuse_failing(runner: Runner, tests: tuple[str, ...]) -> None:
     """End the program where tests fail without any change: they would kill every mutant."""
-    for tests in sorted(chosen):
-        runner.start(None, tests)
-        _, failed, seconds = runner.wait()
-        if failed:
-            sys.exit(f"these tests fail without a change: {', '.join(tests)}")
-        print(f"{seconds:6.1f} s without a change: {', '.join(tests)}", flush=True)
+    runner.start(None, tests)
+    _, word, seconds = runner.wait()
+    if word != "survived":
+        sys.exit(f"tests fail without a change, among {', '.join(tests)}")
+    print(f"{seconds:6.1f} s for all tests together without a change", flush=True)
 
 
 def main() -> int:
@@ -188,15 +168,16 @@ def main() -> int:
     survivors, through, waiting = [], 0, list(drawn)
     with TemporaryDirectory() as folder:
         runner = Runner(Path(folder), arguments.jobs)
-        refuse_failing(runner, {tests_of(arguments.group, mutant) for mutant in drawn})
+        refuse_failing(
+            runner, tuple(dict.fromkeys(test for m in drawn for test in tests_of(arguments.group, m)))
+        )
         while waiting or not runner.idle:
             while waiting and not runner.full:
                 mutant = waiting.pop(0)
                 runner.start(mutant, tests_of(arguments.group, mutant))
-            done, dead, seconds = runner.wait()
+            done, word, seconds = runner.wait()
             through += 1
-            survivors += [] if dead else [done]
-            word = "killed" if dead else "survived"
+            survivors += [done] if word == "survived" else []
             print(f"{through:4} of {len(drawn)}: {word} in {seconds:5.1f} s: {done}", flush=True)
     share = 1 - len(survivors) / len(drawn)
     print(f"{len(drawn) - len(survivors)} of {len(drawn)} mutants killed ({share:.1%}), {possible} possible")

@@ -82,6 +82,7 @@ def test_a_quoted_result_is_no_call() -> None:
         (OBJECT + '{"complete": true}', False, "several-calls", "2 calls"),
         ('{"tool_call": {"function": "look"', False, "invalid-json", "not valid JSON"),
         ('```json\n"tool_call": look', False, "unclosed-fence", "never ends"),
+        ('```json\n"tool_call": look\n```', False, "incomplete-call", "no function"),
         ('{"reasoning": "x", "tool_call": {"arguments": {}}}', False, "incomplete-call", "no function"),
         ('I called it. TOOL_RESULTS: {"layers": 3}', False, "claimed-call", "no call was run"),
         ('{"tool_call": {"function": "f", "arguments": {"a": NaN}}}', False, "invalid-json", "NaN"),

@@ -136,7 +136,7 @@ def test_replies_are_drawn_as_far_as_the_time_goes() -> None:
     length = len(cache.token_ids)
     assert plan.summary() == (
         f"{length - 10} of {length} tokens bit-equal to a replay of 14 passes;"
-        " of 6 decoded replies 3 were drawn and repeated, 1 of them in part"
+        " decoded replies drawn and repeated: 3 of 6, 1 in part"
     )
     assert len(plan.places) == 6 + 8
     # What was not drawn stays to be drawn; what was is not repeated again.

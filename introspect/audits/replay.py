@@ -68,8 +68,8 @@ class ReplayPlan:
         else:
             text += f": {f'{now} {replayed}, ' if now else ''}{earlier} by digest to earlier replays"
         if self.drawn < self.replies or self.partly:
-            cut = f", {self.partly} of them in part" if self.partly else ""
-            text += f"; of {self.replies} decoded replies {self.drawn} were drawn and repeated{cut}"
+            cut = f", {self.partly} in part" if self.partly else ""
+            text += f"; decoded replies drawn and repeated: {self.drawn} of {self.replies}{cut}"
         return text
 
 

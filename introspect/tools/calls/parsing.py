@@ -32,7 +32,7 @@ def parse_reply(text: str, truncated: bool, max_new_tokens: int) -> Action:
         action, itself = actions[0]
         others = [found.value for found in sound if found is not itself]
         return with_surroundings(action, itself, others, reply.answer)
-    if len(actions) > 1:
+    if actions:
         return Unusable(
             "several-calls", f"Your reply has {len(actions)} calls. Nothing was run. Write exactly one."
         )

@@ -1,0 +1,100 @@
+"""Which tests notice a change of which module, for the mutation test: few and quick ones."""
+
+from __future__ import annotations
+
+CACHE = ("test_engine", "test_kv_cache", "test_cache_replay")
+FORMATS = (
+    "test_format_oracle",
+    "test_formats",
+    "test_plain_format",
+    "test_prompt_format",
+    "test_template_framing",
+)
+CELLS = tuple(
+    f"test_faults::test_every_fault_is_found_and_named[{cell}-torch.float32]"
+    for cell in (
+        "prefix-mutated-first-kept-first",
+        "prefix-aliased-first-kept-first",
+        "wrong-position-last-prefix-first",
+        "wrong-position-restarted-first-kept-first",
+        "history-duplicated-first-kept-first",
+        "stale-tokens-first-kept-first",
+        "missing-newline-last-prefix-first",
+        "other-dtype-first-kept-last",
+        "slot-copied-first-kept-first",
+        "slot-zeroed-last-first",
+        "non-finite-first-kept-last",
+        "ragged-layers-first-kept-last",
+        "tail-doubled-first-kept-first",
+        "retokenised-last-prefix-first",
+        "control-token-in-content-first-kept-first",
+        "approximate-prune-first-kept-first",
+        "layers-swapped-first-kept-first",
+        "keys-as-values-first-kept-last",
+        "mask-too-short-first-kept-first",
+        "mask-hole-first-kept-first",
+        "lossy-copy-first-kept-first",
+        "bit-flipped-last-prefix-middle",
+        "slot-overwritten-first-kept-last",
+    )
+)
+"""Faults whose cells take a second or less."""
+PLAN = "test_schedule::test_"
+REPLAY = tuple(
+    f"{PLAN}{name}"
+    for name in (
+        "replies_are_drawn_as_far_as_the_time_goes",
+        "what_was_repeated_is_not_repeated_again",
+        "a_byte_changed_anywhere_between_two_prunes_is_found",
+    )
+)
+
+
+def check(*names: str) -> tuple[str, ...]:
+    """Tests of the check of anyone's cache, by the end of their names."""
+    return tuple(f"test_check_cache::test_{name}" for name in names)
+
+
+LENGTHS = check("lengths_are_named", "evidence_tells_token_and_position", "sound_caches_of_any_length")
+UNPLANNED = check("damage_that_nobody_planned_is_never_met_with_silence", "eight_rounding_steps_are_found")
+WRONG_IDS = check("a_wrong_id_is_not_called_another_spelling_of_the_text")
+MASKS = check("a_mask_that_hides_the_first_slots_is_a_hole")
+REFUSED = check(
+    "models_that_cannot_be_judged_are_refused_with_the_reason",
+    "caches_that_cannot_be_judged_are_refused_with_the_reason",
+    "a_batch_is_refused_by_name_and_its_rows_are_judged",
+    "a_static_cache_is_read_up_to_what_was_written",
+)
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "core": {
+        **{f"engine/{name}": CACHE for name in ("cache_layers", "kv_cache", "cache_replay", "schedule")},
+        "engine/engine": (*CACHE, "test_sampling"),
+        "engine/sampling": ("test_sampling", "test_engine"),
+        **{f"prompt/{name}": FORMATS for name in ("content_encoder", "plain_format", "prompt", "formats")},
+        "prompt/framing": FORMATS,
+    },
+    "check": {
+        "cache_check/damage": (*LENGTHS, *UNPLANNED, *CELLS),
+        "cache_check/evidence": (*LENGTHS, *WRONG_IDS, *CELLS),
+        "cache_check/examine": (*LENGTHS, *WRONG_IDS, *UNPLANNED, *CELLS),
+        "cache_check/masks": (*CELLS, *MASKS),
+        "cache_check/naming": ("test_naming", *LENGTHS, *CELLS),
+        "cache_check/passes": (*LENGTHS, *UNPLANNED, *CELLS),
+        "cache_check/recompute": ("test_rounding", *LENGTHS, *MASKS, *CELLS),
+        "cache_check/rounding": ("test_rounding", "test_signs", *UNPLANNED, *CELLS),
+        "cache_check/search": (*LENGTHS, *UNPLANNED, *CELLS),
+        "cache_check/signs": ("test_signs", *LENGTHS, *WRONG_IDS, *CELLS),
+        "cache_check/view": (*REFUSED, *LENGTHS),
+        "audits/auditor": ("test_one_pass", "test_loop"),
+        "audits/examiner": ("test_loop",),
+        "audits/intent": ("test_intent_audit",),
+        "audits/record": ("test_audit", "test_non_finite"),
+        "audits/recorded": ("test_audit",),
+        "audits/replay": (*REPLAY, "test_one_pass"),
+        "session/pruning": ("test_pruning", "test_loop"),
+        "session/turn": ("test_loop", "test_render_once"),
+        "tools/calls/parsing": ("test_parsing", "test_thoughts"),
+    },
+}
+"""The modules of each group, and the tests that notice a change of them, the quickest first: files, or single
+tests of a file."""
