@@ -134,11 +134,20 @@ def test_replies_are_drawn_as_far_as_the_time_goes() -> None:
     cache.schedule.passes = [ForwardPass(**(vars(p) | {"seconds": 1.0})) for p in passes]
     plan, difference = checked(engine, replay, cache, 8.0)
     assert difference is None and (plan.replies, plan.drawn, plan.partly) == (6, 3, 1)
-    assert plan.summary().endswith("decoded replies drawn and repeated: 3 of 6, 1 in part")
+    # No token is called equal that was not compared with a replay.
+    length = len(cache.token_ids)
+    assert plan.summary() == (
+        f"{length - 10} of {length} tokens bit-equal to a replay of 14 passes;"
+        " decoded replies drawn and repeated: 3 of 6, 1 in part"
+    )
     assert len(plan.places) == 6 + 8
     # What was not drawn stays to be drawn; what was is not repeated again.
     further, difference = checked(engine, replay, cache, 1e9)
     assert difference is None and len(further.places) == 18 - 8
+    equal = (
+        f"{length} tokens bit-equal: 10 to a replay of 10 passes, {length - 10} by digest to earlier replays"
+    )
+    assert further.summary() == equal
     # One that is not drawn can be wrong unseen, which is why the verdict names the number.
     fresh = RunReplay(engine)
     cache.layers[1].values[0, 0, len(ids) - 2, 0] += 1

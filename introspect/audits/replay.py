@@ -49,12 +49,27 @@ class ReplayPlan:
         """Slots that are checked by their bytes alone."""
         return self.known[-1].end if self.known else 0
 
+    def tokens_compared(self) -> tuple[int, int]:
+        """Slots that are compared with a replay now, and others of which an earlier one gave the digests."""
+        now = earlier = 0
+        for place, (forward_pass, end) in enumerate(self.schedule.spans()):
+            if place in self.places:
+                now += end - forward_pass.start
+            elif place < len(self.known) and self.known[place].repeated:
+                earlier += end - forward_pass.start
+        return now, earlier
+
     def summary(self) -> str:
-        """What is repeated, and what is not, in words."""
-        passes = "1 pass" if len(self.places) == 1 else f"{len(self.places)} passes"
-        text = f"{self.schedule.length} tokens bit-equal to a replay of {passes}"
-        if self.known:
-            text += f", the first {self.known_tokens} to what an earlier replay gave"
+        """What is equal to a replay, and what of the replies is not compared with one, in words."""
+        now, earlier = self.tokens_compared()
+        length, passes = self.schedule.length, len(self.places)
+        text = f"{now + earlier} of {length}" if now + earlier < length else f"{length}"
+        text += " tokens bit-equal"
+        replayed = f"to a replay of {passes} pass{'es' * (passes != 1)}"
+        if not earlier:
+            text += f" {replayed}"
+        else:
+            text += f": {f'{now} {replayed}, ' if now else ''}{earlier} by digest to earlier replays"
         if self.drawn < self.replies or self.partly:
             cut = f", {self.partly} in part" if self.partly else ""
             text += f"; decoded replies drawn and repeated: {self.drawn} of {self.replies}{cut}"
