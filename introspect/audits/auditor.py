@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -38,7 +38,7 @@ LARGEST_SHARE = 0.1
 """Of the run's time so far, for E2 and decoded replies in E1 of a model that is not small. The new passes of
 a prompt are repeated at any price: together they cannot take longer than the run's own prefills did."""
 
-LEVELS = ("e0", "e1", "e2")
+LEVELS: tuple[AuditLevel, ...] = get_args(AuditLevel)
 """Cheapest first; each has been passed where the next one is made."""
 
 _RANK: dict[When, int] = {"never": 0, "once": 0, "end": 1, "every_prune": 2, "every_turn": 3}

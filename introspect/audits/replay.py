@@ -33,7 +33,6 @@ class ReplayPlan:
 
     `known` are the first passes, as they were looked at before. `replies` counts those whose decoded slots
     were never repeated, `drawn` those that are now; `partly` the drawn ones of which not every id is.
-    `seconds` is what the passes took when they were made.
     """
 
     schedule: Schedule
@@ -42,7 +41,6 @@ class ReplayPlan:
     replies: int
     drawn: int
     partly: int
-    seconds: float
 
     @property
     def known_tokens(self) -> int:
@@ -62,14 +60,13 @@ class ReplayPlan:
     def summary(self) -> str:
         """What is equal to a replay, and what of the replies is not compared with one, in words."""
         now, earlier = self.tokens_compared()
-        length, passes = self.schedule.length, len(self.places)
-        text = f"{now + earlier} of {length}" if now + earlier < length else f"{length}"
-        text += " tokens bit-equal"
-        replayed = f"to a replay of {passes} pass{'es' * (passes != 1)}"
-        if not earlier:
-            text += f" {replayed}"
-        else:
-            text += f": {f'{now} {replayed}, ' if now else ''}{earlier} by digest to earlier replays"
+        length, compared = self.schedule.length, now + earlier
+        passes = "1 pass" if len(self.places) == 1 else f"{len(self.places)} passes"
+        tokens = f"{length} tokens" if compared == length else f"{compared} of {length} tokens"
+        text = f"{tokens} bit-equal to a replay of {passes}"
+        if earlier:
+            parts = [f"{now} to a replay of {passes}"] if now else []
+            text = f"{tokens} bit-equal: {', '.join([*parts, f'{earlier} by digest to earlier replays'])}"
         if self.drawn < self.replies or self.partly:
             cut = f", {self.partly} in part" if self.partly else ""
             text += f"; decoded replies drawn and repeated: {self.drawn} of {self.replies}{cut}"
@@ -115,7 +112,6 @@ class RunReplay:
             replies=len(replies),
             drawn=drawn,
             partly=partly,
-            seconds=sum(schedule.passes[place].seconds for place in places),
         )
 
     def check(self, cache: TokenCache, plan: ReplayPlan) -> Difference | None:

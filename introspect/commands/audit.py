@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +16,7 @@ from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import one_line
 from introspect.errors import ConfigError, ExitCode, ModelError, RecordError
-from introspect.events import RunStart
+from introspect.events import AuditLevel, RunStart
 from introspect.phase.config import ModelConfig
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from introspect.audits.recorded import RecordAudit, RecordedTurn
     from introspect.checkpoint.loading import LoadedModel
 
-LEVELS = ("e0", "e1", "e2")
+LEVELS: tuple[AuditLevel, ...] = get_args(AuditLevel)
 
 
 def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:

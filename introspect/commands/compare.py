@@ -126,7 +126,8 @@ def _tool(name: str, row: JSON | None) -> str:
 
 
 def _audits(audits: JSON) -> str:
-    parts = ", ".join(f"{audits[key]} {key}" for key in ("e0", "e1", "e2", "failed"))
+    shown = ("e0", "e1", "e2", "failed", *(["skipped"] if audits["skipped"] else []))
+    parts = ", ".join(f"{audits[key]} {key}" for key in shown)
     return parts + (f": {', '.join(audits['codes'])}" if audits["codes"] else "")
 
 
