@@ -144,7 +144,7 @@ class ToolResult(_InTurn):
     text: str
     seconds: float
     traceback: str | None = None
-    record: JSON | None = None
+    record: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

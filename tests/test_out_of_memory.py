@@ -74,6 +74,8 @@ def test_an_experiment_without_memory_fails_and_the_next_goes_on(
     assert status == "failed" and [end.status for end in ends] == ["failed", "complete"]
     warnings = [event for event in stream if isinstance(event, Warning)]
     assert [(w.code, w.experiment, w.turn) for w in warnings] == [("out-of-memory", 0, turn)]
+    # The turn of which nothing came is no turn of the experiment.
+    assert [end.turns for end in ends] == [turn - 1, 3] == [row["turns"] for row in session.tally.rows("")]
     assert ends[0].reason == warnings[0].message and "memory" in ends[0].reason
     assert not [event for event in stream if isinstance(event, Audit) and event.codes]
     made = [(event.experiment, event.turn) for event in stream if isinstance(event, Generation)]
