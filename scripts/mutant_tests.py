@@ -58,7 +58,7 @@ def check(*names: str) -> tuple[str, ...]:
 LENGTHS = check("lengths_are_named", "evidence_tells_token_and_position", "sound_caches_of_any_length")
 UNPLANNED = check("damage_that_nobody_planned_is_never_met_with_silence", "eight_rounding_steps_are_found")
 WRONG_IDS = check("a_wrong_id_is_not_called_another_spelling_of_the_text")
-MASKS = check("a_mask_that_hides_the_first_slots_is_a_hole")
+MASKS = check("a_mask_that_hides_the_first_slots_is_a_hole[qwen2-3-dtype0]")
 REFUSED = check(
     "models_that_cannot_be_judged_are_refused_with_the_reason",
     "caches_that_cannot_be_judged_are_refused_with_the_reason",
