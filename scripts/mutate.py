@@ -79,8 +79,8 @@ def start_tests(copy: Path, tests: tuple[str, ...], seconds: int | None) -> int:
             os.dup2(null, descriptor)
         own = {str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests"), ""}
         sys.path[:] = [str(copy), *(place for place in sys.path if place not in own)]
-        # A change within a second that keeps a file's size would find the old byte code.
-        sys.dont_write_bytecode = True
+        # The run without a change leaves byte code of all that mutants share.
+        sys.dont_write_bytecode = seconds is not None
         options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "quick"]
         pytest = importlib.import_module("pytest")
         code = int(pytest.main([*options, *map(argument_of, tests)]))
@@ -102,6 +102,10 @@ class Runner:
         copy = self._free.pop()
         if mutant is not None:
             mutant.apply(copy)
+            # A change that keeps a file's size and the second of its time would find the old byte code.
+            changed = copy / mutant.path
+            for compiled in (changed.parent / "__pycache__").glob(f"{changed.stem}.*.pyc"):
+                compiled.unlink()
         seconds = None if mutant is None else MOST_SECONDS
         self._running[start_tests(copy, tests, seconds)] = (copy, mutant)
 

@@ -162,6 +162,69 @@ def test_damage_that_no_row_knows_has_no_name(signs: DamageSigns) -> None:
     assert name_damage(signs) == ("unknown",)
 
 
+@pytest.mark.parametrize(
+    ("signs", "code"),
+    [
+        # More than half of the slots fit nothing.
+        (content(WRONG_ID, unread=4, wrong=(2, 3, 4, 5), in_place=False), "stale-tokens"),
+        (content(WRONG_ID, unread=3, split=2), "foreign-cache"),
+        # A stretch has hardly a gap, and begins in the first half.
+        (content(edit(1, (91, 3, 93), (2, 3, 4)), wrong=(1, 3), in_place=True), "prefix-mutated"),
+        (content(edit(1, (91, 3, 4, 93), (2, 3, 4, 5)), wrong=(1, 4), in_place=True), "stale-tokens"),
+        (content(edit(3, (91, 92), (4, 5)), wrong=(3, 4), in_place=True), "prefix-mutated"),
+        (content(edit(4, (91, 92), (5, 6)), wrong=(4, 5), in_place=True), "stale-tokens"),
+        # Two slots at most hold others' contents.
+        (content(edit(5, (2, 3), (6, 7)), wrong=(5, 6), copies=2, in_place=False), "slot-overwritten"),
+        (content(edit(4, (1, 2, 3), (5, 6, 7)), wrong=(4, 5, 6), copies=3, in_place=False), "stale-tokens"),
+        # A control token stands for three ids or more, spelt-out text for any other number.
+        (content(edit(4, (1,), (5, 6)), faithful=True), "retokenised"),
+        (content(edit(4, (91,), (5, 6, 7)), faithful=True), "retokenised"),
+        # What was encoded anew is at most half of what is meant.
+        (content(edit(4, (91, 92, 93), (5, 6, 7, 8), True), faithful=True), "retokenised"),
+        (content(edit(3, (91, 92, 93), (4, 5, 6, 7, 8), True), faithful=True), "unknown"),
+        # Kept positions begin behind a prefix and are all the same number too high.
+        (content(shifts=(2,) * 8, faithful=False), "wrong-position"),
+        (content(shifts=(0, 0, 0, -2, -2, -2, -2, -2), faithful=False), "wrong-position"),
+        (content(shifts=(0, 0, 0, 2, 2, 2, 2, 3), faithful=False), "wrong-position"),
+        (content(shifts=(0, 2, 2, 2, 2, 2, 2, 2), faithful=False), "positions-kept"),
+    ],
+)
+def test_where_one_row_of_content_ends(signs: ContentSigns, code: str) -> None:
+    assert name_content(signs) == (code,)
+
+
+@pytest.mark.parametrize(
+    ("signs", "codes"),
+    [
+        # More than four fifths of the slots, and of two slots never.
+        (damage(first=0, slots=ALL_SLOTS[:17], relative=0.01), ("lossy-copy",)),
+        (damage(first=0, slots=ALL_SLOTS[:16], relative=0.01), ("prefix-mutated",)),
+        (damage(first=0, length=3, slots=(0, 1, 2), relative=0.01), ("lossy-copy",)),
+        (damage(first=0, length=2, slots=(0, 1), relative=0.02), ("prefix-mutated",)),
+        (damage(first=0, slots=ALL_SLOTS, relative=0.12), ("foreign-cache",)),
+        # A quarter of the slots, and two in any cache.
+        (damage(isolated=True, slots=(1, 3, 5, 7, 9)), ("element-corrupted",)),
+        (damage(isolated=True, slots=(1, 3, 5, 7, 9, 11)), ("unknown",)),
+        (damage(isolated=True, length=4, slots=(1, 3)), ("element-corrupted",)),
+        # Two masks are alike where one leaves at most four times the error of the other.
+        (damage(hole=0.125, short=0.5), ("mask-hole", "mask-too-short")),
+        (damage(hole=0.125, short=0.51), ("mask-hole",)),
+        (damage(hole=None, short=0.5), ("mask-too-short",)),
+        (damage(hole=0.5, short=None), ("mask-hole",)),
+        # One row of hardly any error is no overwritten slot.
+        (damage(relative=0.01), ("unknown",)),
+        # A stretch begins in the first half and ends before the cache does.
+        (damage(slots=(9, 10, 11, 12)), ("prefix-mutated",)),
+        (damage(slots=(10, 11, 12, 13)), ("unknown",)),
+        (damage(slots=(2, 3, 4, 6)), ("unknown",)),
+        (damage(slots=(2, 3, 4, 5), to_the_end=True), ("unknown",)),
+        (damage(slots=(10, 11, 12)), ("slot-overwritten",)),
+    ],
+)
+def test_where_one_row_of_damage_ends(signs: DamageSigns, codes: tuple[str, ...]) -> None:
+    assert name_damage(signs) == codes
+
+
 runs = st.lists(st.integers(1, 12), max_size=4).map(tuple)
 cached_runs = st.lists(st.one_of(st.integers(1, 12), st.none()), max_size=4).map(tuple)
 edits = st.lists(st.builds(Edit, st.integers(0, 8), cached_runs, runs, st.booleans()), max_size=3).map(tuple)
