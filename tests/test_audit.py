@@ -127,6 +127,8 @@ def test_a_reply_without_its_prompt_is_refused(turns: list[RecordedTurn]) -> Non
         ("settings", {"memory": {"strategy": "streaming"}}, "strategy streaming"),
         ("environment", {"threads": "2"}, "threads"),
         ("environment", {"prefill_chunk": -1}, "prefill_chunk"),
+        ("", {"schema": 3}, "schema 3"),
+        ("", {"schema": 0}, "schema 0"),
         ("settings", {"memory": {}}, None),
     ],
 )
@@ -145,7 +147,7 @@ def test_a_record_of_a_run_that_cannot_be_is_refused_in_words(
     for line in made.read_text(encoding="ascii").splitlines():
         record = json.loads(line)
         if record["event"] == "run_start":
-            record[part] |= value
+            record = record | value if part == "" else record | {part: record[part] | value}
         sealed_again = sealed(record, record["seq"], record["time"], prev or record["prev"])
         prev = sealed_again["checksum"]
         lines.append(json.dumps(sealed_again))

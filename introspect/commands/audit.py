@@ -16,7 +16,7 @@ from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import one_line
 from introspect.errors import ConfigError, ExitCode, ModelError, RecordError
-from introspect.events import AuditLevel, RunStart
+from introspect.events import SCHEMA_VERSION, AuditLevel, RunStart
 from introspect.phase.config import ModelConfig
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -41,6 +41,11 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
     if start is None:
         raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
+    if not 1 <= start.schema <= SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: a record of schema {start.schema}, and this version knows 1 to {SCHEMA_VERSION}; audit it"
+            " with the version that wrote it"
+        )
     console = CommandConsole(stderr=True)
     with busy(console, f"reading {one_line(source)}") as tell:
         report = {"run": source, **_audited(log, start, path, level=level, tell=tell)}
