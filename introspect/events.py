@@ -7,7 +7,7 @@ positions are slots of the cache counted from 0, experiments and turns count fro
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 SCHEMA_VERSION = 2
@@ -144,7 +144,7 @@ class ToolResult(_InTurn):
     text: str
     seconds: float
     traceback: str | None = None
-    record: JSON | None = None
+    record: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,8 +243,3 @@ Event = (
 )  # fmt: skip
 EPHEMERAL = (Token,)
 BY_TAG: dict[str, type] = {kind.event: kind for kind in get_args(Event)}
-
-
-def to_record(event: Event) -> JSON:
-    """The event as a JSON object, its tag first."""
-    return {"event": event.event, **asdict(event)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from introspect.events import Audit, Generation, Prefill, RunStart
+from introspect.events import Audit, Generation, Prefill, RunEnd, RunStart
 from introspect.runlog.reader import read_events
 from introspect.tally import Tally
 
@@ -43,6 +43,11 @@ def main() -> None:
                 f"| {level} | {len(made)} made, {failed} failed, {skipped} skipped; {each:.4f} s each,"
                 f" {seconds / turn_seconds:.2%} of turn time |"
             )
+    end = next((e for e in events if isinstance(e, RunEnd)), None)
+    if end is not None:
+        audits = sum(e.seconds for e in events if isinstance(e, Audit))
+        whole = end.summary["seconds"]
+        print(f"| all audits | {audits:.1f} s of a run of {whole:.1f} s, {audits / whole:.2%} |")
 
 
 if __name__ == "__main__":

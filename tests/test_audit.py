@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.amounts import sampled
-from support.sessions import STEPS, a_phase, forced_session, run_session
+from support.in_process import introspect_here
+from support.sessions import STEPS, a_phase, forced_session, opened_run, phase_for, run_session
 
 from introspect.audits.record import audit_recompute, audit_replay, audit_texts
 from introspect.audits.recorded import RecordAudit, RecordedTurn, audit_schedule, recorded_turns
@@ -15,6 +18,7 @@ from introspect.engine.engine import Engine
 from introspect.errors import RecordError
 from introspect.events import Generation
 from introspect.prompt.formats import ChatML
+from introspect.runlog.codec import sealed
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,14 @@ def test_an_impossible_schedule_fails_e0(
     assert 3 in [f["turn"] for f in verdict.failures]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_pass_over_nothing_is_impossible(place: int, turns: list[RecordedTurn], model: Any) -> None:
+    prefill = turns[2].prefill
+    chunks = (*prefill.chunks[:place], 0, *prefill.chunks[place:])
+    changed = [*turns[:2], replace(turns[2], prefill=replace(prefill, chunks=chunks)), *turns[3:]]
+    assert [f["turn"] for f in audited("e0", changed, model).failures] == [3]
+
+
 def test_a_text_that_its_ids_do_not_decode_to_is_found(
     turns: list[RecordedTurn], byte_format: ChatML
 ) -> None:
@@ -106,3 +118,38 @@ def test_codes_are_those_of_the_runs_own_audits(turns: list[RecordedTurn], model
 def test_a_reply_without_its_prompt_is_refused(turns: list[RecordedTurn]) -> None:
     with pytest.raises(RecordError, match="no prefill"):
         recorded_turns([turns[0].generation])
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("settings", {"memory": {"strategy": {"a": 1}}}, "strategy"),
+        ("settings", {"memory": {"strategy": "streaming"}}, "strategy streaming"),
+        ("environment", {"threads": "2"}, "threads"),
+        ("environment", {"prefill_chunk": -1}, "prefill_chunk"),
+        ("settings", {"memory": {}}, None),
+    ],
+)
+def test_a_record_of_a_run_that_cannot_be_is_refused_in_words(
+    part: str,
+    value: dict[str, Any],
+    words: str | None,
+    model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One of before there was a choice of strategies is audited as it was."""
+    phase = phase_for(model_dir, limits={"max_turns": 1})
+    made = Path(opened_run(phase, tmp_path).execute(lambda event: None)["run"]) / "events.jsonl"
+    lines, prev = [], None
+    for line in made.read_text(encoding="ascii").splitlines():
+        record = json.loads(line)
+        if record["event"] == "run_start":
+            record[part] |= value
+        sealed_again = sealed(record, record["seq"], record["time"], prev or record["prev"])
+        prev = sealed_again["checksum"]
+        lines.append(json.dumps(sealed_again))
+    made.write_text("\n".join(lines) + "\n", encoding="ascii")
+    done = introspect_here(capsys, "audit", str(made), "--level", "e1", "--json")
+    assert done.code == (0 if words is None else 2) and (words or "") in done.err
+    assert words is None or done.err.startswith("introspect: ")

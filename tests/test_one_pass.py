@@ -177,4 +177,4 @@ def test_e1_is_made_at_every_prune_whatever_the_time_and_says_which_replies_it_l
         assert verdict.figures["known_tokens"] == fed.start >= session.system_tokens
         assert verdict.figures["passes"] == len(fed.chunks)
     assert at_end.figures["replies_drawn"] == 0 < at_end.figures["replies"]
-    assert f"of {at_end.figures['replies']} decoded replies 0 were drawn" in at_end.detail
+    assert f"decoded replies drawn and repeated: 0 of {at_end.figures['replies']}" in at_end.detail

@@ -74,6 +74,8 @@ def test_an_experiment_without_memory_fails_and_the_next_goes_on(
     assert status == "failed" and [end.status for end in ends] == ["failed", "complete"]
     warnings = [event for event in stream if isinstance(event, Warning)]
     assert [(w.code, w.experiment, w.turn) for w in warnings] == [("out-of-memory", 0, turn)]
+    # The turn of which nothing came is no turn of the experiment.
+    assert [end.turns for end in ends] == [turn - 1, 3] == [row["turns"] for row in session.tally.rows("")]
     assert ends[0].reason == warnings[0].message and "memory" in ends[0].reason
     assert not [event for event in stream if isinstance(event, Audit) and event.codes]
     made = [(event.experiment, event.turn) for event in stream if isinstance(event, Generation)]
@@ -117,3 +119,19 @@ def test_another_error_is_no_want_of_memory(model: Any, byte_format: ChatML) -> 
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     with full_memory(model, error, 1), pytest.raises(RuntimeError, match="mat1"):
         run_session(session)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("level", ["e1", "e2"])
+def test_an_audit_without_memory_is_skipped_with_the_reason(
+    model: Any, byte_format: ChatML, name: str, level: str
+) -> None:
+    phase = a_phase(experiments=EXPERIMENTS[:1], audit=NO_AUDIT | {level: "end"})
+    session = forced_session(model, byte_format, phase, [[LOOK, LOOK, DONE]])
+    passes = len(passes_of(model, byte_format))
+    with full_memory(model, ERRORS[name], passes + 1):
+        stream, status = run_session(session)
+    audits = [event for event in stream if isinstance(event, Audit)]
+    assert status == "complete"
+    assert [(audit.level, audit.codes) for audit in audits] == [(level, ())]
+    assert "more memory than there is" in str(audits[0].skipped)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from support.sessions import random_model
 from support.tool_cases import TEXT
 
+from introspect.events import ToolResult
 from introspect.prompt.formats import ChatML
+from introspect.runlog.codec import canonical, to_plain_record, typed_event
 from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.execution import MOST_RECORD_CHARACTERS, ToolOutcome, execute
@@ -30,6 +32,22 @@ anything = st.recursive(
     | st.dictionaries(st.text(st.characters(), max_size=3) | st.integers(), inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
+
+
+class Speechless(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class Mute:
+    """An array that cannot be read, for a reason that cannot be told."""
+
+    shape = ()
+
+    def tolist(self) -> Any:
+        raise Speechless
 
 
 class Hostile(dict[str, Any]):
@@ -70,6 +88,21 @@ def test_what_the_model_reads_is_the_same_with_and_without_the_part(
     assert recorded.ok or recorded.record is None
 
 
+@given(record=anything)
+def test_what_is_recorded_is_read_again(context: ToolContext, record: Any) -> None:
+    """A part of any kind, such as a list, leaves a line that is no damage to the record."""
+    part = ran(context, Recorded(result=1, record=record)).record
+    event = ToolResult(
+        experiment=0, turn=1, function="probe", ok=True, result=1, text="", seconds=0.0, record=part
+    )
+    assert typed_event(json.loads(canonical(to_plain_record(event)))) == event
+
+
+def test_an_error_that_cannot_say_what_it_is_ends_no_run(context: ToolContext) -> None:
+    outcome = ran(context, Mute())
+    assert not outcome.ok and "Speechless" in outcome.text
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
@@ -80,6 +113,7 @@ def test_what_the_model_reads_is_the_same_with_and_without_the_part(
         (torch.zeros(1 << 22), "array of"),
         ([10**5000], "integer of"),
         ({"a": Recorded(result=1)}, "holds a Recorded"),
+        (Mute(), "Speechless"),
     ],
 )
 def test_a_part_that_is_unfit_is_left_out_with_the_reason(

@@ -15,8 +15,10 @@ from support.sessions import random_model
 from introspect.audits.replay import RunReplay
 from introspect.engine.cache import new_cache
 from introspect.engine.cache_replay import first_difference, replay_passes
+from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
-from introspect.engine.schedule import PLAIN, ForwardPass, Schedule, recorded_schedule
+from introspect.engine.sampling import ForcedSampler
+from introspect.engine.schedule import PLAIN, ForwardPass, Schedule
 from introspect.errors import UnknownPath
 from introspect.events import Generation, Prefill
 
@@ -132,11 +134,20 @@ def test_replies_are_drawn_as_far_as_the_time_goes() -> None:
     cache.schedule.passes = [ForwardPass(**(vars(p) | {"seconds": 1.0})) for p in passes]
     plan, difference = checked(engine, replay, cache, 8.0)
     assert difference is None and (plan.replies, plan.drawn, plan.partly) == (6, 3, 1)
-    assert "of 6 decoded replies 3 were drawn and repeated, 1 of them in part" in plan.summary()
+    # No token is called equal that was not compared with a replay.
+    length = len(cache.token_ids)
+    assert plan.summary() == (
+        f"{length - 10} of {length} tokens bit-equal to a replay of 14 passes;"
+        " decoded replies drawn and repeated: 3 of 6, 1 in part"
+    )
     assert len(plan.places) == 6 + 8
     # What was not drawn stays to be drawn; what was is not repeated again.
     further, difference = checked(engine, replay, cache, 1e9)
     assert difference is None and len(further.places) == 18 - 8
+    equal = (
+        f"{length} tokens bit-equal: 10 to a replay of 10 passes, {length - 10} by digest to earlier replays"
+    )
+    assert further.summary() == equal
     # One that is not drawn can be wrong unseen, which is why the verdict names the number.
     fresh = RunReplay(engine)
     cache.layers[1].values[0, 0, len(ids) - 2, 0] += 1
@@ -165,6 +176,16 @@ def test_a_path_that_is_not_there_is_refused() -> None:
     engine = Engine(MODELS[torch.float32])
     with pytest.raises(UnknownPath, match="graph"):
         engine.forward(engine.new_cache(), [1], "graph")
+    cache = engine.new_cache()
+    sequence = DecodingSequence(
+        cache=cache,
+        sampler=ForcedSampler((1, 2)),
+        logits=engine.prefill(cache, [3]).logits,
+        stop_ids=frozenset(),
+        max_new_tokens=2,
+    )
+    with pytest.raises(UnknownPath, match="''"):
+        list(engine.decode([sequence], ""))
 
 
 def test_a_strategy_without_a_class_is_no_cache() -> None:
@@ -214,7 +235,10 @@ def test_a_record_gives_the_schedule_of_its_cache(turns: list[Any]) -> None:
                 max_new_tokens=len(reply),
             )
         )
-    schedule = recorded_schedule(events)
+    schedule = Schedule()
+    for event in events:
+        schedule.take(event)
+    assert schedule.token_ids() == tuple(cache.token_ids)
     assert schedule.length == cache.schedule.length
     assert len(schedule.passes) == len(cache.schedule.passes)
     assert all(a.repeats(b) for a, b in zip(schedule.passes, cache.schedule.passes, strict=True))

@@ -13,6 +13,7 @@ from support.amounts import examples
 from support.record_examples import generation, prune, run_start
 
 from introspect import events as ev
+from introspect.runlog.codec import to_plain_record
 from introspect.tally import Tally, common_prefix
 from introspect.tools.calls.actions import NOTHING_DONE
 
@@ -134,7 +135,7 @@ def least_and_peak(lines: list[dict[str, Any]]) -> tuple[int, int]:
 @settings(max_examples=examples(150), deadline=None)
 @given(stream=st.lists(one_event, max_size=25))
 def test_figures_are_those_of_a_recount(stream: list[ev.Event]) -> None:
-    tally, lines = Tally.of(stream), json.loads(json.dumps([ev.to_record(event) for event in stream]))
+    tally, lines = Tally.of(stream), json.loads(json.dumps([to_plain_record(event) for event in stream]))
     replies, called = of_kind(lines, "generation"), of_kind(lines, "tool_result")
     misses, checks = misses_of(lines), of_kind(lines, "audit")
     assert tally.turns == len(replies)
@@ -168,7 +169,7 @@ def test_figures_are_those_of_a_recount(stream: list[ev.Event]) -> None:
 @settings(max_examples=examples(150), deadline=None)
 @given(stream=st.lists(one_event, max_size=25))
 def test_rows_are_those_of_a_recount_from_where_each_experiment_begins(stream: list[ev.Event]) -> None:
-    lines = json.loads(json.dumps([ev.to_record(event) for event in stream]))
+    lines = json.loads(json.dumps([to_plain_record(event) for event in stream]))
     rows = {}
     for index in range(3):
         starts = [

@@ -217,7 +217,7 @@ def test_progress_is_gone_when_the_tool_answers() -> None:
     assert "weights" not in line.text(200).plain
 
 
-@pytest.mark.parametrize(("tokens", "seconds", "rate"), [(41, 0.5, "80/s, "), (1, 0.5, ""), (9, 0.0, "")])
+@pytest.mark.parametrize(("tokens", "seconds", "rate"), [(41, 0.5, "80 tok/s, "), (1, 0.5, ""), (9, 0.0, "")])
 def test_the_rate_of_a_reply_is_that_of_its_decoding(tokens: int, seconds: float, rate: str) -> None:
     console = Console(file=io.StringIO(), width=100)
     with RunView(console) as view:

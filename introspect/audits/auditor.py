@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -23,6 +23,7 @@ from introspect.audits.replay import ReplayPlan, RunReplay
 from introspect.cache_check.examine import CacheFault
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
+from introspect.engine.out_of_memory import is_out_of_memory
 from introspect.events import JSON, Audit, AuditLevel
 from introspect.model.cache_audit import check_structure
 from introspect.phase.config import AuditConfig, When
@@ -37,7 +38,7 @@ LARGEST_SHARE = 0.1
 """Of the run's time so far, for E2 and decoded replies in E1 of a model that is not small. The new passes of
 a prompt are repeated at any price: together they cannot take longer than the run's own prefills did."""
 
-LEVELS = ("e0", "e1", "e2")
+LEVELS: tuple[AuditLevel, ...] = get_args(AuditLevel)
 """Cheapest first; each has been passed where the next one is made."""
 
 _RANK: dict[When, int] = {"never": 0, "once": 0, "end": 1, "every_prune": 2, "every_turn": 3}
@@ -144,11 +145,12 @@ class RunAuditor:
             difference = self._replay.check(state.cache, plan)
             if difference is not None and not self._repeats_itself(plan):
                 return self._e2(state)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             skipped = f"a replay of {length} tokens takes more memory than there is"
-            return _verdict(
-                state, "e1", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
-            )
+            seconds = time.perf_counter() - began
+            return _verdict(state, "e1", skipped, figures, seconds=seconds, skipped=skipped)
         seconds = time.perf_counter() - began
         self.spent += seconds
         if difference is None:
@@ -187,11 +189,12 @@ class RunAuditor:
         began = time.perf_counter()
         try:
             found = against_one_pass(self.engine, cache)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             skipped = f"one pass over {len(ids)} tokens takes more memory than there is"
-            return _verdict(
-                state, "e2", skipped, figures, seconds=time.perf_counter() - began, skipped=skipped
-            )
+            seconds = time.perf_counter() - began
+            return _verdict(state, "e2", skipped, figures, seconds=seconds, skipped=skipped)
         seconds = time.perf_counter() - began
         self.spent += seconds
         figures |= {"max_abs_logit": found.size, "alarm": found.alarm}

@@ -38,5 +38,5 @@ class Examiner:
         """What was seen, with what the slot holds and what it should hold, as text, side by side."""
         if self.tokenizer is None or fault.token is None or fault.expected_token is None:
             return fault.detail
-        has, meant = (self.tokenizer.decode([i]) for i in (fault.token, fault.expected_token))
-        return f"{fault.detail} (slot {fault.slot} holds {has!r}, meant is {meant!r})"
+        actual, expected = (self.tokenizer.decode([i]) for i in (fault.token, fault.expected_token))
+        return f"{fault.detail} (slot {fault.slot} holds {actual!r}, meant is {expected!r})"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from introspect.engine.decoding import TopLogits
 from introspect.engine.finite import NON_FINITE
 from introspect.events import Generation
-
-TopLogits = dict[str, list[tuple[int, float]]]
-"""Ids and logits at the `first` and the `last` position of a reply."""
 
 
 def distance(one: float, other: float) -> float:
@@ -64,6 +62,6 @@ def was_not_finite(generation: Generation) -> bool:
     return generation.finish_reason == NON_FINITE or bad
 
 
-def told(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """The number as JSON can have it: None for one that is not finite."""
     return value if value is None or math.isfinite(value) else None

@@ -35,38 +35,47 @@ def check_intent(
     `framing` is that of the tokenizer's template; it is measured where it is not given.
     """
     framing = framing or measure_framing(tokenizer)
-    said = [(role, scrubbed(text)) for role, text in messages]
-    meant = _plain_text(said, framing) if framing.family is None else _template_text(tokenizer, said, framing)
+    conversation = [(role, scrubbed(text)) for role, text in messages]
+    expected = (
+        _plain_text(conversation, framing)
+        if framing.family is None
+        else _template_text(tokenizer, conversation, framing)
+    )
     fed = tokenizer.decode(list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    if fed == meant or _normalised(tokenizer, fed) == _normalised(tokenizer, meant):
-        return _control_tokens_in_content(tokenizer, prompt_ids, said, framing)
-    return [_named(_parts(fed, framing), _parts(meant, framing), framing)]
+    if fed == expected or _normalised(tokenizer, fed) == _normalised(tokenizer, expected):
+        return _control_tokens_in_content(tokenizer, prompt_ids, conversation, framing)
+    return [_named(_parts(fed, framing), _parts(expected, framing), framing)]
 
 
-def _template_text(tokenizer: Any, said: Messages, framing: Framing) -> str:
+def _template_text(tokenizer: Any, conversation: Messages, framing: Framing) -> str:
     """What the template writes of the messages, without its own prose."""
     family = framing.family
     assert family is not None
     if framing.trims:
-        mark = next(chr(i) for i in range(0xE000, 0xF8FF) if not any(chr(i) in text for _, text in said))
-        held = [(role, f"{mark}{text}{mark}" if role == "assistant" else text.strip()) for role, text in said]
-        text = rendered(tokenizer, family.turns(held)).replace(mark, "")
+        mark = next(
+            chr(i) for i in range(0xE000, 0xF8FF) if not any(chr(i) in text for _, text in conversation)
+        )
+        marked = [
+            (role, f"{mark}{text}{mark}" if role == "assistant" else text.strip())
+            for role, text in conversation
+        ]
+        text = rendered(tokenizer, family.turns(marked)).replace(mark, "")
     else:
-        text = rendered(tokenizer, family.turns(said))
-    if not said or said[0][0] != "system" or not any(framing.system_prose):
+        text = rendered(tokenizer, family.turns(conversation))
+    if not conversation or conversation[0][0] != "system" or not any(framing.system_prose):
         return text
     # Measured again: a date may have changed since the run began.
     before, after = system_prose(tokenizer, framing)
-    system = said[0][1].strip() if framing.trims else said[0][1]
+    system = conversation[0][1].strip() if framing.trims else conversation[0][1]
     head = framing.opening + family.header("system")
     framed = head + before + system + after
     return head + system + text.removeprefix(framed) if text.startswith(framed) else text
 
 
-def _plain_text(said: Messages, framing: Framing) -> str:
+def _plain_text(conversation: Messages, framing: Framing) -> str:
     """Roles spelt in text; the lines of content after its first are indented, those of replies are not."""
     written = framing.opening
-    for role, text in said:
+    for role, text in conversation:
         lines = [text] if role == "assistant" else text.splitlines(keepends=True)
         written += _PLAIN_ROLES[role] + "  ".join(lines) + "\n\n"
     return written + _PLAIN_ROLES["assistant"]
@@ -90,19 +99,19 @@ def _parts(text: str, framing: Framing) -> list[str]:
     return ["", *_PLAIN_START.split(text.removeprefix(framing.opening))]
 
 
-def _named(fed: list[str], meant: list[str], framing: Framing) -> CacheFault:
+def _named(fed: list[str], expected: list[str], framing: Framing) -> CacheFault:
     """The first message that differs, and what kind of difference it is."""
-    at = common_prefix(fed, meant)
+    at = common_prefix(fed, expected)
     has = fed[at] if at < len(fed) else ""
-    wants = meant[at] if at < len(meant) else ""
+    wants = expected[at] if at < len(expected) else ""
     where = f"message {at}: fed {has[:_SHOWN]!r}, meant {wants[:_SHOWN]!r}"
-    if _repeats(fed, meant):
+    if _repeats(fed, expected):
         return CacheFault(code="history-duplicated", detail=where)
     if sum(part.startswith(_system_header(framing)) for part in fed) > 1:
         return CacheFault(code="second-system-prompt", detail=where)
     if has in (wants.replace("\n", "", 1), wants.removesuffix("\n")):
         return CacheFault(code="missing-newline", detail=where)
-    return CacheFault(code="stale-tokens" if len(fed) > len(meant) else "unknown", detail=where)
+    return CacheFault(code="stale-tokens" if len(fed) > len(expected) else "unknown", detail=where)
 
 
 def _system_header(framing: Framing) -> str:
@@ -111,30 +120,30 @@ def _system_header(framing: Framing) -> str:
     return _PLAIN_ROLES["system"] if family is None else family.header("system").removeprefix(family.start)
 
 
-def _repeats(fed: list[str], meant: list[str]) -> bool:
+def _repeats(fed: list[str], expected: list[str]) -> bool:
     """Whether a row of at least two messages that is meant once was fed twice."""
     pairs = list(pairwise(fed[1:]))
-    return len(fed) > len(meant) and any(pairs.count(pair) > 1 for pair in pairwise(meant[1:]))
+    return len(fed) > len(expected) and any(pairs.count(pair) > 1 for pair in pairwise(expected[1:]))
 
 
 def _control_tokens_in_content(
-    tokenizer: Any, prompt_ids: Sequence[int], said: Messages, framing: Framing
+    tokenizer: Any, prompt_ids: Sequence[int], conversation: Messages, framing: Framing
 ) -> list[CacheFault]:
     """Control tokens beyond those that the format itself writes: text that was tokenised as control."""
     if framing.family is None:
         special = {tokenizer.eos_token_id, tokenizer.bos_token_id}
-        seen, meant = sum(token_id in special for token_id in prompt_ids), int(bool(framing.opening))
+        seen, expected = sum(token_id in special for token_id in prompt_ids), int(bool(framing.opening))
         what = "end-of-text tokens are there"
     else:
         start = tokenizer.convert_tokens_to_ids(framing.family.start)
-        seen, meant = (
+        seen, expected = (
             sum(token_id == start for token_id in prompt_ids),
-            len(framing.family.turns(said)) + 1,
+            len(framing.family.turns(conversation)) + 1,
         )
         what = "messages are opened"
-    if seen == meant:
+    if seen == expected:
         return []
-    return [CacheFault(code="control-token-in-content", detail=f"{seen} {what}, {meant} are meant")]
+    return [CacheFault(code="control-token-in-content", detail=f"{seen} {what}, {expected} are meant")]
 
 
 def unrendered_prose(framing: Framing) -> str:

@@ -60,15 +60,15 @@ def against_one_pass(engine: Engine, cache: TokenCache) -> OnePass:
     Rounding is measured only where the difference is above the fixed alarm.
     """
     ids = list(cache.token_ids)
-    held = engine.forward(cache.without_last(), ids[-1:])
-    recomputed = engine.forward(engine.new_cache(), ids)
-    size = largest_difference(held, recomputed)
+    cached_row = engine.forward(cache.without_last(), ids[-1:])
+    recomputed_row = engine.forward(engine.new_cache(), ids)
+    size = largest_difference(cached_row, recomputed_row)
     device, dtype = torch.device(engine.device).type, engine.dtype
     alarm = alarm_of_rounding(device, dtype)
     if size <= alarm:
         return OnePass(size, alarm)
     with rounded_otherwise(engine.model):
-        noise = largest_difference(engine.forward(engine.new_cache(), ids), recomputed)
+        noise = largest_difference(engine.forward(engine.new_cache(), ids), recomputed_row)
     return OnePass(size, alarm_of_rounding(device, dtype, noise), noise)
 
 

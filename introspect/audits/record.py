@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from introspect.audits import schema1
 from introspect.audits.gaps import (
+    finite_or_none,
     largest_gap,
     mean_gap,
     recorded_logits,
     same_logits,
     same_logprobs,
-    told,
     was_not_finite,
 )
 from introspect.audits.one_pass import NOISE_FACTOR, alarm_of_rounding
@@ -24,7 +24,7 @@ from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.engine.finite import CODE, NON_FINITE, examine_logits, is_sound
 from introspect.engine.sampling import ForcedSampler
-from introspect.engine.schedule import decode_path_of, prefill_passes
+from introspect.engine.schedule import Schedule, decode_path_of, prefill_passes
 from introspect.events import SCHEMA_VERSION
 from introspect.prompt.prompt import PromptFormat
 
@@ -91,13 +91,13 @@ def audit_recompute(
     """
     verdict = RecordAudit("e2")
     noise: float | None = None
-    held: tuple[int, ...] = ()
+    schedule = Schedule()
     for number, turn in enumerate(turns, start=1):
         tell(number, len(turns))
         verdict.checked += 1
-        prompt = (*held[: turn.prefill.start], *turn.prefill.token_ids)
-        reply = turn.generation.token_ids
-        held = (*prompt, *reply[:-1])
+        schedule.take(turn.prefill)
+        prompt, reply = schedule.token_ids(), turn.generation.token_ids
+        schedule.take(turn.generation)
         ended = turn.generation.finish_reason != NON_FINITE
         rows = reply_rows(engine.model, prompt, reply, ended)
         bad = [place for place, row in enumerate(rows) if not is_sound(row)]
@@ -119,7 +119,7 @@ def audit_recompute(
         elif turn.codes:
             verdict.fail(turn, f"{FAILED_IN_RUN}; one pass does not show it", size, gap)
     verdict.noise = {
-        "max_abs_logit": told(noise),
+        "max_abs_logit": finite_or_none(noise),
         "factor": NOISE_FACTOR,
         "alarm": alarm_of_rounding(device, dtype, noise or 0.0),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from introspect.audits.gaps import told
+from introspect.audits.gaps import finite_or_none
+from introspect.engine.schedule import Schedule
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
 
@@ -45,8 +46,8 @@ class RecordAudit:
                 "turn": turn.generation.turn,
                 "codes": list(dict.fromkeys((*turn.codes, *codes))) or ["unknown"],
                 "why": why,
-                "max_abs_logit": told(max_abs_logit),
-                "logprob_gap_mean": told(gap),
+                "max_abs_logit": finite_or_none(max_abs_logit),
+                "logprob_gap_mean": finite_or_none(gap),
             }
         )
 
@@ -81,24 +82,27 @@ def audit_schedule(turns: list[RecordedTurn], vocabulary: int | None) -> RecordA
     A turn whose own audit failed in the run fails here too: it had the cache before it, the record has not.
     """
     verdict = RecordAudit("e0")
-    held = 0
+    schedule = Schedule()
     for turn in turns:
         verdict.checked += 1
-        why = _impossible(turn, held, vocabulary)
+        why = _impossible(turn, schedule.length, vocabulary)
         if why is None and turn.codes:
             why = FAILED_IN_RUN
         if why is not None:
             verdict.fail(turn, why)
-        held = turn.generation.prompt_tokens + max(0, len(turn.generation.token_ids) - 1)
+        schedule.take(turn.prefill)
+        schedule.take(turn.generation)
     return verdict
 
 
-def _impossible(turn: RecordedTurn, held: int, vocabulary: int | None) -> str | None:
+def _impossible(turn: RecordedTurn, cached: int, vocabulary: int | None) -> str | None:
     prefill, generation = turn.prefill, turn.generation
-    if prefill.start > held:
-        return f"prefilled from slot {prefill.start}, but {held} tokens were cached"
+    if prefill.start > cached:
+        return f"prefilled from slot {prefill.start}, but {cached} tokens were cached"
     if sum(prefill.chunks) != len(prefill.token_ids) or not prefill.token_ids:
         return "the chunks do not add up to the ids that were fed"
+    if min(prefill.chunks) < 1:
+        return "a chunk holds no id"
     if prefill.start + len(prefill.token_ids) != generation.prompt_tokens:
         return "the prompt is not as long as what was kept and fed"
     if generation.cached_tokens != prefill.start:

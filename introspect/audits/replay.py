@@ -1,27 +1,30 @@
 """E1 over a run: what was repeated before is checked by its bytes, what is new is repeated on top of it.
 
 Decoding ids again takes as long as decoding them did. A model that is not small has a sample of its decoded
-replies repeated, as many as the time allows; the others are taken as they stand, and the verdict says so.
+replies repeated, as many as the time allows; of the others it is checked that their bytes are still what
+they were when the reply ended, and the verdict says how many.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.cache_replay import (
     Difference,
+    Form,
     Replayed,
     changed_since,
     first_difference,
+    forms,
     looked_at,
     replay_passes,
     unchanged_passes,
 )
 from introspect.engine.engine import Engine
-from introspect.engine.schedule import PREFILL, Schedule
+from introspect.engine.schedule import PREFILL, ForwardPass, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,6 @@ class ReplayPlan:
 
     `known` are the first passes, as they were looked at before. `replies` counts those whose decoded slots
     were never repeated, `drawn` those that are now; `partly` the drawn ones of which not every id is.
-    `seconds` is what the passes took when they were made.
     """
 
     schedule: Schedule
@@ -39,21 +41,35 @@ class ReplayPlan:
     replies: int
     drawn: int
     partly: int
-    seconds: float
 
     @property
     def known_tokens(self) -> int:
         """Slots that are checked by their bytes alone."""
         return self.known[-1].end if self.known else 0
 
+    def tokens_compared(self) -> tuple[int, int]:
+        """Slots that are compared with a replay now, and others of which an earlier one gave the digests."""
+        now = earlier = 0
+        for place, (forward_pass, end) in enumerate(self.schedule.spans()):
+            if place in self.places:
+                now += end - forward_pass.start
+            elif place < len(self.known) and self.known[place].repeated:
+                earlier += end - forward_pass.start
+        return now, earlier
+
     def summary(self) -> str:
-        """What is repeated, and what is not, in words."""
-        text = f"{self.schedule.length} tokens bit-equal to a replay of {len(self.places)} passes"
-        if self.known:
-            text += f", the first {self.known_tokens} to what an earlier replay gave"
+        """What is equal to a replay, and what of the replies is not compared with one, in words."""
+        now, earlier = self.tokens_compared()
+        length, compared = self.schedule.length, now + earlier
+        passes = "1 pass" if len(self.places) == 1 else f"{len(self.places)} passes"
+        tokens = f"{length} tokens" if compared == length else f"{compared} of {length} tokens"
+        text = f"{tokens} bit-equal to a replay of {passes}"
+        if earlier:
+            parts = [f"{now} to a replay of {passes}"] if now else []
+            text = f"{tokens} bit-equal: {', '.join([*parts, f'{earlier} by digest to earlier replays'])}"
         if self.drawn < self.replies or self.partly:
-            cut = f", {self.partly} of them in part" if self.partly else ""
-            text += f"; of {self.replies} decoded replies {self.drawn} were drawn and repeated{cut}"
+            cut = f", {self.partly} in part" if self.partly else ""
+            text += f"; decoded replies drawn and repeated: {self.drawn} of {self.replies}{cut}"
         return text
 
 
@@ -63,6 +79,7 @@ class RunReplay:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._seen: list[Replayed] = []
+        self._forms: list[Form] | None = None
 
     def plan(self, cache: TokenCache, length: int, seconds: float, rng: random.Random) -> ReplayPlan:
         """What E1 of the first `length` slots repeats: what is new of the prompts, and drawn replies.
@@ -95,7 +112,6 @@ class RunReplay:
             replies=len(replies),
             drawn=drawn,
             partly=partly,
-            seconds=sum(schedule.passes[place].seconds for place in places),
         )
 
     def check(self, cache: TokenCache, plan: ReplayPlan) -> Difference | None:
@@ -104,8 +120,7 @@ class RunReplay:
         Raises UnknownPath where a pass took a path that the engine does not have.
         """
         length = plan.schedule.length
-        whole = set(cache.lengths()) == {len(cache.token_ids)}
-        if whole and not changed_since(cache, plan.known):
+        if self._has_its_form(cache) and not changed_since(cache, _not_repeated(plan)):
             taken = frozenset(range(len(plan.schedule.passes))) - plan.places
             twin = replay_passes(self.engine, plan.schedule, cache, taken.__contains__)
             difference = first_difference(cache, twin, length)
@@ -122,11 +137,28 @@ class RunReplay:
         one, other = (replay_passes(self.engine, plan.schedule) for _ in range(2))
         return first_difference(one, other, plan.schedule.length) is None
 
+    def _has_its_form(self, cache: TokenCache) -> bool:
+        """Whether each layer has what the model writes, in every slot: digests are of bytes alone."""
+        if self._forms is None:
+            one = self.engine.new_cache()
+            self.engine.forward(one, [0])
+            self._forms = forms(one, 1)
+        return forms(cache, len(cache.token_ids)) == self._forms
+
     def _remember(self, cache: TokenCache, plan: ReplayPlan) -> None:
         known = {place: seen.repeated for place, seen in enumerate(plan.known)}
         self._seen = looked_at(
             cache, plan.schedule, lambda place: place in plan.places or known.get(place, False)
         )
+
+
+def _not_repeated(plan: ReplayPlan) -> Iterator[tuple[ForwardPass, int]]:
+    """The passes that are taken over, as they were looked at, or as they were when their reply ended."""
+    for seen in plan.known:
+        yield seen.forward_pass, seen.end
+    for place, span in enumerate(plan.schedule.spans()):
+        if place >= len(plan.known) and place not in plan.places:
+            yield span
 
 
 def _replies(schedule: Schedule, places: Sequence[int]) -> list[list[int]]:

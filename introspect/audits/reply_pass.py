@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from introspect.audits.gaps import TopLogits
 from introspect.engine.cache import new_cache
+from introspect.engine.decoding import TopLogits
 
 
 @torch.no_grad()

@@ -139,8 +139,8 @@ def _examine_tokens(
     slot = wrong[0]
     what = contents[slot]
     wanted = expected[slot] if slot < len(expected) else None
-    meant = "nothing" if wanted is None else f"id {wanted}"
-    detail = f"slot {slot} holds {_content_in_words(what)}, meant is {meant}"
+    expected_words = "nothing" if wanted is None else f"id {wanted}"
+    detail = f"slot {slot} holds {_content_in_words(what)}, meant is {expected_words}"
     detail += f"; {len(wrong)} of {length} slots hold something else, {len(expected)} are meant"
     found = CacheFault(
         code="unknown",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from introspect import events
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
 from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
@@ -23,7 +24,6 @@ from introspect.checkpoint.weight_formats import open_weights, refuse_absent
 from introspect.checkpoint.weights import Weights
 from introspect.display import one_line
 from introspect.errors import ModelError
-from introspect.events import Warning
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
 from introspect.phase.config import ModelConfig
 from introspect.prompt.prompt import PromptFormat
@@ -54,7 +54,7 @@ class Judgement:
     settings: Mapping[str, object] = field(default_factory=dict)
     weights: Weights | None = None
     refusals: list[str] = field(default_factory=list)
-    warnings: list[Warning] = field(default_factory=list)
+    warnings: list[events.Warning] = field(default_factory=list)
 
     def refuse(self) -> None:
         """Raise ModelError, with the model's name, where it cannot be run."""
@@ -62,7 +62,7 @@ class Judgement:
             raise ModelError(f"{self.source.name}: {self.refusals[0]}")
 
     def warn(self, code: str, message: str) -> None:
-        self.warnings.append(Warning(experiment=0, turn=0, code=code, message=message))
+        self.warnings.append(events.Warning(experiment=0, turn=0, code=code, message=message))
 
     def attempt(self, step: Callable[[], Found]) -> Found | None:
         """What a step gives; None where it raises ModelError, which becomes a refusal."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from introspect import events
 from introspect.checkpoint.judgement import Judgement, judge
 from introspect.checkpoint.library_output import downloads_on_terminal, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
@@ -15,7 +16,6 @@ from introspect.checkpoint.weight_fit import fit_of, misfit
 from introspect.checkpoint.weight_formats import format_names, has_weights, weight_patterns
 from introspect.checkpoint.weights import LoadingReport
 from introspect.errors import ModelError
-from introspect.events import Warning
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
 from introspect.prompt.prompt import PromptFormat
@@ -39,7 +39,7 @@ class LoadedModel:
     prompt_format: PromptFormat
     context_length: int
     weight_hash: str
-    warnings: tuple[Warning, ...] = ()
+    warnings: tuple[events.Warning, ...] = ()
 
 
 def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:

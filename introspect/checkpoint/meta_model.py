@@ -61,9 +61,9 @@ def model_on_meta(model_config: PreTrainedConfig, attention: str) -> PreTrainedM
 def is_causal(model: PreTrainedModel) -> bool:
     """Whether tokens of a model attend to none after them, as far as its layers and configuration tell."""
     blocks = block_list(model)
-    said = [m.is_causal for m in blocks.modules() if hasattr(m, "is_causal")] if blocks is not None else []
+    causal = [m.is_causal for m in blocks.modules() if hasattr(m, "is_causal")] if blocks is not None else []
     # Encoders that can be decoders say which they are; so do some decoders, which then have it wrong.
-    return all(said) if said else getattr(model.config, "is_decoder", None) is not False
+    return all(causal) if causal else getattr(model.config, "is_decoder", None) is not False
 
 
 def probe_cache(model: PreTrainedModel) -> CacheProbe:

@@ -75,8 +75,8 @@ def worth_telling(left_over: Iterable[str]) -> list[str]:
 def fit_of(info: LoadingReport, failed: Iterable[str] = ()) -> WeightFit:
     """What the library's loading report says."""
     mismatched = [
-        f"{one_line(name)} has shape {tuple(stored)}, config.json asks for {tuple(meant)}"
-        for name, stored, meant in sorted(info["mismatched_keys"], key=lambda key: str(key[0]))
+        f"{one_line(name)} has shape {tuple(stored)}, config.json asks for {tuple(expected)}"
+        for name, stored, expected in sorted(info["mismatched_keys"], key=lambda key: str(key[0]))
     ]
     return WeightFit(
         tuple(sorted(map(str, info["missing_keys"]))),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +16,7 @@ from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import one_line
 from introspect.errors import ConfigError, ExitCode, ModelError, RecordError
-from introspect.events import RunStart
+from introspect.events import AuditLevel, RunStart
 from introspect.phase.config import ModelConfig
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from introspect.audits.recorded import RecordAudit, RecordedTurn
     from introspect.checkpoint.loading import LoadedModel
 
-LEVELS = ("e0", "e1", "e2")
+LEVELS: tuple[AuditLevel, ...] = get_args(AuditLevel)
 
 
 def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
@@ -97,13 +97,14 @@ def _executed(
 
     environment = start.environment
     loaded = _recorded_weights(start, path)
-    threads: int | None = environment["threads"]
-    if environment["threads"] > (os.cpu_count() or 1):
+    made_with = _amount(start, "threads", path)
+    threads: int | None = made_with
+    if made_with > (os.cpu_count() or 1):
         threads = None
         if level == "e1":
-            notes.append(f"the record was made with {environment['threads']} threads; E2 in place of E1")
+            notes.append(f"the record was made with {made_with} threads; E2 in place of E1")
             level = "e2"
-    engine = Engine(loaded.model, environment["prefill_chunk"], strategy=_strategy(start, path))
+    engine = Engine(loaded.model, _amount(start, "prefill_chunk", path), strategy=_strategy(start, path))
     device = str(engine.device).partition(":")[0]
 
     def at_turn(number: int, total: int) -> None:
@@ -127,10 +128,19 @@ def _strategy(start: RunStart, path: Path) -> str:
     from introspect.engine.cache import STRATEGIES
 
     memory = start.settings.get("memory")
-    strategy = memory.get("strategy") if isinstance(memory, dict) else None
-    if strategy not in STRATEGIES:
+    # A record of before there was a choice says nothing of it.
+    strategy = memory.get("strategy", "recent") if isinstance(memory, dict) else "recent"
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise RecordError(f"{path}: no cache of this version is of the strategy {one_line(str(strategy))}")
-    return str(strategy)
+    return strategy
+
+
+def _amount(start: RunStart, name: str, path: Path) -> int:
+    """A number of what the run ran under. Raises RecordError where the record has none."""
+    value = start.environment.get(name)
+    if type(value) is not int or value < 1:
+        raise RecordError(f"{path}: its environment has no {name} that a run can have")
+    return value
 
 
 @contextmanager
@@ -206,5 +216,5 @@ def _show(report: dict[str, object]) -> None:
     if report["noise"]:
         noise = report["noise"]
         assert isinstance(noise, dict)
-        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in noise.items())
-        console.print(Text(one_line(told), style="dim"), soft_wrap=True)
+        conditions = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in noise.items())
+        console.print(Text(one_line(conditions), style="dim"), soft_wrap=True)

@@ -106,11 +106,11 @@ def _with_requirement(run: JSON) -> str:
 
 def _oddities(run: JSON) -> list[str]:
     """What makes a run another than a plain one."""
-    told = [f"fault planted: {run['fault']}"] if run["fault"] else []
-    told += ["replies forced from another run"] if run["forced_from"] else []
+    parts = [f"fault planted: {run['fault']}"] if run["fault"] else []
+    parts += ["replies forced from another run"] if run["forced_from"] else []
     places = len(run["damage"])
-    told += [f"record damaged in {places} place{'s' * (places > 1)}"] if places else []
-    return [one_line(line) for line in told]
+    parts += [f"record damaged in {places} place{'s' * (places > 1)}"] if places else []
+    return [one_line(line) for line in parts]
 
 
 def _experiment(row: JSON) -> str:
@@ -126,8 +126,9 @@ def _tool(name: str, row: JSON | None) -> str:
 
 
 def _audits(audits: JSON) -> str:
-    told = ", ".join(f"{audits[key]} {key}" for key in ("e0", "e1", "e2", "failed"))
-    return told + (f": {', '.join(audits['codes'])}" if audits["codes"] else "")
+    shown = ("e0", "e1", "e2", "failed", *(["skipped"] if audits["skipped"] else []))
+    parts = ", ".join(f"{audits[key]} {key}" for key in shown)
+    return parts + (f": {', '.join(audits['codes'])}" if audits["codes"] else "")
 
 
 def _document(row: JSON) -> str:
@@ -136,6 +137,6 @@ def _document(row: JSON) -> str:
 
 def _examples(not_right: list[JSON]) -> list[str]:
     """The first numbers that are not simply right, each with its experiment and turn, counted from 1."""
-    told = [f"{n['number'][:20]} ({n['experiment'] + 1}.{n['turn']})" for n in not_right[:_MOST_NUMBERS]]
-    rest = len(not_right) - len(told)
-    return [", ".join(told) + (f" and {rest} more" if rest else "")] if told else []
+    parts = [f"{n['number'][:20]} ({n['experiment'] + 1}.{n['turn']})" for n in not_right[:_MOST_NUMBERS]]
+    rest = len(not_right) - len(parts)
+    return [", ".join(parts) + (f" and {rest} more" if rest else "")] if parts else []

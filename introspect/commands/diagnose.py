@@ -73,8 +73,8 @@ def _show(report: dict[str, Any]) -> None:
     )
     floor = ("-" if noise[key] is None else f"{noise[key]:.1e}" for key in ("kl_mean", "max_abs_logit"))
     console.print("noise floor: KL {} per token, logits {}".format(*floor))
-    told = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
-    for text, row in told:
+    hypotheses = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
+    for text, row in hypotheses:
         console.print(f"  {text}: KL {_figure(row['kl_mean'])}, top-1 {_figure(row['top1'])}")
     console.print(
         "KL in nats per token of the clean run's next reply; below each row, what the model writes."

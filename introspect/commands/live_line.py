@@ -37,7 +37,7 @@ class LiveLine:
         self.began: float | None = None
         self.tool: tuple[str, float] | None = None
         self.share = ""
-        self.told: float | None = None
+        self.last_news: float | None = None
 
     def take(self, event: Event) -> None:
         """Note what an event changes."""
@@ -62,17 +62,17 @@ class LiveLine:
         # Only a call leaves a tool at work; whatever comes next, an error or an end, ends it.
         called = event.function[:40] if isinstance(event, events.ToolCall) else None
         self.tool = None if called is None else (one_line(called), self.clock())
-        self.share, self.told = "", None
+        self.share, self.last_news = "", None
 
     def progress(self, what: str, done: int, total: int) -> str:
         """Note how far a tool has come. Returns what is news where no line is live: once in NEWS_SECONDS."""
         self.share = one_line(f"{what} {100 * done // max(1, total)} %")
         now = self.clock()
-        if self.told is None:
-            self.told = now
-        if now - self.told < NEWS_SECONDS:
+        if self.last_news is None:
+            self.last_news = now
+        if now - self.last_news < NEWS_SECONDS:
             return ""
-        self.told = now
+        self.last_news = now
         return self.share
 
     def text(self, width: int) -> Text:

@@ -72,8 +72,8 @@ def _show_notes(console: Console, notes: list[JSON]) -> None:
     """What the model saved, a line for each note, cut to the width of the console."""
     for note in notes[:MOST_NOTES]:
         # Cut before it is made printable: a note may be thousands of characters long.
-        told = f"{note['category'][:40]}: {note['description'][: console.width]}"
-        line = Text(f"{note['id']:>7} ", style="dim") + Text(one_line(told))
+        summary = f"{note['category'][:40]}: {note['description'][: console.width]}"
+        line = Text(f"{note['id']:>7} ", style="dim") + Text(one_line(summary))
         line.truncate(console.width - 1, overflow="ellipsis")
         console.print(line, soft_wrap=True)
     if len(notes) > MOST_NOTES:

@@ -180,7 +180,7 @@ def _prefill(view: RunView, event: events.Prefill) -> None:
 
 def _generation(view: RunView, event: events.Generation) -> None:
     passes = passes_per_second(len(event.token_ids), event.seconds)
-    rate = "" if passes is None else f"{passes:.0f}/s, "
+    rate = "" if passes is None else f"{passes:.0f} tok/s, "
     note = "" if event.finish_reason == "stop" else f", ended by {event.finish_reason}"
     forced = ", forced" if event.forced else ""
     cached = f"{event.cached_tokens} of {event.prompt_tokens} prompt tokens cached"

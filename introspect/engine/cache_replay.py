@@ -7,12 +7,13 @@ A pass may be repeated on top of slots that are taken over from the cache as the
 ones. That is as strong as a replay from slot 0 where those slots have the bytes that an earlier replay gave
 them: what a pass writes is a function of its ids, its path and the bytes before it, so equal bytes below and
 equal bytes written are, pass by pass, what the replay from slot 0 would have compared. `Replayed` keeps those
-bytes as digests, and `changed_since` compares all of them before anything is taken over.
+bytes as digests, and `changed_since` compares all of them before anything is taken over. Digests are of bytes
+alone: `forms` tells whether they are still numbers of the model's type and shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +21,9 @@ import torch
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
 from introspect.engine.schedule import ForwardPass, Schedule, first_unequal
+
+Form = tuple[torch.Size, torch.dtype, torch.device]
+"""What K or V of a layer are like: rows, heads and width, type and place; all but the number of slots."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +73,53 @@ def replay_passes(
 def first_difference(cache: TokenCache, other: TokenCache, length: int) -> Difference | None:
     """Where K or V of the first `length` slots differ in a bit, or lack a slot; None where they do not.
 
-    NaN equals NaN here: what is not finite is another check's business.
+    Where there is no tensor, or one of another form, all of it differs. NaN equals NaN here, whatever its
+    bits: what is not finite is another check's business.
     """
-    for index, (layer, twin) in enumerate(zip(cache.layers, other.layers, strict=True)):
+    for index in range(max(len(cache.layers), len(other.layers))):
         for name in ("keys", "values"):
-            theirs = getattr(twin, name)[:, :, :length]
-            # Values of eight bits have no comparison of their own.
-            mine = getattr(layer, name)[:, :, :length].to(theirs.dtype)
-            held = mine.shape[2]
-            same = (mine == theirs[:, :, :held]) | (torch.isnan(mine) & torch.isnan(theirs[:, :, :held]))
-            wrong = (~same).any(dim=-1).any(dim=1)[0]
-            missing = theirs.shape[2] - held
+            mine, theirs = (_shown(each, index, name, length) for each in (cache, other))
+            if mine is None or theirs is None or mine.shape[:2] + mine.shape[3:] != _form(theirs)[0]:
+                return Difference(layer=index, slot=0, tensor=name, size=0.0, slots=length)
+            slots = min(mine.shape[2], theirs.shape[2])
+            missing = max(mine.shape[2], theirs.shape[2]) - slots
+            mine, theirs = mine[:, :, :slots], theirs[:, :, :slots]
+            wrong = _unequal(mine, theirs).any(dim=-1).any(dim=1)[0]
             if bool(wrong.any()) or missing:
-                slot = int(wrong.nonzero()[0]) if bool(wrong.any()) else held
-                there = slice(slot, min(slot + 1, held))
-                apart = (mine[:, :, there].double() - theirs[:, :, there].double()).abs()
+                slot = int(wrong.nonzero()[0]) if bool(wrong.any()) else slots
+                apart = (mine[:, :, slot : slot + 1].double() - theirs[:, :, slot : slot + 1].double()).abs()
                 size = float(apart.max()) if apart.numel() else 0.0
-                return Difference(index, slot, name, size, int(wrong.sum()) + missing)
+                count = int(wrong.sum()) + missing
+                return Difference(layer=index, slot=slot, tensor=name, size=size, slots=count)
     return None
+
+
+def forms(cache: TokenCache, length: int) -> list[Form] | None:
+    """The form of K and V of each layer; None where one has not `length` slots, or is no tensor."""
+    tensors = [getattr(layer, name) for layer in cache.layers for name in ("keys", "values")]
+    if any(tensor is None or tensor.dim() != 4 or tensor.shape[2] != length for tensor in tensors):
+        return None
+    return [_form(tensor) for tensor in tensors]
+
+
+def _form(tensor: torch.Tensor) -> Form:
+    return tensor.shape[:2] + tensor.shape[3:], tensor.dtype, tensor.device
+
+
+def _shown(cache: TokenCache, index: int, name: str, length: int) -> torch.Tensor | None:
+    """K or V of the first `length` slots of a layer; None where there is no such tensor."""
+    tensor = getattr(cache.layers[index], name) if index < len(cache.layers) else None
+    return None if tensor is None or tensor.dim() != 4 else tensor[:, :, :length]
+
+
+def _unequal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Where two tensors of one shape differ in a bit, and not by which NaN they hold."""
+    if one.dtype != other.dtype:
+        return torch.ones_like(other, dtype=torch.bool)
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
+    # Formats of eight bits have no test of their own.
+    a, b = (each.float() if each.element_size() == 1 else each for each in (one, other))
+    return (one.view(whole) != other.view(whole)) & ~(torch.isnan(a) & torch.isnan(b))
 
 
 def looked_at(cache: TokenCache, schedule: Schedule, repeated: Callable[[int], bool]) -> list[Replayed]:
@@ -110,11 +143,13 @@ def unchanged_passes(seen: list[Replayed], schedule: Schedule) -> list[Replayed]
     return kept
 
 
-def changed_since(cache: TokenCache, seen: list[Replayed]) -> bool:
-    """Whether a byte of the slots of passes that were looked at is another now."""
-    for known in seen:
-        start = known.forward_pass.start
-        then = known.forward_pass.kept_digests(known.end)
-        if first_unequal(cache.slot_digests(start, known.end), then) is not None:
-            return True
-    return False
+def changed_since(cache: TokenCache, passes: Iterable[tuple[ForwardPass, int]]) -> bool:
+    """Whether a byte of passes, each with the slot where it ends, is another than when digests were taken.
+
+    Nothing is known of a pass without them.
+    """
+    return any(
+        first_unequal(cache.slot_digests(forward_pass.start, end), forward_pass.kept_digests(end)) is not None
+        for forward_pass, end in passes
+        if forward_pass.digests
+    )

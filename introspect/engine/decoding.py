@@ -20,9 +20,6 @@ TOP_LOGITS = 20
 TopLogits = dict[str, list[tuple[int, float]]]
 """Ids and logits at the `first` and the `last` position of a reply."""
 
-_HASHING = ThreadPoolExecutor(1, "logits-digest")
-"""One thread for digests of logits: hashlib works without the interpreter's lock, beside the next pass."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
@@ -66,6 +63,8 @@ class DecodingSequence:
     fault: NonFinite | None = None
     seconds: float = 0.0
     _digest: Any = field(default_factory=hashlib.sha256)
+    # hashlib works without the interpreter's lock, so that a thread digests logits beside the next pass.
+    _hashing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "logits-digest"))
     _hashed: Future[None] | None = None
     _first: torch.Tensor | None = None
     _last: torch.Tensor | None = None
@@ -78,7 +77,7 @@ class DecodingSequence:
             self.finish_reason = NON_FINITE
             return
         chosen = self.sampler.choose(self.logits)
-        self._hashed = _HASHING.submit(self._digest.update, self.logits.numpy().data)
+        self._hashed = self._hashing.submit(self._digest.update, self.logits.numpy().data)
         self.logprobs.append(float(self.logits[chosen] - torch.logsumexp(self.logits, dim=-1)))
         self._first = self.logits if self._first is None else self._first
         self._last = self.logits

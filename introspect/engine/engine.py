@@ -94,7 +94,7 @@ class Engine:
         logits after it were not finite, taken out again. Abandoning the iterator between steps leaves every
         cache whole.
         """
-        path = path or self.decode_path
+        path = self.decode_path if path is None else path
         active = list(sequences)
         while active:
             chosen = [sequence for sequence in active if _chooses(sequence)]

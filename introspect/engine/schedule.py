@@ -9,11 +9,11 @@ gives the same bits again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from introspect.events import Event, Generation, Prefill
+from introspect.events import Generation, Prefill
 
 PREFILL = "prefill"
 """The path of a pass over a chunk of a prompt."""
@@ -69,6 +69,17 @@ class Schedule:
         """Add a pass, the newest."""
         self.passes.append(forward_pass)
         self.length = forward_pass.end
+
+    def take(self, event: Prefill | Generation) -> None:
+        """Add the passes that an event of a record tells of; those of a prompt stand behind what it kept."""
+        if isinstance(event, Prefill):
+            self.truncate(event.start)
+        for forward_pass in prefill_passes(event) if isinstance(event, Prefill) else decode_passes(event):
+            self.append(forward_pass)
+
+    def token_ids(self) -> tuple[int, ...]:
+        """The ids that stand at the slots, in order."""
+        return tuple(i for one, end in self.spans() for i in one.token_ids[: end - one.start])
 
     def truncate(self, length: int) -> None:
         """Forget the slots from `length` on, and the passes that have none left."""
@@ -145,19 +156,3 @@ def decode_passes(generation: Generation) -> list[ForwardPass]:
         ForwardPass(start=start + place, token_ids=(token_id,), path=path)
         for place, token_id in enumerate(generation.token_ids[:-1])
     ]
-
-
-def recorded_schedule(events: Iterable[Event]) -> Schedule:
-    """The schedule of the cache at the end of a record: what each prompt kept, and the passes after it."""
-    schedule = Schedule()
-    for event in events:
-        if isinstance(event, Prefill):
-            schedule.truncate(event.start)
-            passes = prefill_passes(event)
-        elif isinstance(event, Generation):
-            passes = decode_passes(event)
-        else:
-            continue
-        for forward_pass in passes:
-            schedule.append(forward_pass)
-    return schedule

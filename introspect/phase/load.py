@@ -15,7 +15,7 @@ from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig
 from introspect.phase.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
 from introspect.phase.paths import look, shipped_configs, shown
-from introspect.phase.values import leaves, parsed_set, said, typed
+from introspect.phase.values import leaves, parsed_set, typed, typed_leaf
 from introspect.phase.yaml_source import Bare, YamlSource, read_yaml
 
 LOCAL_CONFIGS = Path("configs")
@@ -128,7 +128,7 @@ def _with_parents(source: YamlSource, seen: list[str]) -> YamlSource:
 
 def _parent_name(extends: Any) -> Any:
     """What `extends` says; a name is text, whatever YAML makes of its spelling."""
-    return said("name", extends) if isinstance(extends, Bare) else extends
+    return typed_leaf("name", extends) if isinstance(extends, Bare) else extends
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

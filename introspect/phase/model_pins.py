@@ -9,7 +9,7 @@ from typing import Any
 from introspect.errors import ConfigError
 from introspect.phase.config import ModelConfig, PhaseConfig
 from introspect.phase.paths import expanded, shown
-from introspect.phase.values import said
+from introspect.phase.values import typed_leaf
 from introspect.phase.yaml_source import YamlSource
 
 _REVISION = "model.revision"
@@ -21,8 +21,8 @@ def without_foreign_pin(data: dict[str, Any], model_id: Any) -> dict[str, Any]:
     model = data.get("model")
     if not isinstance(model, dict) or "revision" not in model:
         return data
-    pinned = said("model.id", model.get("id", ModelConfig().id))
-    if _same_repository(pinned, said("model.id", model_id)):
+    pinned = typed_leaf("model.id", model.get("id", ModelConfig().id))
+    if _same_repository(pinned, typed_leaf("model.id", model_id)):
         return data
     return data | {"model": {key: value for key, value in model.items() if key != "revision"}}
 
@@ -30,9 +30,10 @@ def without_foreign_pin(data: dict[str, Any], model_id: Any) -> dict[str, Any]:
 def refuse_contradictions(sets: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Raise ConfigError where a `--set` and an option give one setting two values."""
     for dotted, value in options.items():
-        if value is not None and dotted in sets and said(dotted, sets[dotted]) != value:
+        if value is not None and dotted in sets and typed_leaf(dotted, sets[dotted]) != value:
             raise ConfigError(
-                f"--set {dotted}={said(dotted, sets[dotted])}: an option of its own says {value}; give one"
+                f"--set {dotted}={typed_leaf(dotted, sets[dotted])}: an option of its own says {value};"
+                " give one"
             )
 
 

@@ -59,7 +59,7 @@ def leaves(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def said(dotted: str, value: Any) -> Any:
+def typed_leaf(dotted: str, value: Any) -> Any:
     """The value of one leaf of `leaves` as its field takes it."""
     return typed(value, _kind_at(dotted))
 

@@ -61,26 +61,34 @@ class ChatFamily:
         return turns
 
 
-CHATML = ChatFamily("chatml", "ChatML", "<|im_start|>", "", "\n", "<|im_end|>", "\n")
+CHATML = ChatFamily(
+    name="chatml",
+    title="ChatML",
+    start="<|im_start|>",
+    header_end="",
+    gap="\n",
+    end="<|im_end|>",
+    after="\n",
+)
 LLAMA3 = ChatFamily(
-    "llama3",
-    "Llama 3",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "\n\n",
-    "<|eot_id|>",
-    "",
+    name="llama3",
+    title="Llama 3",
+    start="<|start_header_id|>",
+    header_end="<|end_header_id|>",
+    gap="\n\n",
+    end="<|eot_id|>",
+    after="",
     opening="<|begin_of_text|>",
     trims=True,
 )
 GEMMA = ChatFamily(
-    "gemma",
-    "Gemma",
-    "<start_of_turn>",
-    "",
-    "\n",
-    "<end_of_turn>",
-    "\n",
+    name="gemma",
+    title="Gemma",
+    start="<start_of_turn>",
+    header_end="",
+    gap="\n",
+    end="<end_of_turn>",
+    after="\n",
     opening="<bos>",
     trims=True,
     assistant="model",

@@ -101,11 +101,13 @@ def _framing_of(tokenizer: Any, family: ChatFamily) -> Framing:
         if written == framing.text(FRAMING_PROBE):
             _refuse_rewriting(tokenizer, framing)
             return framing
-    meant = Framing(family, opening or family.opening, family.trims, prose).text(FRAMING_PROBE)
-    if "".join(written.split()) == "".join(meant.split()):
-        raise ModelError(_rewriting(f"white space of some messages: {_difference(written, meant, family)}"))
+    expected = Framing(family, opening or family.opening, family.trims, prose).text(FRAMING_PROBE)
+    if "".join(written.split()) == "".join(expected.split()):
+        raise ModelError(
+            _rewriting(f"white space of some messages: {_difference(written, expected, family)}")
+        )
     raise ModelError(
-        f"its chat template is not {family.title}: {_difference(written, meant, family)};"
+        f"its chat template is not {family.title}: {_difference(written, expected, family)};"
         " use an instruct model of ChatML, Llama 3 or Gemma, such as Qwen/Qwen2.5-3B-Instruct"
     )
 
@@ -115,10 +117,10 @@ def _refuse_rewriting(tokenizer: Any, framing: Framing) -> None:
     family = framing.family
     assert family is not None
     for messages in _conversations():
-        written, meant = rendered(tokenizer, family.turns(messages)), framing.text(messages)
-        if written == meant:
+        written, expected = rendered(tokenizer, family.turns(messages)), framing.text(messages)
+        if written == expected:
             continue
-        raise ModelError(_rewriting(_rewritten(written, messages) or _difference(written, meant, family)))
+        raise ModelError(_rewriting(_rewritten(written, messages) or _difference(written, expected, family)))
 
 
 def _rewriting(what: str) -> str:
@@ -153,14 +155,14 @@ def _rewritten(written: str, messages: Messages) -> str | None:
     return None
 
 
-def _difference(written: str, meant: str, family: ChatFamily) -> str:
+def _difference(written: str, expected: str, family: ChatFamily) -> str:
     at = next(
-        (i for i, (a, b) in enumerate(zip(written, meant, strict=False)) if a != b),
-        min(len(written), len(meant)),
+        (i for i, (a, b) in enumerate(zip(written, expected, strict=False)) if a != b),
+        min(len(written), len(expected)),
     )
     return (
         f"at character {at} it writes {written[at : at + SHOWN]!r}"
-        f" where {family.title} has {meant[at : at + SHOWN]!r}"
+        f" where {family.title} has {expected[at : at + SHOWN]!r}"
     )
 
 

@@ -81,8 +81,8 @@ def _requirement(found: JSON | None) -> JSON | None:
     """What a record says of a required phase, in values of the types that a run writes."""
     if found is None:
         return None
-    told: JSON = {key: _text(found.get(key)) for key in ("phase", "run", "unmet")}
-    return told | {"forced": found.get("forced") is True}
+    fields: JSON = {key: _text(found.get(key)) for key in ("phase", "run", "unmet")}
+    return fields | {"forced": found.get("forced") is True}
 
 
 def _text(value: object) -> str | None:
@@ -98,8 +98,8 @@ def _notes(stream: Sequence[Event]) -> list[JSON]:
             call = event
         elif isinstance(event, ev.ToolResult) and (number := saved_note(event)) is not None:
             given = call.arguments if call is not None else {}
-            told = {key: str(given.get(key, "")) for key in ("category", "description")}
-            found.setdefault(number, {"experiment": event.experiment, "id": number, **told})
+            fields = {key: str(given.get(key, "")) for key in ("category", "description")}
+            found.setdefault(number, {"experiment": event.experiment, "id": number, **fields})
     return list(found.values())
 
 

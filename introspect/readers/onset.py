@@ -96,8 +96,8 @@ def _mangled(names: Sequence[tuple[str, str]], line: int, session: _Session) -> 
     """A note for the first mangled name since the last prune: small models err so, it proves nothing."""
     if names and "mangled-name" not in session.reported:
         session.reported.add("mangled-name")
-        given, meant = map(one_line, names[0])
-        message = f"a name that the model was given comes back mangled: '{given}' for '{meant}'"
+        name, original = map(one_line, names[0])
+        message = f"a name that the model was given comes back mangled: '{name}' for '{original}'"
         yield Finding("mangled-name", "note", line, message)
 
 

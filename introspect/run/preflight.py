@@ -7,10 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from introspect import events
 from introspect.checkpoint.device_memory import free_memory
 from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
-from introspect.events import JSON, Warning
+from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import expanded
 from introspect.templates.judge import judge_template
@@ -75,12 +76,12 @@ def check_model(phase: PhaseConfig) -> JSON:
     return row
 
 
-def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[Warning]) -> list[Warning]:
+def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[events.Warning]) -> list[events.Warning]:
     """Everything that a run says of its model before it begins, as events; `judged` is what its files say."""
     return [*judged, *template_warnings(path), *decoding_warnings(phase, path)]
 
 
-def decoding_warnings(phase: PhaseConfig, path: Path) -> list[Warning]:
+def decoding_warnings(phase: PhaseConfig, path: Path) -> list[events.Warning]:
     """What a model's generation_config.json asks of sampling that a run of a phase does not do, as events."""
     from introspect.checkpoint.decoding_settings import read_settings, unapplied
 
@@ -88,15 +89,19 @@ def decoding_warnings(phase: PhaseConfig, path: Path) -> list[Warning]:
         asked = unapplied(read_settings(path), phase.generation)
     except ModelError:  # a refusal, told where the model is judged
         asked = None
-    return [] if asked is None else [Warning(experiment=0, turn=0, code="generation-settings", message=asked)]
+    return (
+        []
+        if asked is None
+        else [events.Warning(experiment=0, turn=0, code="generation-settings", message=asked)]
+    )
 
 
-def template_warnings(path: Path) -> list[Warning]:
+def template_warnings(path: Path) -> list[events.Warning]:
     """What a run does otherwise than the template of its model's directory would, as events."""
     try:
         report, _ = _report_of_directory(path.name, path, calls=False)
     except ProcessError as why:
-        return [Warning(experiment=0, turn=0, code="template-unchecked", message=str(why))]
+        return [events.Warning(experiment=0, turn=0, code="template-unchecked", message=str(why))]
     found = []
     if report.injects_system_prompt:
         text = report.injected_text
@@ -112,7 +117,7 @@ def template_warnings(path: Path) -> list[Warning]:
                 f" at character {change['at']} '{before}' would become '{after}'",
             )
         )
-    return [Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
+    return [events.Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
 def dtype_hazards(model_config: Any, dtype: str, device: str) -> list[str]:

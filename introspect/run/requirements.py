@@ -142,9 +142,9 @@ def unmet_criterion(start: RunStart, end: RunEnd | None) -> str | None:
         return f"corruption: {failed} of its audits failed"
     if not made:
         return "corruption: no audit was made, so nothing shows that there is none"
-    told = [f"notes: none was left by {_listed(bare)}"] if bare else []
-    told += [f"nothing done: no tool was used in {_listed(idle)}"] if idle else []
-    return "; ".join(told) or None
+    unmet = [f"notes: none was left by {_listed(bare)}"] if bare else []
+    unmet += [f"nothing done: no tool was used in {_listed(idle)}"] if idle else []
+    return "; ".join(unmet) or None
 
 
 def _same_model(start: RunStart, model: SameModel) -> bool:

@@ -88,7 +88,7 @@ def _history_of_log(lines: Sequence[Line]) -> History:
         unread=_unread(unread),
         findings=[
             *history.findings,
-            *_told(lines, sorted(unread), min(entry.line for entry in entries), doubted),
+            *_unread_notes(lines, sorted(unread), min(entry.line for entry in entries), doubted),
         ],
     )
 
@@ -97,17 +97,17 @@ def _unread(numbers: Set[int]) -> Unread:
     return Unread(len(numbers), min(numbers, default=None))
 
 
-def _told(
+def _unread_notes(
     lines: Sequence[Line], unread: Sequence[int], first: int, doubted: Sequence[int]
 ) -> Iterator[Finding]:
     """What a person should know of lines that are in no record, or that are not taken for one."""
     texts = {line.number: line.text for line in lines if line.text.strip()}
-    said = [number for number in unread if number in texts]
-    if said:
-        before = "before the first record " if said[-1] < first else ""
-        shown = one_line(texts[said[0]][:_SHOWN])
-        message = f"{_lines(said)} {before}not read: {shown}"
-        yield Finding("lines-unread", "note", said[0], message)
+    unread_lines = [number for number in unread if number in texts]
+    if unread_lines:
+        before = "before the first record " if unread_lines[-1] < first else ""
+        shown = one_line(texts[unread_lines[0]][:_SHOWN])
+        message = f"{_lines(unread_lines)} {before}not read: {shown}"
+        yield Finding("lines-unread", "note", unread_lines[0], message)
     if doubted:
         message = f"{_lines(doubted)} like the beginning of a record, taken for text of the one before"
         yield Finding("prefix-doubted", "note", min(doubted), message)

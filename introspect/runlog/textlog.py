@@ -87,11 +87,11 @@ def _prompt_format(described: object) -> list[LogMessage]:
     """Which prompt format was used, and what of the model's own template was not rendered."""
     if not isinstance(described, dict):
         return []
-    told = f"Prompt format {one_line(str(described.get('name')))}"
+    message = f"Prompt format {one_line(str(described.get('name')))}"
     prose = described.get("system_prose_not_rendered")
     if prose:
-        told += f", without the template's own system text {one_line(str(prose))}"
-    return [_info("INITIALIZATION", told)]
+        message += f", without the template's own system text {one_line(str(prose))}"
+    return [_info("INITIALIZATION", message)]
 
 
 @messages.register

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-import torch
-
 from introspect.display import one_line
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
+from introspect.engine.out_of_memory import is_out_of_memory
 from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
 from introspect.prompt.reply_stream import ReplyStream
@@ -20,8 +19,6 @@ from introspect.session.turn import Steps
 
 OUT_OF_MEMORY = "out-of-memory"
 """The code of a request that takes more memory than there is."""
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
-"""What a RuntimeError of torch says where there is no class of its own for it, as on the CPU."""
 _MOST_ERROR_CHARACTERS = 200
 """Characters of an allocator's words that are quoted: the size that it was asked for is among the first."""
 
@@ -57,7 +54,7 @@ class EngineDriver:
         try:
             return (yield from self._reply(request))
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             words = one_line(str(error))[:_MOST_ERROR_CHARACTERS]
         # What the record does not have must not be in the cache: the next prompt would build upon it.
@@ -111,11 +108,6 @@ def _token(request: GenerationRequest, sequence: DecodingSequence, stream: Reply
         sampled=len(sequence.token_ids),
         cached_tokens=sequence.cache.num_cached_tokens,
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def drive(steps: Steps[Status], driver: Driver) -> Generator[Event, None, Status]:

@@ -78,7 +78,7 @@ def run_experiment(
         name=experiment.name,
         status=status,
         reason=reason,
-        turns=session.turn,
+        turns=session.figures.turns,
         tool_calls=session.figures.calls,
     )
     return status

@@ -45,7 +45,7 @@ def judge_template(
     if form is None:
         return TemplateReport(subject=subject).because(f"cannot be rendered: {why}")
     report = TemplateReport(subject=subject, supported=True)
-    report = report.because(*([form.said] if form.said else []))
+    report = report.because(*([form.reason] if form.reason else []))
     report = report.because(*(f"needs the variable {name}, which was given here" for name in form.lacking))
     for name in NEEDED[1:]:
         if texts[name].text is None:

@@ -63,7 +63,7 @@ class ChatTemplate:
 
 @dataclass(frozen=True)
 class Form:
-    """How a template wants a conversation given. `said` tells it; it is empty for what transformers does.
+    """How a template wants a conversation given. `reason` says so; it is empty for what transformers does.
 
     `nothing` is how the absence of tools and documents is put, `lacking` the names of variables that
     the template cannot do without and transformers does not give.
@@ -71,7 +71,7 @@ class Form:
 
     nothing: Mapping[str, object]
     parts: bool
-    said: str
+    reason: str
     lacking: tuple[str, ...] = ()
 
 

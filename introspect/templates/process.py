@@ -57,11 +57,11 @@ def render_all(template: str, jobs: Sequence[Job]) -> list[Rendering]:
         "jobs": [{"variables": dict(job.variables), "now": job.now.isoformat()} for job in jobs],
     }
     try:
-        why, lines, said = _answers(json.dumps(work).encode())
+        why, lines, last_error = _answers(json.dumps(work).encode())
     except OSError as error:
         raise _no_start(str(error)) from None
     if not lines or json.loads(lines[0]) != READY:
-        raise _no_start(said or why)
+        raise _no_start(last_error or why)
     done = [_rendering(line) for line in lines[1:]][: len(jobs)]
     return done + [Rendering(None, why)] * (len(jobs) - len(done))
 

@@ -147,9 +147,9 @@ def outcome(renderer: Renderer, job: dict[str, Any]) -> dict[str, str]:
     except TooMuch as error:
         return {"error": str(error)}
     except Exception as error:
-        said = str(error)[: TEXT_CHARACTERS // 1000]
+        message = str(error)[: TEXT_CHARACTERS // 1000]
         named = "" if type(error) is TemplateError else f"{type(error).__name__}: "
-        return {"error": f"{named}{said}" if said else type(error).__name__}
+        return {"error": f"{named}{message}" if message else type(error).__name__}
 
 
 @contextlib.contextmanager

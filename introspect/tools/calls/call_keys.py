@@ -103,15 +103,17 @@ def _taken_everywhere(parts: _Parts, key: str, item: Any) -> bool:
 
 def _parts_of_call(parts: _Parts, call: dict[str, Any]) -> _Parts:
     """Take the keys of a call, and of the object under `function` where its name stands in one."""
-    inside = [held for key, held in call.items() if plain_key(key) == "function" and isinstance(held, dict)]
+    inside = [
+        value for key, value in call.items() if plain_key(key) == "function" and isinstance(value, dict)
+    ]
     with_arguments = any(plain_key(key) in ARGUMENT_KEYS for part in (call, *inside) for key in part)
     for key, item in call.items():
         plain = plain_key(key)
         if plain == "function" and isinstance(item, dict):
-            for inner, held in item.items():
+            for inner, value in item.items():
                 if plain_key(inner) in NAME_KEYS:
-                    parts.names.append((inner, held))
-                elif not _taken_everywhere(parts, inner, held):
+                    parts.names.append((inner, value))
+                elif not _taken_everywhere(parts, inner, value):
                     parts.strays.append(inner)
         elif plain in NAME_KEYS:
             parts.names.append((key, item))
@@ -211,8 +213,8 @@ def _holds_call(item: Any) -> bool:
         return False
     keys = {plain_key(key) for key in item}
     named = "name" in keys and not keys.isdisjoint(ARGUMENT_KEYS)
-    told = not keys.isdisjoint(("function", *CALL_KEYS, *OTHER_NAME_KEYS))
-    return named or told or any(map(_holds_call, item.values()))
+    is_call = not keys.isdisjoint(("function", *CALL_KEYS, *OTHER_NAME_KEYS))
+    return named or is_call or any(map(_holds_call, item.values()))
 
 
 def _is_yes(item: Any) -> bool:

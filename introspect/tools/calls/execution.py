@@ -91,7 +91,10 @@ def _outcome(
 
 def _in_short(error: BaseException) -> str:
     """An error as the model may read it: its kind and first line, without addresses, which differ by run."""
-    lines = str(plain(str(error))).strip().splitlines()
+    try:
+        lines = str(plain(str(error))).strip().splitlines()
+    except Exception:  # an error that cannot say what it is
+        lines = []
     first = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", lines[0]) if lines else ""
     return f"{type(error).__name__}{': ' if first else ''}{first[:_MOST_ERROR_CHARACTERS]}"
 

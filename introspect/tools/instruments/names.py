@@ -55,9 +55,11 @@ def resolve_weights(model: CausalLM, name: str) -> tuple[str, dict[str, torch.Te
     tensors = dict(model.named_parameters(remove_duplicate=False))
     modules = module_names(model)
     ends = {tensor.rpartition(".")[2] for tensor in tensors}
-    meant = name in tensors or (name not in modules and name.rpartition(".")[2] in ends)
-    found = _resolve(name, list(tensors) if meant else modules)
-    return found, {found: tensors[found]} if meant else dict(model.get_submodule(found).named_parameters())
+    is_tensor = name in tensors or (name not in modules and name.rpartition(".")[2] in ends)
+    found = _resolve(name, list(tensors) if is_tensor else modules)
+    return found, {found: tensors[found]} if is_tensor else dict(
+        model.get_submodule(found).named_parameters()
+    )
 
 
 def _resolve(name: str, names: list[str]) -> str:
