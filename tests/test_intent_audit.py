@@ -55,6 +55,13 @@ def test_a_history_that_was_fed_twice_is_named() -> None:
     assert codes((*PROMPT[:system], *PROMPT[system:-11], *PROMPT[system:])) == ["history-duplicated"]
 
 
+def test_a_first_prompt_that_was_fed_twice_is_a_history_too() -> None:
+    prompt = BYTES.render(SYSTEM, TRANSCRIPT.window()[:1]).token_ids
+    header = 1 + len(BYTES.encode("assistant\n"))
+    [found] = check_intent(BYTES.tokenizer, (*prompt[:-header], *prompt), MESSAGES[:2])
+    assert found.code == "history-duplicated"
+
+
 def test_turns_that_should_be_gone_are_named() -> None:
     old = BYTES.render("x", Transcript().append("task", "An old task.").window()).token_ids
     old = old[BYTES.system_length("x") : -1 - len(BYTES.encode("assistant\n"))]

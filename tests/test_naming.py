@@ -187,6 +187,7 @@ def test_damage_that_no_row_knows_has_no_name(signs: DamageSigns) -> None:
         (content(shifts=(0, 0, 0, -2, -2, -2, -2, -2), faithful=False), "wrong-position"),
         (content(shifts=(0, 0, 0, 2, 2, 2, 2, 3), faithful=False), "wrong-position"),
         (content(shifts=(0, 2, 2, 2, 2, 2, 2, 2), faithful=False), "positions-kept"),
+        (content(shifts=(0, 0, 0, 1, 1, 1, 1, 1), faithful=False), "positions-kept"),
     ],
 )
 def test_where_one_row_of_content_ends(signs: ContentSigns, code: str) -> None:
@@ -200,6 +201,7 @@ def test_where_one_row_of_content_ends(signs: ContentSigns, code: str) -> None:
         (damage(first=0, slots=ALL_SLOTS[:17], relative=0.01), ("lossy-copy",)),
         (damage(first=0, slots=ALL_SLOTS[:16], relative=0.01), ("prefix-mutated",)),
         (damage(first=0, length=3, slots=(0, 1, 2), relative=0.01), ("lossy-copy",)),
+        (damage(first=0, length=3, slots=(0, 1, 2), relative=0.01, lasting=True), ("lossy-copy",)),
         (damage(first=0, length=2, slots=(0, 1), relative=0.02), ("prefix-mutated",)),
         (damage(first=0, slots=ALL_SLOTS, relative=0.12), ("foreign-cache",)),
         # A quarter of the slots, and two in any cache.
