@@ -43,8 +43,8 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
         raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
     if not 1 <= start.schema <= SCHEMA_VERSION:
         raise RecordError(
-            f"{path}: a record of schema {start.schema}, and this version knows 1 to {SCHEMA_VERSION}; audit it"
-            " with the version that wrote it"
+            f"{path}: a record of schema {start.schema}, and this version knows 1 to {SCHEMA_VERSION};"
+            " audit it with the version that wrote it"
         )
     console = CommandConsole(stderr=True)
     with busy(console, f"reading {one_line(source)}") as tell:
