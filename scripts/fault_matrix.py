@@ -29,9 +29,9 @@ from fault_page import Cell, CleanChecks, Matrix, page  # noqa: E402
 from small_models import small_model  # noqa: E402
 
 from introspect.audits.auditor import RunAuditor  # noqa: E402
-from introspect.engine.cache import TokenCache  # noqa: E402
 from introspect.engine.engine import Engine  # noqa: E402
 from introspect.engine.kv_cache import KVCache  # noqa: E402
+from introspect.engine.strategies import TokenCache  # noqa: E402
 from introspect.faults.catalogue import FAULTS, Fault  # noqa: E402
 from introspect.faults.scene import Conversation, Depth, Place, Scene, fed, feed  # noqa: E402
 from introspect.model.cache_audit import check_cache  # noqa: E402

@@ -13,12 +13,12 @@ from support.amounts import examples
 from support.sessions import random_model
 
 from introspect.audits.replay import RunReplay
-from introspect.engine.cache import new_cache
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.engine.sampling import ForcedSampler
 from introspect.engine.schedule import PLAIN, ForwardPass, Schedule
+from introspect.engine.strategies import new_cache
 from introspect.errors import UnknownPath
 from introspect.events import Generation, Prefill
 

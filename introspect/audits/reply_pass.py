@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from introspect.engine.cache import new_cache
 from introspect.engine.decoding import TopLogits
+from introspect.engine.strategies import new_cache
 
 
 @torch.no_grad()

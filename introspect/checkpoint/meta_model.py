@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from introspect.display import one_line
-from introspect.engine.cache import new_cache
+from introspect.engine.strategies import new_cache
 from introspect.errors import ModelError
 from introspect.model.structure import block_list
 

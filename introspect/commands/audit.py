@@ -130,7 +130,7 @@ def _executed(
 
 def _strategy(start: RunStart, path: Path) -> str:
     """Which class of cache the run had. Raises RecordError where this version has none such."""
-    from introspect.engine.cache import STRATEGIES
+    from introspect.engine.strategies import STRATEGIES
 
     memory = start.settings.get("memory")
     # A record of before there was a choice says nothing of it.

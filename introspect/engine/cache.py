@@ -1,11 +1,10 @@
-"""What a cache is to the rest of the program, and the one place where `memory.strategy` chooses its class."""
+"""What a cache is to the rest of the program: whatever its class, this is all that may be asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
-from introspect.engine.kv_cache import KVCache
 from introspect.engine.schedule import ForwardPass, Schedule
 
 
@@ -69,12 +68,3 @@ class TokenCache(Protocol):
     def state_digest(self) -> tuple[str, ...]:
         """A digest of each layer, `[layer]`, of which only new slots are read."""
         ...
-
-
-STRATEGIES: dict[str, Callable[[int], TokenCache]] = {"recent": KVCache}
-"""The class of cache for each `memory.strategy`; it is given the number of layers."""
-
-
-def new_cache(model: Any, strategy: str = "recent") -> TokenCache:
-    """An empty cache for a model. Raises KeyError for a strategy that has no class."""
-    return STRATEGIES[strategy](model.config.get_text_config().num_hidden_layers)

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from introspect.engine.cache import TokenCache, new_cache
+from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.finite import NON_FINITE
 from introspect.engine.interrupts import Interrupts
 from introspect.engine.schedule import PLAIN, PREFILL
+from introspect.engine.strategies import new_cache
 from introspect.errors import UnknownPath
 
 PREFILL_CHUNK = 512

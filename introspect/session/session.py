@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from introspect.engine.cache import TokenCache, new_cache
+from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import Decoded
 from introspect.engine.interrupts import Interrupts
 from introspect.engine.sampling import ForcedSampler, reply_seed, sampler_for
+from introspect.engine.strategies import new_cache
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
