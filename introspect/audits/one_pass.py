@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from introspect.audits.rounding_noise import rounded_otherwise
+from introspect.audits.rounding_noise import explaining_noise
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
 from introspect.engine.finite import largest_difference
@@ -67,8 +67,11 @@ def against_one_pass(engine: Engine, cache: TokenCache) -> OnePass:
     alarm = alarm_of_rounding(device, dtype)
     if size <= alarm:
         return OnePass(size, alarm)
-    with rounded_otherwise(engine.model):
-        noise = largest_difference(engine.forward(engine.new_cache(), ids), recomputed_row)
+    noise = explaining_noise(
+        engine.model,
+        lambda: largest_difference(engine.forward(engine.new_cache(), ids), recomputed_row),
+        lambda found: size <= alarm_of_rounding(device, dtype, found),
+    )
     return OnePass(size, alarm_of_rounding(device, dtype, noise), noise)
 
 

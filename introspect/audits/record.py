@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from introspect.audits import schema1
 from introspect.audits.gaps import (
@@ -18,9 +20,9 @@ from introspect.audits.gaps import (
 from introspect.audits.one_pass import NOISE_FACTOR, alarm_of_rounding
 from introspect.audits.recorded import FAILED_IN_RUN, RecordAudit, RecordedTurn
 from introspect.audits.reply_pass import figures_of_rows, reply_rows
-from introspect.audits.rounding_noise import rounded_otherwise
+from introspect.audits.rounding_noise import explaining_noise
 from introspect.engine.cache import TokenCache
-from introspect.engine.decoding import DecodingSequence
+from introspect.engine.decoding import DecodingSequence, TopLogits
 from introspect.engine.engine import Engine
 from introspect.engine.finite import CODE, NON_FINITE, examine_logits, is_sound
 from introspect.engine.sampling import ForcedSampler
@@ -86,8 +88,8 @@ def audit_recompute(
 ) -> RecordAudit:
     """E2: every reply scored in one pass over its whole prompt; alarms above what rounding can do.
 
-    Rounding is measured on the first reply whose logits are finite. Logits that are not finite fail, in the
-    record or in the pass.
+    Rounding is measured on the first reply whose logits are finite, and again where it does not suffice.
+    Logits that are not finite fail, in the record or in the pass.
     """
     verdict = RecordAudit("e2")
     noise: float | None = None
@@ -107,12 +109,11 @@ def audit_recompute(
             verdict.fail(turn, f"logits {seen}; in the record they are {recorded}", codes=(CODE,))
             continue
         logprobs, top = figures_of_rows(rows, reply)
-        if noise is None:
-            with rounded_otherwise(engine.model):
-                noise = largest_gap(
-                    top, figures_of_rows(reply_rows(engine.model, prompt, reply, ended), reply)[1]
-                )
         size = largest_gap(top, recorded_logits(turn.generation))
+        explains = partial(_explains, size, device, dtype)
+        if noise is None or not explains(noise):
+            again = partial(_gap_to_a_pass, engine.model, prompt, reply, ended=ended, top=top)
+            noise = explaining_noise(engine.model, again, explains, noise or 0.0)
         gap = mean_gap(logprobs, turn.generation.logprobs)
         if not size <= alarm_of_rounding(device, dtype, noise):
             verdict.fail(turn, f"logits differ by {size:.3g}", size, gap)
@@ -124,6 +125,18 @@ def audit_recompute(
         "alarm": alarm_of_rounding(device, dtype, noise or 0.0),
     }
     return verdict
+
+
+def _gap_to_a_pass(
+    model: Any, prompt: tuple[int, ...], reply: tuple[int, ...], *, ended: bool, top: TopLogits
+) -> float:
+    """How far the largest logits of a reply, scored in a pass now, lie from `top`."""
+    return largest_gap(top, figures_of_rows(reply_rows(model, prompt, reply, ended), reply)[1])
+
+
+def _explains(size: float, device: str, dtype: str, noise: float) -> bool:
+    """Whether rounding that makes so much noise explains a difference."""
+    return size <= alarm_of_rounding(device, dtype, noise)
 
 
 def audit_texts(turns: list[RecordedTurn], prompt_format: PromptFormat, verdict: RecordAudit) -> None:
