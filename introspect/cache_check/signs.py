@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from introspect.tally import common_prefix
+
 MOSTLY = 0.7
 """Share of the slots from the first odd one to the end from which damage counts as reaching to the end, or
 keys as turned from there on. Set with the fault matrix: single slots behind it may come out exact by chance.
@@ -158,10 +160,7 @@ def damage_signs(
 
 def _edits(cached: Sequence[int | None], expected: Sequence[int]) -> tuple[Edit, ...]:
     """The differences of two lists of ids: one where a common beginning and end leave one, else several."""
-    start = next(
-        (i for i, (a, b) in enumerate(zip(cached, expected, strict=False)) if a != b),
-        min(len(cached), len(expected)),
-    )
+    start = common_prefix(cached, expected)
     end = 0
     while end < min(len(cached), len(expected)) - start and cached[-1 - end] == expected[-1 - end]:
         end += 1

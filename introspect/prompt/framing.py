@@ -10,6 +10,7 @@ from typing import Any
 from introspect.errors import ModelError
 from introspect.prompt.content_encoder import has_control_tokens
 from introspect.prompt.families import CHAT_FAMILIES, ChatFamily, Framing, Messages
+from introspect.tally import common_prefix
 
 FRAMING_PROBE = (
     ("system", "Sys \n\n1"),
@@ -156,10 +157,7 @@ def _rewritten(written: str, messages: Messages) -> str | None:
 
 
 def _difference(written: str, expected: str, family: ChatFamily) -> str:
-    at = next(
-        (i for i, (a, b) in enumerate(zip(written, expected, strict=False)) if a != b),
-        min(len(written), len(expected)),
-    )
+    at = common_prefix(written, expected)
     return (
         f"at character {at} it writes {written[at : at + SHOWN]!r}"
         f" where {family.title} has {expected[at : at + SHOWN]!r}"

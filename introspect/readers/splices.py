@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from introspect.readers.evidence import Evidence
+from introspect.tally import common_prefix
 
 FRAGMENT = 14
 """Characters: the longest word that two texts share by chance is shorter, with the space around it."""
@@ -110,8 +111,8 @@ def near_misses(result: str) -> list[tuple[str, str]]:
     """Names that a tool refused although they are one stretch away from what it offers, with that name."""
     found = []
     for given, offered in _CORRECTED.findall(result[:_MAX_REPLY]):
-        same = _common(given, offered)
-        same += _common(given[same:][::-1], offered[same:][::-1])
+        same = common_prefix(given, offered)
+        same += common_prefix(given[same:][::-1], offered[same:][::-1])
         if given.casefold() != offered.casefold() and 2 * same >= max(len(given), len(offered)):
             found.append((given, offered))
     return found
@@ -119,12 +120,6 @@ def near_misses(result: str) -> list[tuple[str, str]]:
 
 def _flush(text: str) -> str:
     return "\n".join(line.strip() for line in text.split("\n"))
-
-
-def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _bounded(earlier: Sequence[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from introspect.tally import common_prefix
 from introspect.templates.calls import judge_call
 from introspect.templates.probes import (
     ASSISTANT,
@@ -73,8 +74,7 @@ def difference(shorter: str, longer: str) -> dict[str, Any]:
     """
     if longer.startswith(shorter):
         return {"added": longer[len(shorter) :][:SHOWN]}
-    same = zip(shorter, longer, strict=False)
-    at = next((i for i, (a, b) in enumerate(same) if a != b), min(len(shorter), len(longer)))
+    at = common_prefix(shorter, longer)
     upto = shorter[max(0, at - 20) : at]
     return {"at": at, "upto": upto, "before": shorter[at : at + SHOWN], "after": longer[at : at + SHOWN]}
 
