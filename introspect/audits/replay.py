@@ -119,17 +119,18 @@ class RunReplay:
 
         Raises UnknownPath where a pass took a path that the engine does not have.
         """
-        length = plan.schedule.length
+        length, unchanged = plan.schedule.length, plan.known
         if self._has_its_form(cache) and not changed_since(cache, _not_repeated(plan)):
             taken = frozenset(range(len(plan.schedule.passes))) - plan.places
             twin = replay_passes(self.engine, plan.schedule, cache, taken.__contains__)
             difference = first_difference(cache, twin, length)
         else:
             # What is wrong may have been wrong below everything that was ever repeated on top of it.
-            self._seen = []
+            self._seen, unchanged = [], []
             difference = first_difference(cache, replay_passes(self.engine, plan.schedule), length)
         if difference is None:
-            self._remember(cache, plan)
+            repeated = plan.places | {place for place, seen in enumerate(plan.known) if seen.repeated}
+            self._seen = looked_at(cache, plan.schedule, repeated, unchanged)
         return difference
 
     def repeats_itself(self, plan: ReplayPlan) -> bool:
@@ -144,12 +145,6 @@ class RunReplay:
             self.engine.forward(one, [0])
             self._forms = forms(one, 1)
         return forms(cache, len(cache.token_ids)) == self._forms
-
-    def _remember(self, cache: TokenCache, plan: ReplayPlan) -> None:
-        known = {place: seen.repeated for place, seen in enumerate(plan.known)}
-        self._seen = looked_at(
-            cache, plan.schedule, lambda place: place in plan.places or known.get(place, False)
-        )
 
 
 def _not_repeated(plan: ReplayPlan) -> Iterator[tuple[ForwardPass, int]]:

@@ -13,14 +13,14 @@ alone: `forms` tells whether they are still numbers of the model's type and shap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
-from introspect.engine.schedule import ForwardPass, Schedule, first_unequal
+from introspect.engine.schedule import ForwardPass, Schedule
 
 Form = tuple[torch.Size, torch.dtype, torch.device]
 """What K or V of a layer are like: rows, heads and width, type and place; all but the number of slots."""
@@ -122,12 +122,19 @@ def _unequal(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one.view(whole) != other.view(whole)) & ~(torch.isnan(a) & torch.isnan(b))
 
 
-def looked_at(cache: TokenCache, schedule: Schedule, repeated: Callable[[int], bool]) -> list[Replayed]:
-    """The passes of a schedule with the bytes that their slots have in a cache now."""
-    seen = []
+def looked_at(
+    cache: TokenCache, schedule: Schedule, repeated: frozenset[int], unchanged: Sequence[Replayed] = ()
+) -> list[Replayed]:
+    """The passes of a schedule with the bytes that their slots have in a cache now.
+
+    `repeated` are the places of those that a replay gave. The first ones may be known to be `unchanged`:
+    their bytes are not read again.
+    """
+    seen = [replace(known, repeated=place in repeated) for place, known in enumerate(unchanged)]
     for place, (forward_pass, end) in enumerate(schedule.spans()):
-        digests = cache.slot_digests(forward_pass.start, end)
-        seen.append(Replayed(replace(forward_pass, digests=digests), end, repeated(place)))
+        if place >= len(unchanged):
+            digests = cache.slot_digests(forward_pass.start, end)
+            seen.append(Replayed(replace(forward_pass, digests=digests), end, place in repeated))
     return seen
 
 
@@ -149,7 +156,7 @@ def changed_since(cache: TokenCache, passes: Iterable[tuple[ForwardPass, int]]) 
     Nothing is known of a pass without them.
     """
     return any(
-        first_unequal(cache.slot_digests(forward_pass.start, end), forward_pass.kept_digests(end)) is not None
+        cache.slot_digests(forward_pass.start, end) != forward_pass.kept_digests(end)
         for forward_pass, end in passes
         if forward_pass.digests
     )

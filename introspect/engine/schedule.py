@@ -124,17 +124,6 @@ def state_digest(slot_digests: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(hashlib.blake2b(layer, digest_size=8).hexdigest() for layer in slot_digests)
 
 
-def first_unequal(one: Sequence[bytes], other: Sequence[bytes]) -> tuple[int, int] | None:
-    """Layer and slot, counted from the first one given, at which digests differ; None where they do not."""
-    for layer, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-        if mine != theirs:
-            shorter = min(len(mine), len(theirs))
-            places = range(0, shorter, SLOT_BYTES)
-            differing = (i for i in places if mine[i : i + SLOT_BYTES] != theirs[i : i + SLOT_BYTES])
-            return layer, next(differing, shorter) // SLOT_BYTES
-    return None
-
-
 def decode_path_of(generation: Generation) -> str:
     """The path by which a recorded reply was decoded."""
     return _RECORDED_PATHS.get(generation.decode_path, generation.decode_path)
