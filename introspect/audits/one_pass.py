@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def against_one_pass(engine: Engine, cache: TokenCache) -> OnePass:
     noise = explaining_noise(
         engine.model,
         lambda: largest_difference(engine.forward(engine.new_cache(), ids), recomputed_row),
-        lambda found: size <= alarm_of_rounding(device, dtype, found),
+        partial(explained_by_rounding, size, device, dtype),
     )
     return OnePass(size, alarm_of_rounding(device, dtype, noise), noise)
 
@@ -79,6 +80,11 @@ def alarm_of_rounding(device: str, dtype: str, noise: float = 0.0) -> float:
     """The logit difference above which E2 alarms; `noise` is what rounding was measured to do, if it was."""
     measured = NOISE_FACTOR * noise if math.isfinite(noise) else 0.0
     return max(ALARMS.get((device, dtype), 1.0), measured)
+
+
+def explained_by_rounding(size: float, device: str, dtype: str, noise: float) -> bool:
+    """Whether rounding that makes so much noise explains a difference; never one that is no number."""
+    return size <= alarm_of_rounding(device, dtype, noise)
 
 
 def seconds_of_one_pass(cache: TokenCache) -> float:

@@ -17,7 +17,7 @@ from introspect.audits.gaps import (
     same_logprobs,
     was_not_finite,
 )
-from introspect.audits.one_pass import NOISE_FACTOR, alarm_of_rounding
+from introspect.audits.one_pass import NOISE_FACTOR, alarm_of_rounding, explained_by_rounding
 from introspect.audits.recorded import FAILED_IN_RUN, RecordAudit, RecordedTurn
 from introspect.audits.reply_pass import figures_of_rows, reply_rows
 from introspect.audits.rounding_noise import explaining_noise
@@ -110,12 +110,12 @@ def audit_recompute(
             continue
         logprobs, top = figures_of_rows(rows, reply)
         size = largest_gap(top, recorded_logits(turn.generation))
-        explains = partial(_explains, size, device, dtype)
+        explains = partial(explained_by_rounding, size, device, dtype)
         if noise is None or not explains(noise):
             again = partial(_gap_to_a_pass, engine.model, prompt, reply, ended=ended, top=top)
             noise = explaining_noise(engine.model, again, explains, noise or 0.0)
         gap = mean_gap(logprobs, turn.generation.logprobs)
-        if not size <= alarm_of_rounding(device, dtype, noise):
+        if not explains(noise):
             verdict.fail(turn, f"logits differ by {size:.3g}", size, gap)
         elif turn.codes:
             verdict.fail(turn, f"{FAILED_IN_RUN}; one pass does not show it", size, gap)
@@ -132,11 +132,6 @@ def _gap_to_a_pass(
 ) -> float:
     """How far the largest logits of a reply, scored in a pass now, lie from `top`."""
     return largest_gap(top, figures_of_rows(reply_rows(model, prompt, reply, ended), reply)[1])
-
-
-def _explains(size: float, device: str, dtype: str, noise: float) -> bool:
-    """Whether rounding that makes so much noise explains a difference."""
-    return size <= alarm_of_rounding(device, dtype, noise)
 
 
 def audit_texts(turns: list[RecordedTurn], prompt_format: PromptFormat, verdict: RecordAudit) -> None:
