@@ -74,8 +74,7 @@ class Run:
             self._finish(_unwatched)
             raise failed from None
         except BaseException as error:
-            gone = isinstance(error, OSError) and error.errno in _NOBODY_READS
-            if gone or (isinstance(error, OSError) and self.interrupts()):
+            if isinstance(error, OSError) and (error.errno in _NOBODY_READS or self.interrupts()):
                 # A terminal that has gone takes what is shown with it, and says so by a signal.
                 self.status = "interrupted"
                 return self._finish(_unwatched)
