@@ -164,10 +164,11 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     context = judged.context_length
     if context is None or judged.weights is None:
         return None
-    system = 0
+    system, spoken = 0, None
     if judged.prompt_format is not None:
         prompt_format, tools = judged.prompt_format, tools_named(phase.tools)
         dialect = choose_dialect(phase, tools, prompt_format)
+        spoken = {"name": dialect.name, "reason": dialect.reason}
         detail = chosen_detail(phase, tools, dialect, prompt_format, context)
         system = instructions_of(phase, tools, detail, dialect, prompt_format).tokens
     longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
@@ -182,6 +183,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     free = free_memory(judged.device)
     return {
         "phase": phase.name,
+        "dialect": spoken,
         "context_length": context,
         "system_tokens": system,
         "longest_tokens": longest,
