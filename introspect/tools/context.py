@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from introspect.display import Progress
 from introspect.engine.interrupts import Interrupts
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain
 
 SIGNIFICANT_DIGITS = 4
-Progress = Callable[[str, int, int], None]
-"""Takes what a tool works on, how much of it is done, and how much there is."""
 
 
 @dataclass
