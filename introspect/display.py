@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is worked on, how much of it is done, and how much there is."""
 
 _KEPT = frozenset("\n\t\u200c\u200d")
 """Kept although not printable: the layout, and the two joiners that scripts and emoji are spelled with."""

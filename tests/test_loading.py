@@ -16,7 +16,6 @@ from introspect.checkpoint.reading import (
     refuse_overflow,
     refuse_uncovered_layers,
     resolve_device,
-    resolve_dtype,
 )
 from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ModelError
@@ -73,12 +72,6 @@ def test_eager_fp16_is_refused_for_qwen2_alone() -> None:
     refuse_overflow(Qwen2Config(), "torch.float16", "sdpa", "m")
     refuse_overflow(Qwen2Config(), "torch.bfloat16", "eager", "m")
     refuse_overflow(GemmaConfig(), "torch.float16", "eager", "m")
-
-
-def test_auto_dtype_on_the_cpu() -> None:
-    assert resolve_dtype("auto", "cpu", Qwen2Config(dtype="float32")) == torch.float32
-    assert resolve_dtype("auto", "cpu", Qwen2Config(dtype="bfloat16")) == torch.bfloat16
-    assert resolve_dtype("float16", "cpu", Qwen2Config()) == torch.float16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is not there")

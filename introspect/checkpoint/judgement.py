@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from introspect import events
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
+from introspect.checkpoint.dtype_choice import LONG_CONVERSATION, dtype_of, placement
 from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
 from introspect.checkpoint.reading import (
@@ -15,14 +16,13 @@ from introspect.checkpoint.reading import (
     load_tokenizer,
     read_config,
     refuse_overflow,
+    refuse_quantized,
     refuse_uncovered_layers,
     resolve_device,
-    resolve_dtype,
 )
 from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
 from introspect.checkpoint.weight_formats import open_weights, refuse_absent
 from introspect.checkpoint.weights import Weights
-from introspect.display import one_line
 from introspect.errors import ModelError
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
 from introspect.phase.config import ModelConfig
@@ -38,14 +38,16 @@ Found = TypeVar("Found")
 class Judgement:
     """What a model's files say of it. `refusals` are why it cannot be run, without its name, the first first.
 
-    `device` and `dtype` are what `auto` comes to. `context_length` in tokens, capped where the cache would be
-    exact no further. `kv_elements` are those of K and V of a token in all layers; None where only weights can
-    tell. `settings` is what generation_config.json holds.
+    `device` and `dtype` are what `auto` comes to, and `placement` is a line that says so and why.
+    `context_length` in tokens, capped where the cache would be exact no further. `kv_elements` are those of K
+    and V of a token in all layers; None where only weights can tell. `settings` is what
+    generation_config.json holds.
     """
 
     source: ModelSource
     device: str
     dtype: str = "float32"
+    placement: str = ""
     config: PreTrainedConfig = None
     tokenizer: PreTrainedTokenizerBase = None
     prompt_format: PromptFormat | None = None
@@ -76,9 +78,12 @@ class Judgement:
 
 
 @quiet_library()
-def judge(model: ModelConfig, source: ModelSource, weights: bool = True) -> Judgement:
+def judge(
+    model: ModelConfig, source: ModelSource, weights: bool = True, tokens: int = LONG_CONVERSATION
+) -> Judgement:
     """Judge a model from its files; nothing is loaded. `weights`: its weight files should be there.
 
+    `tokens` of a conversation and its reply are to find room in memory, where the dtype is to be chosen.
     Raises ModelError for a device that is not there.
     """
     judged = Judgement(source, resolve_device(model.device))
@@ -91,15 +96,14 @@ def judge(model: ModelConfig, source: ModelSource, weights: bool = True) -> Judg
     if judged.config is not None:
         _judge_config(judged, model)
         _judge_weights(judged, model, weights)
+        _judge_dtype(judged, model, tokens)
     return judged
 
 
 def _judge_config(judged: Judgement, model: ModelConfig) -> None:
     config, name = judged.config, judged.source.name
-    judged.dtype = str(resolve_dtype(model.dtype, judged.device, config)).removeprefix("torch.")
     judged.attempt(lambda: refuse_uncovered_layers(config, name))
-    judged.attempt(lambda: refuse_overflow(config, judged.dtype, model.attention, name))
-    judged.attempt(lambda: _refuse_quantized(config))
+    judged.attempt(lambda: refuse_quantized(config))
     judged.settings = judged.attempt(lambda: read_settings(judged.source.path)) or {}
     judged.context_length = usable_context(config)
     if judged.context_length is None:
@@ -132,6 +136,16 @@ def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None
         judged.warn("weights-not-here", "its weights are not here and were not compared with its config.json")
     # Last, for another attention cures this alone.
     judged.refusals += [no_attention] if no_attention else []
+
+
+def _judge_dtype(judged: Judgement, model: ModelConfig, tokens: int) -> None:
+    """Last, for the weights' own dtype and their size count."""
+    tokens = min(tokens, judged.context_length or tokens)
+    choice = dtype_of(model, judged.device, judged.config, judged.weights, judged.kv_elements, tokens)
+    judged.dtype, judged.placement = choice.dtype, placement(model, judged.device, choice)
+    for code, message in choice.warnings:
+        judged.warn(code, message)
+    judged.attempt(lambda: refuse_overflow(judged.config, judged.dtype, model.attention, judged.source.name))
 
 
 def _hollow(judged: Judgement, attention: str) -> tuple[PreTrainedModel | None, str | None]:
@@ -191,22 +205,6 @@ def _refuse_adapter(source: ModelSource) -> None:
             "an adapter lies there (adapter_config.json), and adapters are not applied; merge it into the"
             " weights of its base model, or take its files away to run the model without it"
         )
-
-
-def _refuse_quantized(config: PreTrainedConfig) -> None:
-    """Raise ModelError, with the method's name, for weights that are quantized."""
-    for owner in (config, config.get_text_config()):
-        for key in ("quantization_config", "compression_config", "quantization"):
-            found = getattr(owner, key, None)
-            if found is None:
-                continue
-            found = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
-            in_bits = any(str(name).startswith("load_in_") for name in found)
-            method = found.get("quant_method") or ("bitsandbytes" if in_bits else found.get("format", key))
-            shown = one_line(str(getattr(method, "value", method)))[:40]
-            raise ModelError(
-                f"its weights are quantized ({shown}), which is not supported; use the original model's"
-            )
 
 
 def _refuse_ids_without_rows(judged: Judgement, rows: int) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+from introspect.display import Progress
 
 
 @contextmanager
@@ -28,6 +31,38 @@ def quiet_library() -> Iterator[None]:
         if bars:
             _switch(logging.enable_progress_bar)
         _show_downloads(hub_bars)
+
+
+@contextmanager
+def bars_told(progress: Progress | None, what: str) -> Iterator[None]:
+    """In the block, `progress` is told how far each loop has come for which transformers would show a bar.
+
+    A loop whose length nobody knows is not told of.
+    """
+    from transformers.utils import logging
+
+    if progress is None or not hasattr(logging, "set_tqdm_hook"):
+        yield
+        return
+    told = progress
+
+    def bar(factory: Callable[..., Any], given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        items = given[0] if given else named.get("iterable")
+        return _told(items, told, what) if hasattr(items, "__len__") else factory(*given, **named)
+
+    before = logging.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+def _told(items: Any, progress: Progress, what: str) -> Iterable[Any]:
+    total = len(items)
+    progress(what, 0, total)
+    for done, item in enumerate(items, 1):
+        yield item
+        progress(what, done, total)
 
 
 @contextmanager

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspect import events
+from introspect.checkpoint.dtype_choice import LONG_CONVERSATION
 from introspect.checkpoint.judgement import Judgement, judge
-from introspect.checkpoint.library_output import downloads_on_terminal, quiet_library
+from introspect.checkpoint.library_output import bars_told, downloads_on_terminal, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
 from introspect.checkpoint.reading import ModelSource
 from introspect.checkpoint.weight_fit import fit_of, misfit
 from introspect.checkpoint.weight_formats import format_names, has_weights, weight_patterns
 from introspect.checkpoint.weights import LoadingReport
+from introspect.display import Progress
 from introspect.errors import ModelError
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
@@ -30,7 +32,7 @@ TINY = "tiny"
 class LoadedModel:
     """A model ready for use. `context_length` in tokens; `weight_hash` covers every weight file.
 
-    `warnings` are what a run says of the model in its record.
+    `placement` is a line on its dtype and device, `warnings` are what a run says of it in its record.
     """
 
     source: ModelSource
@@ -39,6 +41,7 @@ class LoadedModel:
     prompt_format: PromptFormat
     context_length: int
     weight_hash: str
+    placement: str = ""
     warnings: tuple[events.Warning, ...] = ()
 
 
@@ -58,19 +61,26 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
     return _from_hub(config, weights)
 
 
-def load_model(config: ModelConfig) -> LoadedModel:
-    """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do."""
-    return _loaded(config, find_model(config))
+def load_model(
+    config: ModelConfig, progress: Progress | None = None, tokens: int = LONG_CONVERSATION
+) -> LoadedModel:
+    """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do.
+
+    `progress` is told how many of the tensors were read. `tokens` of a conversation are to find room in
+    memory, where the dtype is to be chosen.
+    """
+    return _loaded(config, find_model(config), progress, tokens)
 
 
 @quiet_library()
-def _loaded(config: ModelConfig, source: ModelSource) -> LoadedModel:
-    judged = judge(config, source)
+def _loaded(config: ModelConfig, source: ModelSource, progress: Progress | None, tokens: int) -> LoadedModel:
+    judged = judge(config, source, tokens=tokens)
     judged.refuse()
     assert judged.prompt_format is not None and judged.context_length is not None
     assert judged.weights is not None
     try:
-        model, report = judged.weights.load(judged.config, judged.dtype, config.attention)
+        with bars_told(progress, f"reading weights as {judged.dtype}"):
+            model, report = judged.weights.load(judged.config, judged.dtype, config.attention)
         model = model.to(judged.device).eval()
     except Exception as error:
         raise ModelError(f"{source.name}: its weights cannot be loaded: {short(error)}") from None
@@ -84,6 +94,7 @@ def _loaded(config: ModelConfig, source: ModelSource) -> LoadedModel:
         prompt_format=judged.prompt_format,
         context_length=judged.context_length,
         weight_hash=judged.weights.digest(),
+        placement=judged.placement,
         warnings=tuple(judged.warnings),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from introspect.checkpoint.config_sizes import refuse_sizes
 from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import short
+from introspect.display import one_line
 from introspect.engine.kv_config import SLIDING, other_layers
 from introspect.errors import ModelError
 from introspect.model.context_length import usable_context
@@ -17,7 +19,6 @@ from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.prompt import PromptFormat
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "tekken.json")
@@ -84,21 +85,6 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def resolve_dtype(name: str, device: str, model_config: PreTrainedConfig) -> torch.dtype:
-    """`auto`: bf16 where the device has it, else fp16; a model stored in fp32 stays fp32 on the CPU."""
-    import torch
-
-    if name != "auto":
-        chosen: torch.dtype = getattr(torch, name)
-        return chosen
-    stored = getattr(model_config.get_text_config(), "dtype", None)
-    if device == "cpu":
-        return torch.float32 if stored in (None, torch.float32, "float32") else torch.bfloat16
-    if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
-
-
 def refuse_overflow(model_config: PreTrainedConfig, dtype: str, attention: str, name: str) -> None:
     """Eager attention in fp16 overflows on Qwen2 and Qwen2.5. Raises ModelError."""
     if "float16" in dtype and "bfloat16" not in dtype and attention == "eager":
@@ -106,6 +92,22 @@ def refuse_overflow(model_config: PreTrainedConfig, dtype: str, attention: str, 
         if kind.startswith("qwen2"):
             raise ModelError(
                 f"{name}: fp16 with eager attention overflows on {kind}; use attention sdpa or bf16"
+            )
+
+
+def refuse_quantized(config: PreTrainedConfig) -> None:
+    """Raise ModelError, with the method's name, for weights that are quantized."""
+    for owner in (config, config.get_text_config()):
+        for key in ("quantization_config", "compression_config", "quantization"):
+            found = getattr(owner, key, None)
+            if found is None:
+                continue
+            found = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+            in_bits = any(str(name).startswith("load_in_") for name in found)
+            method = found.get("quant_method") or ("bitsandbytes" if in_bits else found.get("format", key))
+            shown = one_line(str(getattr(method, "value", method)))[:40]
+            raise ModelError(
+                f"its weights are quantized ({shown}), which is not supported; use the original model's"
             )
 
 

@@ -95,7 +95,7 @@ def _beneath(console: Console, text: str, style: str) -> None:
 
 
 def _show_model(console: Console, model: JSON) -> None:
-    where = f"{model['family']}, {model['dtype']} on {model['device']}, attention {model['attention']}"
+    where = f"{model['family']}, attention {model['attention']}; {model['placement']}"
     _beneath(console, one_line(where), "")
     memory = model["forecast"]
     if not memory:

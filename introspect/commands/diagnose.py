@@ -34,7 +34,7 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
             raise ConfigError(f"--fault: no fault is called '{one_line(name)}'; {did_you_mean(name, FAULTS)}")
     phase: PhaseConfig = load_phase(PHASE, settings)
     with busy(CommandConsole(stderr=True), "loading the model") as now:
-        loaded = load_model(phase.model)
+        loaded = load_model(phase.model, tokens=phase.conversation_tokens)
         with quiet_library():
             conversation = open_conversation(loaded, phase)
         wanted = list(names) or list(FAULTS)

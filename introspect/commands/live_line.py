@@ -20,7 +20,8 @@ NEWS_SECONDS = 2.0
 
 
 class LiveLine:
-    """Turn, tokens, tokens per second, cache size and budget, on one line; or a tool and its seconds.
+    """Turn, tokens, tokens per second, cache size and budget, on one line; or a tool and its seconds, or how
+    far a prefill has come.
 
     `clock` gives seconds from any fixed point. One thread may ask for the line while another tells it.
     """
@@ -65,7 +66,10 @@ class LiveLine:
         self.share, self.last_news = "", None
 
     def progress(self, what: str, done: int, total: int) -> str:
-        """Note how far a tool has come. Returns what is news where no line is live: once in NEWS_SECONDS."""
+        """Note how far a tool or a prefill has come.
+
+        Returns what is news where no line is live: once in NEWS_SECONDS.
+        """
         self.share = one_line(f"{what} {100 * done // max(1, total)} %")
         now = self.clock()
         if self.last_news is None:
@@ -90,6 +94,8 @@ class LiveLine:
         ]
         if tool is not None and now - tool[1] > SLOW_TOOL_SECONDS:
             parts[2:] = [f"{tool[0]} has been running for {now - tool[1]:.0f} s"]
+        elif tool is None and self.share:  # a prefill: nothing is sampled yet
+            parts[2:] = []
         parts.append(self.share)
         line = " · ".join(part for part in parts if part)
         return Text(line[: width - 1], style="black on cyan", no_wrap=True)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.exit import leave_output
-from introspect.commands.status import busy
+from introspect.commands.status import loading
 from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
 from introspect.display import one_line
@@ -68,11 +68,13 @@ def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
     with interrupts.listening():
         try:
             # While a model is loaded there is no record to end in good order.
-            with interrupts.breakable, busy(console, f"loading {phase.model.id}", shown.quiet):
+            quiet = shown.quiet or shown.as_json
+            with interrupts.breakable, loading(f"loading {phase.model.id}", quiet) as progress:
                 from introspect.run.opening import open_run
                 from introspect.run.preparation import prepare
 
-                prepared = prepare(phase, options, partial(_tell, console) if shown.verbose else _say_nothing)
+                tell = partial(_tell, console) if shown.verbose else _say_nothing
+                prepared = prepare(phase, options, tell, progress=progress)
         except KeyboardInterrupt:
             with suppress(OSError):
                 sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
@@ -123,6 +125,7 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
     if report["dialect"]:
         spoken = "dialect {name}: {reason}".format(**report["dialect"])
         console.print(Text(one_line(spoken)), soft_wrap=True)
+    console.print(Text(one_line(report["placement"])), soft_wrap=True)
     console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
     for name, size in report["memory_bytes"].items():
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
@@ -149,13 +152,14 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
     from introspect.run.preflight import memory_report, run_warnings
 
     source = find_model(phase.model)
-    judged = judge(phase.model, source)
+    judged = judge(phase.model, source, tokens=phase.conversation_tokens)
     judged.refuse()
     return {
         **(memory_report(phase, judged) or {}),
         "model": source.name,
         "device": judged.device,
         "dtype": judged.dtype,
+        "placement": judged.placement,
         "requirement": _requirement(phase, output, source),
         "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
         "settings": phase.model_dump(mode="json"),

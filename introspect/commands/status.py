@@ -1,4 +1,4 @@
-"""A status line while a command is busy, where there is a terminal to show one."""
+"""What is shown while a command is busy: a status line, or a bar while weights are read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
-from introspect.display import one_line
+from introspect.commands.console import CommandConsole
+from introspect.display import Progress, one_line
 
 
 @contextmanager
@@ -19,3 +22,33 @@ def busy(console: Console, what: str, quiet: bool = False) -> Iterator[Callable[
         return
     with console.status(Text(one_line(what))) as status:
         yield lambda text: status.update(Text(one_line(text)))
+
+
+@contextmanager
+def loading(what: str, quiet: bool = False) -> Iterator[Progress | None]:
+    """Show on stderr how far a model is loaded while the block runs; yields what is to be told of it.
+
+    A terminal gets a bar, anything else one line when weights begin to be read; None where `quiet`.
+    """
+    console = CommandConsole(stderr=True)
+    if quiet:
+        yield None
+        return
+    if not console.is_terminal:
+        begun: set[str] = set()
+
+        def say(now: str, done: int, total: int) -> None:
+            if now not in begun:
+                begun.add(now)
+                console.print(Text(one_line(f"{what}: {now}")), soft_wrap=True)
+
+        yield say
+        return
+    text = TextColumn("{task.description}", markup=False)
+    with Bar(
+        text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(one_line(what), total=None)
+        yield lambda now, done, total: bar.update(
+            task, description=one_line(f"{what}: {now}"), completed=done, total=total
+        )

@@ -144,6 +144,12 @@ class RunView:
         return Group(*parts)
 
 
+def _run_start(view: RunView, event: events.RunStart) -> None:
+    made = event.environment
+    line = made.get("placement") or f"{made.get('dtype')} on {made.get('device')}"
+    view.say(f"{one_line(event.model)}: {line}", "dim")
+
+
 def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
     view.console.rule(Text(one_line(f"{event.experiment + 1}. {event.name}")), style="dim")
     view.say(event.task, "bold")
@@ -219,6 +225,7 @@ def _experiment_end(view: RunView, event: events.ExperimentEnd) -> None:
 
 
 _SHOWN: dict[type, Callable[[RunView, Any], None]] = {
+    events.RunStart: _run_start,
     events.ExperimentStart: _experiment_start,
     events.UserMessage: _user_message,
     events.Prune: _prune,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +62,15 @@ class Engine:
         """An empty cache for this model, of the class of its strategy."""
         return new_cache(self.model, self.strategy)
 
-    def prefill(self, cache: TokenCache, token_ids: Sequence[int]) -> PrefillResult:
+    def prefill(
+        self,
+        cache: TokenCache,
+        token_ids: Sequence[int],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> PrefillResult:
         """Make the cache hold exactly `token_ids`; feeds what it does not hold yet, at least the last id.
 
+        `progress` is told, before each chunk and after the last, how many ids were fed, and of how many.
         Raises ValueError for an empty prompt.
         """
         if not token_ids:
@@ -74,8 +80,10 @@ class Engine:
         cache.truncate(start)
         fed = tuple(token_ids[start:])
         chunks = [fed[i : i + self.prefill_chunk] for i in range(0, len(fed), self.prefill_chunk)]
+        progress(0, len(fed))
         for chunk in chunks:
             logits = self.forward(cache, chunk)
+            progress(len(cache.token_ids) - start, len(fed))
         return PrefillResult(
             start=start,
             token_ids=fed,

@@ -164,6 +164,11 @@ class PhaseConfig(_Section):
         return self.documents if experiment.documents is None else experiment.documents
 
     @property
+    def conversation_tokens(self) -> int:
+        """Tokens of the longest conversation with its reply, without the system prompt."""
+        return self.memory.max_conversation_tokens + self.generation.max_new_tokens
+
+    @property
     def max_result_tokens(self) -> int:
         """Tokens that one tool result may take: a quarter of the conversation unless it is set."""
         return self.limits.max_result_tokens or max(64, self.memory.max_conversation_tokens // 4)

@@ -39,6 +39,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     environment = {
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        "placement": loaded.placement,
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),
         "prefill_chunk": prefill_chunk,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from introspect.audits.auditor import RunAuditor
+from introspect.display import Progress
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError
@@ -20,7 +21,6 @@ from introspect.run.run import Run
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session.driver import EngineDriver
 from introspect.session.session import open_session
-from introspect.tools.context import Progress
 from introspect.tools.note_store import NoteStore, StoreFailed
 
 
@@ -28,7 +28,8 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     """Open a run: its directory with manifest, first record and notes, and a session before its first turn.
 
     `interrupted` is asked before each forward pass; an Interrupts may also break one off. `progress` is told
-    by tools that take long. Raises ConfigError where the directory cannot be written; nothing is left then.
+    by prefills and by tools that take long. Raises ConfigError where the directory cannot be written; nothing
+    is left then.
     """
     phase, options, loaded = prepared.phase, prepared.options, prepared.loaded
     interrupts = interrupted if isinstance(interrupted, Interrupts) else Interrupts(interrupted)
@@ -57,7 +58,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         link_latest(writer, options.output)
     return Run(
         session=session,
-        driver=EngineDriver(engine, loaded.prompt_format, interrupts, planter),
+        driver=EngineDriver(engine, loaded.prompt_format, interrupts, planter, progress),
         writer=writer,
         start=start,
         notes=RunNotes(writer.directory.name, prepared.notes_before, prepared.shared),

@@ -43,14 +43,14 @@ def check_model(phase: PhaseConfig) -> JSON:
     from introspect.checkpoint.loading import find_model
 
     source = find_model(phase.model, weights=False)
-    judged = judge(phase.model, source, weights=source.revision is None)
+    judged = judge(phase.model, source, source.revision is None, phase.conversation_tokens)
     report, has_template = _report_of_directory(phase.model.id, source.path)
     row, hazards = report.to_json(), list[str]()
     refusals = list(judged.refusals)
     if judged.config is not None:
         warnings = [*judged.warnings, *decoding_warnings(phase, source.path)]
         hazards = [warning.message for warning in warnings]
-        hazards += dtype_hazards(judged.config, judged.dtype, judged.device) + _unjudged(judged.config)
+        hazards += _unjudged(judged.config)
         memory = None
         try:
             memory = memory_report(phase, judged)
@@ -65,6 +65,7 @@ def check_model(phase: PhaseConfig) -> JSON:
             "revision": source.revision,
             "device": judged.device,
             "dtype": judged.dtype,
+            "placement": judged.placement,
             "attention": phase.model.attention,
             "codes": [warning.code for warning in warnings],
             "hazards": hazards,
@@ -120,35 +121,6 @@ def template_warnings(path: Path) -> list[events.Warning]:
     return [events.Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
-def dtype_hazards(model_config: Any, dtype: str, device: str) -> list[str]:
-    """What a dtype does badly on a device, or to weights that were stored in another, as sentences."""
-    import torch
-
-    hazards = []
-    if dtype == "bfloat16":
-        if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
-            hazards.append(f"{device} has no bf16 of its own and emulates it slowly; use float16")
-        if device == "cpu" and not _cpu_has_bf16():
-            hazards.append("this CPU has no bf16 of its own and emulates it slowly; use float32")
-    if dtype == "float16":
-        stored = str(getattr(model_config.get_text_config(), "dtype", "")).removeprefix("torch.")
-        if stored in ("bfloat16", "float32"):
-            hazards.append(f"stored in {stored}, whose range float16 lacks: activations may overflow")
-        if device == "cpu":
-            hazards.append("float16 is slow on a CPU; use float32 or bfloat16")
-    return hazards
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether oneDNN computes in bf16 here; True where there is no oneDNN to ask."""
-    import torch
-
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return True
-
-
 def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
 
@@ -171,7 +143,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
         spoken = {"name": dialect.name, "reason": dialect.reason}
         detail = chosen_detail(phase, tools, dialect, prompt_format, context)
         system = instructions_of(phase, tools, detail, dialect, prompt_format).tokens
-    longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
+    longest = min(context, system + phase.conversation_tokens)
     memory = forecast_memory(
         judged.config,
         judged.weights.parameters,

@@ -10,6 +10,7 @@ from introspect import events
 from introspect.cache_check.view import refuse_model
 from introspect.checkpoint.loading import LoadedModel, find_model, load_model
 from introspect.checkpoint.reading import tokenizer_hash
+from introspect.display import Progress
 from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
 from introspect.faults.catalogue import FAULTS
@@ -54,11 +55,12 @@ def prepare(
     options: RunOptions,
     tell: Callable[[str], None] = lambda text: None,
     loaded: LoadedModel | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Check and build all that a run needs, what takes no model first. Raises IntrospectError.
 
     `tell` is given a line for each run directory that was passed over. `loaded` is the phase's model where it
-    is loaded already.
+    is loaded already; else `progress` is told how far its weights are read.
     """
     tools = tools_named(phase.tools)
     documents = load_documents(shipped_documents(), phase.documents)
@@ -71,7 +73,7 @@ def prepare(
             source = find_model(phase.model, weights=False)
             same = SameModel(source.name, source.revision)
             checked_requirement(phase, options.output, same, force=options.force, tell=tell)
-        loaded = load_model(phase.model)
+        loaded = load_model(phase.model, progress, phase.conversation_tokens)
     if options.fault is not None:
         refuse_model(loaded.model)
     forced = None

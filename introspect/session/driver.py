@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-from introspect.display import one_line
+from introspect.display import Progress, one_line
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.engine.out_of_memory import is_out_of_memory
@@ -30,7 +30,10 @@ class Driver(Protocol):
 
 
 class EngineDriver:
-    """Decodes on this machine. `interrupted` is asked between tokens; true raises KeyboardInterrupt."""
+    """Decodes on this machine. `interrupted` is asked between tokens; true raises KeyboardInterrupt.
+
+    `progress` is told how far a prefill has come.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,13 @@ class EngineDriver:
         prompt_format: PromptFormat,
         interrupted: Callable[[], bool] = lambda: False,
         fault_planter: FaultPlanter | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.engine = engine
         self.prompt_format = prompt_format
         self.interrupted = interrupted
         self.fault_planter = fault_planter
+        self.progress = progress
 
     def serve(self, request: GenerationRequest) -> Generator[Token, None, Answer]:
         """Decode one reply; Failed where there is not enough memory for it.
@@ -70,7 +75,7 @@ class EngineDriver:
         cache, planter, prompt_ids = request.cache, self.fault_planter, request.prompt.token_ids
         if planter is not None:
             prompt_ids = planter.before_prefill(cache, prompt_ids)
-        prefill = self.engine.prefill(cache, prompt_ids)
+        prefill = self.engine.prefill(cache, prompt_ids, self._prefilled)
         if planter is not None:
             planter.after_prefill(cache, request.prompt.token_ids)
         stream = self.prompt_format.reply_stream()
@@ -97,6 +102,10 @@ class EngineDriver:
             state_digest=digest,
             digest_seconds=time.perf_counter() - began,
         )
+
+    def _prefilled(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(f"prefill {done} of {total} tokens:", done, total)
 
 
 def _token(request: GenerationRequest, sequence: DecodingSequence, stream: ReplyStream) -> Token:

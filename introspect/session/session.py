@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from introspect.display import Progress
 from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import Decoded
 from introspect.engine.interrupts import Interrupts
@@ -29,7 +30,7 @@ from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
-from introspect.tools.context import RESULT_HEADER, Progress, ToolContext
+from introspect.tools.context import RESULT_HEADER, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from introspect.display import Progress
 from introspect.engine.interrupts import Interrupts
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
@@ -15,8 +16,6 @@ from introspect.tools.plain_data import plain
 RESULT_HEADER = "TOOL_RESULTS:\n"
 """What a result begins with where it is a message like any other."""
 SIGNIFICANT_DIGITS = 4
-Progress = Callable[[str, int, int], None]
-"""Takes what a tool works on, how much of it is done, and how much there is."""
 
 
 @dataclass
