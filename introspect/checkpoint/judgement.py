@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from introspect import events
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
+from introspect.checkpoint.gguf_header import read_header
+from introspect.checkpoint.gguf_tokenizer import unsaid_cut
 from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
 from introspect.checkpoint.reading import (
@@ -69,7 +71,7 @@ class Judgement:
         try:
             return step()
         except ModelError as error:
-            why = str(error).removeprefix(f"{self.source.name}: ")
+            why = str(error).removeprefix(f"{self.source.name}: ").removeprefix(f"{self.source.path}: ")
             if why not in self.refusals:
                 self.refusals.append(why)
             return None
@@ -87,7 +89,7 @@ def judge(model: ModelConfig, source: ModelSource, weights: bool = True) -> Judg
     opened = judged.attempt(lambda: load_tokenizer(source))
     if opened:
         judged.tokenizer, judged.prompt_format = opened
-        _judge_template_file(judged)
+        _judge_tokenizer(judged)
     if judged.config is not None:
         _judge_config(judged, model)
         _judge_weights(judged, model, weights)
@@ -122,6 +124,8 @@ def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None
     files = judged.weights = judged.attempt(lambda: open_weights(judged.source.path))
     if files is not None and (why := files.refusal(judged.config)):
         judged.refusals.append(why)
+    if files is not None and (told := files.converted(judged.dtype)):
+        judged.warn("dequantised", told)
     if hollow is not None:
         _judge_class(judged, hollow)
     if files is not None and (weights or files.complete):
@@ -228,8 +232,11 @@ def _refuse_ids_without_rows(judged: Judgement, rows: int) -> None:
         )
 
 
-def _judge_template_file(judged: Judgement) -> None:
-    if judged.tokenizer.chat_template is None and (judged.source.path / "chat_template.json").is_file():
+def _judge_tokenizer(judged: Judgement) -> None:
+    if judged.source.path.is_file():
+        if told := unsaid_cut(read_header(judged.source.path)):
+            judged.warn("tokenizer-unsaid", told)
+    elif judged.tokenizer.chat_template is None and (judged.source.path / "chat_template.json").is_file():
         judged.warn(
             "template-unread",
             "chat_template.json is read by processors alone and its tokenizer has no chat template, so that"

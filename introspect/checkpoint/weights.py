@@ -73,6 +73,10 @@ class Weights(ABC):
     def refusal(self, config: PreTrainedConfig) -> str | None:
         """Why a configuration would have other weights loaded than these; None where it would not."""
 
+    def converted(self, dtype: str) -> str | None:
+        """What is told of weights that are converted as they are loaded in `dtype`; None for nothing."""
+        return None
+
     @property
     def complete(self) -> bool:
         """Whether there are weights, and all of their files."""
