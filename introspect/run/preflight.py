@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from introspect import events
 from introspect.checkpoint.device_memory import free_memory
-from introspect.checkpoint.gguf_header import read_header
-from introspect.checkpoint.gguf_tokenizer import template_of
 from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON
@@ -200,6 +198,9 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
 
 def _report_of_files(name: str, path: Path, calls: bool = True) -> tuple[TemplateReport, bool]:
     """What is known of the template of a model's directory or GGUF file, and whether it has one."""
+    from introspect.checkpoint.gguf_header import read_header
+    from introspect.checkpoint.gguf_tokenizer import template_of
+
     try:
         template = template_of(read_header(path)) if path.is_file() else template_of_directory(path)
         return judge_template(name, template, calls=calls), True
