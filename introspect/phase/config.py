@@ -41,11 +41,15 @@ class ModelConfig(_Section):
 
 
 class GenerationConfig(_Section):
-    """How a reply is sampled. `max_new_tokens` in tokens; temperature 0 is greedy."""
+    """How a reply is sampled. `max_new_tokens` in tokens; temperature 0 is greedy.
+
+    `constrain: calls` makes each reply text and then one call or completion: another distribution.
+    """
 
     max_new_tokens: Count = 400
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    constrain: Literal["none", "calls"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
@@ -61,11 +65,13 @@ class MemoryConfig(_Section):
 class LimitsConfig(_Section):
     """Where a run stops in good order: per experiment, and `max_seconds` for the whole run.
 
+    `max_misses` is of replies in a row that neither call a tool nor complete: the experiment has failed then.
     `max_result_tokens` bounds each tool result; below 16 tokens not even the words that it was left out fit.
     """
 
     max_calls: Count = 50
     max_turns: Count = 60
+    max_misses: Count = 2
     max_tokens: Count | None = None
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_result_tokens: Annotated[int, Field(ge=16)] | None = None
@@ -110,12 +116,17 @@ class ExperimentConfig(_Section):
 
 
 class PhaseConfig(_Section):
-    """One phase file, resolved: everything that a run of it depends on."""
+    """One phase file, resolved: everything that a run of it depends on.
+
+    `dialect` is how the model reads of its tools and writes calls: as its own chat template has it, or as
+    this program has it; `auto` is `native` where the template can do it.
+    """
 
     name: Name
     title: str = ""
     requires: Name | None = None
     model: ModelConfig = ModelConfig()
+    dialect: Literal["auto", "native", "own"] = "auto"
     generation: GenerationConfig = GenerationConfig()
     memory: MemoryConfig = MemoryConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -28,10 +28,6 @@ NON_FINITE: Ending = ("corrupt", "the model's logits are not finite")
 OUTGROWN: Ending = ("failed", "the conversation outgrew the model's context and nothing can be dropped")
 NO_FURTHER_REPLY: Ending = ("limited", "the forced record has no further reply")
 
-MOST_MISSES = 2
-"""Replies in a row that neither call a tool nor complete, after which an experiment has failed: the first is
-told what was wrong with it, and a model that errs again after that does not come back."""
-
 
 def run_turn(session: Session) -> Steps[Ending | None]:
     """One turn; returns how it ended the experiment, None where the experiment goes on."""
@@ -170,9 +166,13 @@ def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[
         yield from answer_call(session, action)
         return None
     yield from answer_miss(session, action)
-    if session.misses >= MOST_MISSES:
-        return "failed", f"twice in a row no valid call and no completion ({action.code})"
+    if session.misses >= session.phase.limits.max_misses:
+        return "failed", f"{_in_a_row(session.misses)} no valid call and no completion ({action.code})"
     return None
+
+
+def _in_a_row(times: int) -> str:
+    return {1: "once", 2: "twice in a row"}.get(times, f"{times} times in a row")
 
 
 def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Generator[Event, None, bool]:

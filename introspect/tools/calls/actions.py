@@ -12,6 +12,21 @@ CALL_FORM = '{"reasoning": "why", "tool_call": {"function": "name", "arguments":
 
 
 @dataclass(frozen=True)
+class CallForms:
+    """How a dialect has a call and a completion written; messages to the model end in one of them.
+
+    `finish` is the tool whose call is the completion, None where a completion has a form of its own.
+    """
+
+    call: str
+    complete: str
+    finish: str | None = None
+
+
+OWN_FORMS = CallForms(CALL_FORM, COMPLETE_FORM)
+
+
+@dataclass(frozen=True)
 class CallRequest:
     """A tool call as the model wrote it; its name and arguments are not checked yet."""
 

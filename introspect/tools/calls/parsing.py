@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, Unusable
+from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, OWN_FORMS, Action, CallForms, Unusable
 from introspect.tools.calls.call_keys import action_of
 from introspect.tools.calls.call_surroundings import ATTEMPT, with_surroundings
 from introspect.tools.calls.reply_objects import ReplyObjects, objects_of
@@ -16,8 +17,16 @@ A long thought that the prompt opened may be full of formulas, whose braces are 
 """
 
 
-def parse_reply(text: str, truncated: bool, max_new_tokens: int) -> Action:
+def parse_reply(
+    text: str,
+    truncated: bool,
+    max_new_tokens: int,
+    forms: CallForms = OWN_FORMS,
+    offered: Collection[str] = (),
+) -> Action:
     """What a reply asks for. `truncated` says that it ended at the limit of `max_new_tokens`.
+
+    `forms` is how the model was told to write, `offered` has the names of the tools that it may call.
 
     Calls are JSON objects with `tool_call`, bare or fenced, anywhere in the text, or `name` and `arguments`
     inside `<tool_call>` tags; completion is an object with `complete`. What stands in a thought asks for
