@@ -21,7 +21,7 @@ from introspect.checkpoint.reading import (
     resolve_device,
     resolve_dtype,
 )
-from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, untied, worth_telling
 from introspect.checkpoint.weight_formats import open_weights, refuse_absent
 from introspect.checkpoint.weights import Weights
 from introspect.display import one_line
@@ -170,6 +170,8 @@ def _judge_fit(judged: Judgement, hollow: PreTrainedModel, files: Weights) -> No
     if odd is not None:
         judged.refusals.append(odd)
         return
+    if told := untied(hollow, files):
+        judged.warn("untied-weights", told)
     fit = fit_weights(hollow, files.tensors)
     if fit is None:
         judged.warn(
