@@ -1,4 +1,4 @@
-"""Directories as other people have them, each through a whole run: shards, ties, several ends, vocabularies."""
+"""Directories as other people have them, each through a whole run: shards, ties, ends and vocabularies."""
 
 from __future__ import annotations
 
