@@ -58,7 +58,7 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
         return ModelSource(config.id, path.resolve(), None)
     if kind or config.id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.id):
         raise ModelError(
-            f"{shown(config.id)}: no such model; give a directory, a GGUF file, a hub id or 'tiny'"
+            f"{shown(config.id)}: no such model directory or GGUF file; give one, a hub id or 'tiny'"
         )
     return _from_hub(config, weights)
 
