@@ -199,6 +199,11 @@ USABLE: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "no prefix": (weights(lambda ts: {n.removeprefix("model."): t for n, t in ts.items()}), [], ""),
     "prefix twice": (weights(prefixed("model.")), [], ""),
     "a head that is the embedding": (weights(lambda ts: ts | {"lm_head.weight": ts[TABLE].clone()}), [], ""),
+    "a head of its own where config.json ties it": (
+        weights(lambda ts: ts | {"lm_head.weight": ts[TABLE] * 2}),
+        ["untied-weights"],
+        r"ties lm_head\.weight to the embedding, and its files hold another",
+    ),
     "the head alone": (
         weights(lambda ts: {n.replace("model.embed_tokens", "lm_head"): t for n, t in ts.items()}),
         [],

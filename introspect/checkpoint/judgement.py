@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from introspect import events
 from introspect.checkpoint.decoding_settings import FILE, ends_without_row, read_settings
 from introspect.checkpoint.dtype_choice import LONG_CONVERSATION, dtype_of, placement
+from introspect.checkpoint.gguf_header import read_header
+from introspect.checkpoint.gguf_tokenizer import unsaid_cut
 from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import is_causal, model_on_meta, probe_cache
 from introspect.checkpoint.reading import (
@@ -20,7 +22,7 @@ from introspect.checkpoint.reading import (
     refuse_uncovered_layers,
     resolve_device,
 )
-from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, worth_telling
+from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, untied, worth_telling
 from introspect.checkpoint.weight_formats import open_weights, refuse_absent
 from introspect.checkpoint.weights import Weights
 from introspect.errors import ModelError
@@ -71,7 +73,7 @@ class Judgement:
         try:
             return step()
         except ModelError as error:
-            why = str(error).removeprefix(f"{self.source.name}: ")
+            why = str(error).removeprefix(f"{self.source.name}: ").removeprefix(f"{self.source.path}: ")
             if why not in self.refusals:
                 self.refusals.append(why)
             return None
@@ -92,7 +94,7 @@ def judge(
     opened = judged.attempt(lambda: load_tokenizer(source))
     if opened:
         judged.tokenizer, judged.prompt_format = opened
-        _judge_template_file(judged)
+        _judge_tokenizer(judged)
     if judged.config is not None:
         _judge_config(judged, model)
         _judge_weights(judged, model, weights)
@@ -126,6 +128,8 @@ def _judge_weights(judged: Judgement, model: ModelConfig, weights: bool) -> None
     files = judged.weights = judged.attempt(lambda: open_weights(judged.source.path))
     if files is not None and (why := files.refusal(judged.config)):
         judged.refusals.append(why)
+    if files is not None and (told := files.converted(judged.dtype)):
+        judged.warn("dequantised", told)
     if hollow is not None:
         _judge_class(judged, hollow)
     if files is not None and (weights or files.complete):
@@ -180,6 +184,8 @@ def _judge_fit(judged: Judgement, hollow: PreTrainedModel, files: Weights) -> No
     if odd is not None:
         judged.refusals.append(odd)
         return
+    if told := untied(hollow, files):
+        judged.warn("untied-weights", told)
     fit = fit_weights(hollow, files.tensors)
     if fit is None:
         judged.warn(
@@ -226,8 +232,11 @@ def _refuse_ids_without_rows(judged: Judgement, rows: int) -> None:
         )
 
 
-def _judge_template_file(judged: Judgement) -> None:
-    if judged.tokenizer.chat_template is None and (judged.source.path / "chat_template.json").is_file():
+def _judge_tokenizer(judged: Judgement) -> None:
+    if judged.source.path.is_file():
+        if told := unsaid_cut(read_header(judged.source.path)):
+            judged.warn("tokenizer-unsaid", told)
+    elif judged.tokenizer.chat_template is None and (judged.source.path / "chat_template.json").is_file():
         judged.warn(
             "template-unread",
             "chat_template.json is read by processors alone and its tokenizer has no chat template, so that"

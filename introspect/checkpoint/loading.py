@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from introspect import events
 from introspect.checkpoint.dtype_choice import LONG_CONVERSATION
+from introspect.checkpoint.gguf_header import read_header
 from introspect.checkpoint.judgement import Judgement, judge
 from introspect.checkpoint.library_output import bars_told, downloads_on_terminal, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
@@ -54,10 +55,14 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
             )
         return ModelSource(TINY, tiny_model(), None)
     path, kind = look(config.id, "model ")
-    if kind == "directory":
+    if kind == "file":
+        read_header(path.resolve())
+    if kind in ("directory", "file"):
         return ModelSource(config.id, path.resolve(), None)
     if kind or config.id.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.id):
-        raise ModelError(f"{shown(config.id)}: no such model directory; give a directory, a hub id or 'tiny'")
+        raise ModelError(
+            f"{shown(config.id)}: no such model directory or GGUF file; give one, a hub id or 'tiny'"
+        )
     return _from_hub(config, weights)
 
 

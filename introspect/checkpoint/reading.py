@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspect.checkpoint.config_sizes import refuse_sizes
+from introspect.checkpoint.gguf_config import config_of
+from introspect.checkpoint.gguf_header import read_header
+from introspect.checkpoint.gguf_tokenizer import tokenizer_of
 from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import short
+from introspect.checkpoint.weight_fit import named
 from introspect.display import one_line
 from introspect.engine.kv_config import SLIDING, other_layers
 from introspect.errors import ModelError
 from introspect.model.context_length import usable_context
+from introspect.phase.paths import shown
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.prompt import PromptFormat
 
@@ -27,7 +32,10 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's files lie: `path` on disk; `revision` is the commit for one from the hub."""
+    """Where a model's files lie: `path` on disk, a directory or a GGUF file.
+
+    `revision` is the commit for one from the hub.
+    """
 
     name: str
     path: Path
@@ -39,6 +47,9 @@ def load_tokenizer(source: ModelSource) -> tuple[PreTrainedTokenizerBase, Prompt
     """The tokenizer and its prompt format. Raises ModelError for a format that is not supported."""
     from transformers import AutoTokenizer
 
+    if source.path.is_file():
+        tokenizer = tokenizer_of(read_header(source.path))
+        return tokenizer, prompt_format_for(tokenizer, source.name)
     if (source.path / "config.json").is_file():
         refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
     if not any((source.path / file).is_file() for file in VOCABULARIES):
@@ -55,8 +66,10 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     """The model's configuration, covered or not. Raises ModelError where it cannot be read."""
     from transformers import AutoConfig
 
+    if source.path.is_file():
+        return config_of(read_header(source.path))
     if not (source.path / "config.json").is_file():
-        raise ModelError(f"{source.name}: no config.json there; give the directory of a model")
+        raise ModelError(f"{source.name}: no config.json there; {_what_to_give(source.path)}")
     refuse_sizes(source.path, source.name)
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
@@ -67,6 +80,15 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
                 " repository is ever run; use a model of a family that transformers has"
             ) from None
         raise ModelError(f"{source.name}: its config.json cannot be read: {short(error)}") from None
+
+
+def _what_to_give(path: Path) -> str:
+    """The end of a message on a directory that is no model's."""
+    files = sorted(file.name for file in path.glob("*.gguf"))
+    if not files:
+        return "give the directory of a model"
+    example = shown(str(path / files[0]))
+    return f"it holds GGUF files ({named(files)}): give one of them, such as --model {example}"
 
 
 def resolve_device(name: str) -> str:

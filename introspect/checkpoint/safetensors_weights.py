@@ -69,6 +69,12 @@ class SafetensorsWeights(Weights):
         )
         return model, report
 
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two of the tensors have the same dtype, shape and bytes."""
+        first, second = self.tensors[one], self.tensors[other]
+        same = (first.dtype, first.shape) == (second.dtype, second.shape)
+        return same and _same_bytes((one, first.file), (other, second.file))
+
     def refusal(self, config: PreTrainedConfig) -> str | None:
         """A configuration may name the file of its weights, which the library then reads."""
         file = getattr(config, "transformers_weights", None)
@@ -126,18 +132,18 @@ def _stored_tensors(file: Path) -> dict[str, StoredTensor]:
 def _refuse_other_contents(name: str, one: StoredTensor, other: StoredTensor) -> None:
     """Raise ModelError where two tensors of one name differ: which of them is meant nobody can say."""
     same = (one.dtype, one.shape) == (other.dtype, other.shape)
-    if not same or not _same_bytes(name, one.file, other.file):
+    if not same or not _same_bytes((name, one.file), (name, other.file)):
         raise ModelError(
             f"{one.file.parent}: {one_line(one.file.name)} and {one_line(other.file.name)} hold"
             f" {one_line(name)} with different contents; download the model again"
         )
 
 
-def _same_bytes(name: str, *files: Path) -> bool:
+def _same_bytes(*tensors: tuple[str, Path]) -> bool:
     import torch
 
     contents = []
-    for file in files:
+    for name, file in tensors:
         with safe_open(file, "pt") as opened:
             contents.append(opened.get_tensor(name).reshape(-1).view(torch.uint8))
     return torch.equal(*contents)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from introspect.checkpoint.weights import PLAIN_DTYPES, LoadingReport, StoredTensor
+from introspect.checkpoint.weights import PLAIN_DTYPES, LoadingReport, StoredTensor, Weights
 from introspect.display import one_line
 from introspect.model.structure import block_list_name
 
@@ -136,6 +136,21 @@ def odd_dtypes(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> s
     return (
         f"its weights are stored as {', '.join(dtypes)} ({named(names)}): quantized weights are not"
         " supported; use the model's original weights"
+    )
+
+
+def untied(model: PreTrainedModel, files: Weights) -> str | None:
+    """What to warn of where the configuration ties a tensor that differs from the other in the files."""
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return None
+    ties = getattr(model, "_tied_weights_keys", None)
+    pairs = ties.items() if isinstance(ties, Mapping) else ()
+    held = [(one, other) for one, other in pairs if {one, other} <= files.tensors.keys()]
+    differing = [one for one, other in held if not files.equal(one, other)]
+    if not differing:
+        return None
+    return (
+        f"config.json ties {named(differing)} to the embedding, and its files hold another: theirs is taken"
     )
 
 

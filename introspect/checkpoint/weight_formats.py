@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from introspect.checkpoint.gguf_weights import GgufWeights
 from introspect.checkpoint.safetensors_weights import SafetensorsWeights
 from introspect.checkpoint.weight_fit import named
 from introspect.checkpoint.weights import Weights
@@ -16,8 +17,11 @@ FORMATS: tuple[type[Weights], ...] = (SafetensorsWeights,)
 def open_weights(path: Path) -> Weights:
     """The weights in a model's directory, in the first format that has files there; nothing is loaded.
 
-    Raises ModelError where a file is damaged, or where two files contradict each other.
+    A file in place of a directory is a GGUF file. Raises ModelError where a file is damaged, or where two
+    files contradict each other.
     """
+    if path.is_file():
+        return GgufWeights.open(path)
     opened = [weights.open(path) for weights in FORMATS]
     return next((weights for weights in opened if weights.files or weights.absent), opened[0])
 

@@ -73,6 +73,14 @@ class Weights(ABC):
     def refusal(self, config: PreTrainedConfig) -> str | None:
         """Why a configuration would have other weights loaded than these; None where it would not."""
 
+    def converted(self, dtype: str) -> str | None:
+        """What is told of weights that are converted as they are loaded in `dtype`; None for nothing."""
+        return None
+
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two of the tensors have the same contents."""
+        return one == other
+
     @property
     def complete(self) -> bool:
         """Whether there are weights, and all of their files."""

@@ -44,7 +44,7 @@ def check_model(phase: PhaseConfig) -> JSON:
 
     source = find_model(phase.model, weights=False)
     judged = judge(phase.model, source, source.revision is None, phase.conversation_tokens)
-    report, has_template = _report_of_directory(phase.model.id, source.path)
+    report, has_template = _report_of_files(phase.model.id, source.path)
     row, hazards = report.to_json(), list[str]()
     refusals = list(judged.refusals)
     if judged.config is not None:
@@ -100,7 +100,7 @@ def decoding_warnings(phase: PhaseConfig, path: Path) -> list[events.Warning]:
 def template_warnings(path: Path) -> list[events.Warning]:
     """What a run does otherwise than the template of its model's directory would, as events."""
     try:
-        report, _ = _report_of_directory(path.name, path, calls=False)
+        report, _ = _report_of_files(path.name, path, calls=False)
     except ProcessError as why:
         return [events.Warning(experiment=0, turn=0, code="template-unchecked", message=str(why))]
     found = []
@@ -172,10 +172,14 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     }
 
 
-def _report_of_directory(name: str, path: Path, calls: bool = True) -> tuple[TemplateReport, bool]:
-    """What is known of a directory's template, and whether it has one."""
+def _report_of_files(name: str, path: Path, calls: bool = True) -> tuple[TemplateReport, bool]:
+    """What is known of the template of a model's directory or GGUF file, and whether it has one."""
+    from introspect.checkpoint.gguf_header import read_header
+    from introspect.checkpoint.gguf_tokenizer import template_of
+
     try:
-        return judge_template(name, template_of_directory(path), calls=calls), True
+        template = template_of(read_header(path)) if path.is_file() else template_of_directory(path)
+        return judge_template(name, template, calls=calls), True
     except Unreadable as why:
         return TemplateReport(subject=name).because(str(why)), False
 

@@ -43,7 +43,7 @@ def template_of_file(path: Path) -> ChatTemplate:
     written = value.get("chat_template") if isinstance(value, dict) else None
     if not written:
         raise Unreadable("has no chat template")
-    return _chosen(_named(written), _special_tokens(value) or STAND_INS)
+    return chosen_template(_named(written), _special_tokens(value) or STAND_INS)
 
 
 def template_of_directory(path: Path) -> ChatTemplate:
@@ -62,10 +62,11 @@ def template_of_directory(path: Path) -> ChatTemplate:
         named = _named(config["chat_template"])
     if not named:
         raise Unreadable("has no chat template")
-    return _chosen(named, _special_tokens(config))
+    return chosen_template(named, _special_tokens(config))
 
 
-def _chosen(named: dict[str, str], tokens: dict[str, str]) -> ChatTemplate:
+def chosen_template(named: dict[str, str], tokens: dict[str, str]) -> ChatTemplate:
+    """Of templates by name the one for messages and the one for tools; `tokens` are texts of special ones."""
     plain = named.get(DEFAULT) or next(iter(named.values()))
     return ChatTemplate(plain, named.get(WITH_TOOLS, plain), tokens, tuple(named))
 
