@@ -10,11 +10,12 @@ from typing import Any
 from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import Decoded
 from introspect.engine.interrupts import Interrupts
-from introspect.engine.sampling import ForcedSampler, reply_seed, sampler_for
+from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
 from introspect.engine.strategies import new_cache
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
+from introspect.session.constraint import ReplyConstraint, reply_constraint
 from introspect.session.exchange import GenerationRequest
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
@@ -61,6 +62,7 @@ class Session:
     all_documents: Mapping[str, Document] = field(default_factory=dict)
     auditor: Auditor | None = None
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None
+    constraint: ReplyConstraint | None = None
     clock: Callable[[], float] = time.monotonic
 
     transcript: Transcript = field(default_factory=Transcript)
@@ -137,13 +139,18 @@ class Session:
             turn=self.turn,
             prompt=prompt,
             cache=self.cache,
-            sampler=ForcedSampler(forced)
-            if forced is not None
-            else sampler_for(generation.temperature, generation.top_p, seed),
+            sampler=ForcedSampler(forced) if forced is not None else self._sampler(seed),
             stop_ids=self.stop_ids,
             max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
             forced=forced is not None,
         )
+
+    def _sampler(self, seed: int) -> Sampler:
+        """What chooses the ids of one reply, held to calls where the phase asks for that."""
+        sampler = sampler_for(self.phase.generation.temperature, self.phase.generation.top_p, seed)
+        if self.constraint is None:
+            return sampler
+        return self.constraint.constrained(sampler, self.phase.experiments[self.experiment].name)
 
     def limit_reached(self) -> Ending | None:
         """The limit of the phase that an experiment or the run is at, if any."""
@@ -186,7 +193,8 @@ def open_session(
 ) -> Session:
     """A session of a phase, before its first experiment. `context_length` is in tokens.
 
-    Raises ConfigError where the system prompt and a reply do not fit the model's context.
+    Raises ConfigError where the system prompt and a reply do not fit the model's context, or where replies
+    are constrained and llguidance is not installed.
     """
     context = ToolContext(
         model=model,
@@ -199,19 +207,22 @@ def open_session(
         interrupts=interrupts or Interrupts(),
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
+    stop_ids = prompt_format.stop_ids(eos)
+    free = forced_replies is not None
     session = Session(
         phase=phase,
         seed=seed,
         prompt_format=prompt_format,
         prompt_detail=fitting_detail(phase, tools, prompt_format.system_length, context_length),
         context_length=context_length,
-        stop_ids=prompt_format.stop_ids(eos),
+        stop_ids=stop_ids,
         cache=new_cache(model, phase.memory.strategy),
         all_tools=tools,
         context=context,
         all_documents=documents,
         auditor=auditor,
         forced_replies=forced_replies,
+        constraint=None if free else reply_constraint(phase, tools, model, prompt_format, stop_ids),
         clock=clock,
     )
     session.offer_tools(phase.experiments[0])

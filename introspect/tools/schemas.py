@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from introspect.tools.base import Tool
+from introspect.tools.domains import DOMAIN
 
 ToolSchema = dict[str, Any]
 """`{"type": "function", "function": {"name", "description", "parameters"}}`, as chat templates take tools."""
 
-_NOT_TOLD = ("title", "additionalProperties")
+_NOT_TOLD = ("title", "additionalProperties", DOMAIN)
 """Keys of a schema that say nothing to a model, and cost it tokens in each prompt."""
 
 
