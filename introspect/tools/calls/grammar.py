@@ -8,7 +8,7 @@ A reply of `tokens` is divided so that a call fits in, whatever the model writes
 
 | part | share |
 | --- | --- |
-| text before the call | 3/10 |
+| text before the call | 1/5 |
 | `reasoning` (own dialect) | 1/10 |
 | texts in the arguments together, each at most 1/5 | 4/10 |
 | names, keys, numbers, punctuation | what is left |
@@ -27,14 +27,13 @@ from introspect.tools.calls.grammar_values import Rules, Schema, arguments_rule,
 
 Pieces = Callable[[str], Sequence[str | int]]
 """Cuts a template's text into text and the ids of control tokens, which no text spells."""
-TEXT_SHARE, REASONING_SHARE, ARGUMENTS_SHARE = 0.3, 0.1, 0.4
+TEXT_SHARE, REASONING_SHARE, ARGUMENTS_SHARE = 0.2, 0.1, 0.4
 
 _TEXT = r"([^{<\[◁]|<[ =0-9-]|\[[^TtRrSs\/{<\[◁])*"
 """Text without a brace, and without what a mark of a thought begins with."""
 _ELSEWHERE = (
     r"tool[_ -]?calls?[\"'“”]",
-    r"my (thought process|response):",
-    r"reasoning steps:",
+    r"my (thought process|reasoning steps):",
     r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029](system|user|assistant):",
 )
 """What would make text a call that was begun, the mark of a thought or another speaker's line."""
@@ -55,8 +54,7 @@ def reply_grammar(
     """
     rules = Rules(domains or {})
     shares = {part: max(1, int(tokens * part)) for part in (TEXT_SHARE, REASONING_SHARE, ARGUMENTS_SHARE)}
-    unlike = "".join(rf" & ~/(?is)(.*){pattern}(.*)/" for pattern in _ELSEWHERE)
-    rules.lines["SAID"] = f"/(?s){_TEXT}/{unlike}"
+    rules.lines["SAID"] = f"/{_TEXT}/ & ~/(?is).*({'|'.join(_ELSEWHERE)}).*/"
     rules.add(f"said[max_tokens={shares[TEXT_SHARE]}]", "SAID")
     calls = []
     for place, (name, schema) in enumerate(tools.items()):

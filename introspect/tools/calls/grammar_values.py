@@ -1,8 +1,9 @@
 """From the JSON schema of a tool's argument to a grammar of its values, in llguidance's dialect of Lark.
 
-Values are written as `json.dumps` writes them and bounded, for a small model that is held to a form writes
-what the form allows and does not stop: a text takes so many tokens, a list so many items, a number so many
-digits. An object whose keys nobody names has one member at most, as two could have the same key.
+Values are written as `json.dumps` writes them, texts without quotes and line ends in them. They are bounded,
+for a small model that is held to a form writes what the form allows and does not stop: a text takes so many
+tokens, a list so many items, a number so many digits. An object whose keys nobody names has one member at
+most, as two could have the same key.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ MOST_ITEMS = 3
 MOST_DIGITS = 9
 """Digits of a number before its point, and behind it."""
 
-CHARACTER = r'([^"\\\x00-\x1f\x7f-\x9f\u2028\u2029]|\\["\\nt])'
-"""A character in a JSON text. What some readers take for the end of a line is none."""
+CHARACTER = r'[^"\\\x00-\x1f\x7f-\x9f\u2028\u2029]'
+"""A character of a text in JSON: none that is written as two, for where a text has to end it ends after any
+token, also between the two. What some readers take for the end of a line is none either."""
 _INTEGER = rf"-?(0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})"
 _NUMBER = rf"{_INTEGER}(\.[0-9]{{1,{MOST_DIGITS}}})?([eE][-+]?[0-9]{{1,2}})?"
 _REQUIRED_WEIGHT, _OPTIONAL_WEIGHT = 4, 2
@@ -161,7 +163,8 @@ def _list(rules: Rules, schema: Schema, unit: float) -> str:
 def _item_count(schema: Schema) -> tuple[int, int]:
     """Least and most items of a list: at least as many as the schema asks for."""
     low = schema.get("minItems", 0)
-    return low, min(schema.get("maxItems", MOST_ITEMS), max(low, MOST_ITEMS))
+    high = max(low, MOST_ITEMS)
+    return low, min(schema.get("maxItems", high), high)
 
 
 def _object(rules: Rules, schema: Schema, unit: float) -> str:
