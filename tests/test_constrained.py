@@ -27,10 +27,11 @@ from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSamp
 from introspect.errors import ConfigError
 from introspect.phase.load import load_phase
 from introspect.prompt.content_encoder import ContentEncoder
+from introspect.prompt.tool_framing import CallSpelling
 from introspect.run.options import RunOptions
 from introspect.run.preparation import prepare
 from introspect.tools.base import Tool
-from introspect.tools.calls.actions import CallRequest, Completion, NativeCall
+from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.grammar import reply_grammar
 from introspect.tools.calls.grammar_values import Rules, arguments_rule, one_of
 from introspect.tools.calls.parsing import parse_reply
@@ -146,7 +147,7 @@ def test_whatever_a_model_writes_is_one_call_that_its_tool_takes_or_completion(n
 @needs_tokenizer
 def test_a_native_call_stands_between_the_control_tokens_of_its_family() -> None:
     vocabulary, tools = vocabulary_of("qwen"), tools_named(["get_layer_info", "query_memory"])
-    native = NativeCall("<tool_call>\n", "name", "arguments", "\n</tool_call>")
+    native = CallSpelling("<tool_call>\n", "name", "arguments", "\n</tool_call>")
     opening, closing = vocabulary.tokenizer.convert_tokens_to_ids(["<tool_call>", "</tool_call>"])
 
     def pieces(text: str) -> list[str | int]:
@@ -171,7 +172,7 @@ def test_a_native_call_stands_between_the_control_tokens_of_its_family() -> None
 
 def test_a_native_call_without_control_tokens_is_its_object_alone() -> None:
     vocabulary, tools = vocabulary_of("bytes"), tools_named(["get_layer_info"])
-    grammar = reply_grammar(schemas_of(tools), TOKENS, native=NativeCall("", "name", "parameters", ""))
+    grammar = reply_grammar(schemas_of(tools), TOKENS, native=CallSpelling("", "name", "parameters", ""))
     for seed in range(4):
         ids, _ = vocabulary.reply(grammar, samplers(seed), seed)
         said = vocabulary.encoder.decode(ids)

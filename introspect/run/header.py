@@ -36,7 +36,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     import torch
 
     phase, loaded = prepared.phase, prepared.loaded
-    model = loaded.model
+    model, instructions = loaded.model, prepared.instructions
     parameter = next(model.parameters())
     environment: JSON = {
         "device": str(parameter.device),
@@ -51,6 +51,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
         "prompt_format": loaded.prompt_format.framing.described(),
+        "dialect": {"name": prepared.dialect.name, "reason": prepared.dialect.reason},
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
         "tool_packages": {
             tool.name: {"package": tool.package, "version": tool.version}
@@ -61,7 +62,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     if phase.generation.constrain == "none" or prepared.forced is not None:
         environment["constrain"] = "none"
     else:
-        grammars = experiment_grammars(phase, prepared.tools, model, loaded.prompt_format)
+        grammars = experiment_grammars(phase, prepared.tools, model, loaded.prompt_format, instructions.tools)
         environment["constrain"] = phase.generation.constrain
         environment["grammars"] = {name: grammar_hash(grammar) for name, grammar in grammars.items()}
         environment["versions"]["llguidance"] = version("llguidance")
@@ -73,8 +74,9 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
         model=loaded.source.name,
         seed=prepared.seed,
         utc_offset=int(offset.total_seconds() // 60) if offset else 0,
-        system_prompt=prepared.system_prompt,
-        system_tokens=loaded.prompt_format.system_length(prepared.system_prompt),
+        system_prompt=instructions.text,
+        system_tokens=instructions.tokens,
+        tool_framing=instructions.tools.described() if instructions.tools else None,
         environment=environment,
         settings=phase.model_dump(mode="json"),
         requirement=prepared.requirement,

@@ -10,19 +10,27 @@ from typing import Any
 from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import Decoded
 from introspect.engine.interrupts import Interrupts
-from introspect.engine.sampling import ForcedSampler, Sampler, reply_seed, sampler_for
+from introspect.engine.sampling import ForcedSampler, reply_seed
 from introspect.engine.strategies import new_cache
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
-from introspect.session.constraint import ReplyConstraint, reply_constraint
+from introspect.session.constraint import ReplyConstraint, reply_constraint, reply_sampler
+from introspect.session.dialect import (
+    Dialect,
+    Instructions,
+    choose_dialect,
+    chosen_detail,
+    instructions_of,
+    told_role,
+)
 from introspect.session.exchange import GenerationRequest
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
-from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
+from introspect.session.system_prompt import Detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
-from introspect.tools.context import Progress, ToolContext
+from introspect.tools.context import RESULT_HEADER, Progress, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
@@ -53,6 +61,7 @@ class Session:
     phase: PhaseConfig
     seed: int
     prompt_format: PromptFormat
+    dialect: Dialect
     prompt_detail: Detail
     context_length: int
     stop_ids: frozenset[int]
@@ -67,8 +76,7 @@ class Session:
 
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)
-    system_prompt: str = ""
-    system_tokens: int = 0
+    instructions: Instructions = field(default_factory=lambda: Instructions("", 0))
     status: Status = "complete"
     experiment: int = -1
     turn: int = 0
@@ -92,8 +100,14 @@ class Session:
     def offer_tools(self, experiment: ExperimentConfig) -> None:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
         self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
-        self.system_prompt = build_system_prompt(self.phase, self.tools, self.prompt_detail)
-        self.system_tokens = self.prompt_format.system_length(self.system_prompt)
+        self.instructions = instructions_of(
+            self.phase, self.tools, self.prompt_detail, self.dialect, self.prompt_format
+        )
+
+    @property
+    def system_tokens(self) -> int:
+        """Tokens that every prompt of this experiment begins with."""
+        return self.instructions.tokens
 
     @property
     def figures(self) -> ExperimentTally:
@@ -111,13 +125,17 @@ class Session:
         transcript = transcript if transcript is not None else self.transcript
         return Rendering(
             transcript=transcript,
-            prompt=self.prompt_format.render(self.system_prompt, transcript.window()),
+            prompt=self.prompt_format.render(
+                self.instructions.text, transcript.window(), self.instructions.tools
+            ),
             system_tokens=self.system_tokens,
         )
 
     def messages(self) -> list[tuple[str, str]]:
         """Role and text of each message that the model sees now, the system message first."""
-        return [("system", self.system_prompt), *((m.role, m.text) for m in self.transcript.window())]
+        native = self.instructions.tools is not None
+        said = [(told_role(m) if native else m.role, m.text) for m in self.transcript.window()]
+        return [("system", self.instructions.text), *said]
 
     def content_ids(self, reply: Decoded) -> tuple[int, ...]:
         """The ids of a reply without those that ended it."""
@@ -129,28 +147,21 @@ class Session:
 
     def next_request(self, prompt: Prompt) -> GenerationRequest:
         """The request for the reply of this turn. KeyError where they are forced and none is left."""
-        generation, forced = self.phase.generation, None
+        forced, seed = None, reply_seed(self.seed, self.experiment, self.turn)
         if self.forced_replies is not None:
             forced = self.forced_replies[self.experiment, self.turn]
-        asked = len(forced) if forced is not None else generation.max_new_tokens
-        seed = reply_seed(self.seed, self.experiment, self.turn)
+        asked = len(forced) if forced is not None else self.phase.generation.max_new_tokens
+        free = reply_sampler(self.phase, self.experiment, seed, self.constraint)
         return GenerationRequest(
             experiment=self.experiment,
             turn=self.turn,
             prompt=prompt,
             cache=self.cache,
-            sampler=ForcedSampler(forced) if forced is not None else self._sampler(seed),
+            sampler=free if forced is None else ForcedSampler(forced),
             stop_ids=self.stop_ids,
             max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
             forced=forced is not None,
         )
-
-    def _sampler(self, seed: int) -> Sampler:
-        """What chooses the ids of one reply, held to calls where the phase asks for that."""
-        sampler = sampler_for(self.phase.generation.temperature, self.phase.generation.top_p, seed)
-        if self.constraint is None:
-            return sampler
-        return self.constraint.constrained(sampler, self.phase.experiments[self.experiment].name)
 
     def limit_reached(self) -> Ending | None:
         """The limit of the phase that an experiment or the run is at, if any."""
@@ -185,6 +196,7 @@ def open_session(
     notes: NoteStore,
     documents: Mapping[str, Document],
     tools: Mapping[str, Tool],
+    dialect: Dialect | None = None,
     interrupts: Interrupts | None = None,
     progress: Progress | None = None,
     auditor: Auditor | None = None,
@@ -193,9 +205,10 @@ def open_session(
 ) -> Session:
     """A session of a phase, before its first experiment. `context_length` is in tokens.
 
-    Raises ConfigError where the system prompt and a reply do not fit the model's context, or where replies
-    are constrained and llguidance is not installed.
+    `dialect` is chosen where it is not given. Raises ConfigError where the system prompt and a reply do not
+    fit the model's context, or where replies are constrained and llguidance is not installed.
     """
+    dialect = dialect or choose_dialect(phase, tools, prompt_format)
     context = ToolContext(
         model=model,
         encode=prompt_format.encode,
@@ -203,17 +216,18 @@ def open_session(
         notes=notes,
         documents=documents,
         max_result_tokens=phase.max_result_tokens,
+        result_header=RESULT_HEADER if dialect.name == "own" else "",
         progress=progress,
         interrupts=interrupts or Interrupts(),
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
     stop_ids = prompt_format.stop_ids(eos)
-    free = forced_replies is not None
     session = Session(
         phase=phase,
         seed=seed,
         prompt_format=prompt_format,
-        prompt_detail=fitting_detail(phase, tools, prompt_format.system_length, context_length),
+        dialect=dialect,
+        prompt_detail=chosen_detail(phase, tools, dialect, prompt_format, context_length),
         context_length=context_length,
         stop_ids=stop_ids,
         cache=new_cache(model, phase.memory.strategy),
@@ -222,10 +236,12 @@ def open_session(
         all_documents=documents,
         auditor=auditor,
         forced_replies=forced_replies,
-        constraint=None if free else reply_constraint(phase, tools, model, prompt_format, stop_ids),
         clock=clock,
     )
     session.offer_tools(phase.experiments[0])
+    if forced_replies is None:
+        framing = session.instructions.tools
+        session.constraint = reply_constraint(phase, tools, model, prompt_format, stop_ids, framing)
     if phase.limits.max_result_tokens is None:
         # A context shorter than the phase's conversation has less to give to one result.
         share = max(LEAST_RESULT, session.conversation_budget // RESULTS_IN_CONVERSATION)

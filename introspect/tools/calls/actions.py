@@ -23,16 +23,6 @@ class CallForms:
     finish: str | None = None
 
 
-@dataclass(frozen=True)
-class NativeCall:
-    """A call as a model's own chat template has it: `before`, an object of a name and arguments, `after`."""
-
-    before: str
-    name_key: str
-    arguments_key: str
-    after: str
-
-
 OWN_FORMS = CallForms(CALL_FORM, COMPLETE_FORM)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from introspect.tools.calls.actions import NativeCall
+from introspect.prompt.tool_framing import CallSpelling
 from introspect.tools.calls.grammar_values import Rules, Schema, arguments_rule, literal
 
 Pieces = Callable[[str], Sequence[str | int]]
@@ -43,7 +43,7 @@ def reply_grammar(
     tools: Mapping[str, Schema],
     tokens: int,
     domains: Mapping[str, Sequence[str | int]] | None = None,
-    native: NativeCall | None = None,
+    native: CallSpelling | None = None,
     pieces: Pieces = lambda text: (text,),
 ) -> str:
     """The grammar of a reply of at most `tokens` in which one of `tools` is called, by their schemas.
@@ -77,7 +77,7 @@ def grammar_hash(grammar: str) -> str:
     return hashlib.sha256(grammar.encode()).hexdigest()[:32]
 
 
-def _key(native: NativeCall | None) -> str:
+def _key(native: CallSpelling | None) -> str:
     return native.arguments_key if native else "arguments"
 
 
