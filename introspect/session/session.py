@@ -221,7 +221,6 @@ def open_session(
         interrupts=interrupts or Interrupts(),
     )
     eos = model.generation_config.eos_token_id if model.generation_config else model.config.eos_token_id
-    stop_ids = prompt_format.stop_ids(eos)
     session = Session(
         phase=phase,
         seed=seed,
@@ -229,7 +228,7 @@ def open_session(
         dialect=dialect,
         prompt_detail=chosen_detail(phase, tools, dialect, prompt_format, context_length),
         context_length=context_length,
-        stop_ids=stop_ids,
+        stop_ids=prompt_format.stop_ids(eos),
         cache=new_cache(model, phase.memory.strategy),
         all_tools=tools,
         context=context,
@@ -240,8 +239,8 @@ def open_session(
     )
     session.offer_tools(phase.experiments[0])
     if forced_replies is None:
-        framing = session.instructions.tools
-        session.constraint = reply_constraint(phase, tools, model, prompt_format, stop_ids, framing)
+        told = session.instructions.tools
+        session.constraint = reply_constraint(phase, tools, model, prompt_format, session.stop_ids, told)
     if phase.limits.max_result_tokens is None:
         # A context shorter than the phase's conversation has less to give to one result.
         share = max(LEAST_RESULT, session.conversation_budget // RESULTS_IN_CONVERSATION)
