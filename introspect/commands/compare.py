@@ -107,6 +107,7 @@ def _with_requirement(run: JSON) -> str:
 def _oddities(run: JSON) -> list[str]:
     """What makes a run another than a plain one."""
     parts = [f"fault planted: {run['fault']}"] if run["fault"] else []
+    parts += [f"replies constrained: {run['constrain']}"] if run["constrain"] != "none" else []
     parts += ["replies forced from another run"] if run["forced_from"] else []
     places = len(run["damage"])
     parts += [f"record damaged in {places} place{'s' * (places > 1)}"] if places else []

@@ -55,6 +55,8 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
         facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))
     if summary.get("fault"):
         facts.add_row("planted", Text(summary["fault"]))
+    if summary.get("constrain", "none") != "none":
+        facts.add_row("replies", Text(f"constrained: {one_line(summary['constrain'])}"))
     if summary.get("forced_from"):
         facts.add_row("replies", Text(f"forced from {one_line(summary['forced_from'])}"))
     before = f", {summary['notes_before']} to begin with" if summary.get("notes_before") else ""

@@ -43,6 +43,8 @@ def figures_of(log: EventLog) -> JSON:
         "weight_hash": _text(start.environment.get("weight_hash")),
         "seed": start.seed,
         "fault": start.fault,
+        "constrain": _text(start.environment.get("constrain")) or "none",
+        "grammars": _grammars(start.environment.get("grammars")),
         "forced_from": start.forced_from,
         "requirement": _requirement(start.requirement),
         "status": end.status if isinstance(end, ev.RunEnd) else "open",
@@ -83,6 +85,12 @@ def _requirement(found: JSON | None) -> JSON | None:
         return None
     fields: JSON = {key: _text(found.get(key)) for key in ("phase", "run", "unmet")}
     return fields | {"forced": found.get("forced") is True}
+
+
+def _grammars(recorded: object) -> JSON:
+    """The hash of the grammar of each experiment whose replies were constrained."""
+    found = recorded if isinstance(recorded, dict) else {}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def _text(value: object) -> str | None:

@@ -11,6 +11,8 @@ from introspect.checkpoint.loading import LoadedModel
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.events import JSON
 from introspect.run.preparation import Prepared
+from introspect.session.constraint import experiment_grammars
+from introspect.tools.calls.grammar import grammar_hash
 
 
 def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
@@ -36,7 +38,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     phase, loaded = prepared.phase, prepared.loaded
     model, instructions = loaded.model, prepared.instructions
     parameter = next(model.parameters())
-    environment = {
+    environment: JSON = {
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "placement": loaded.placement,
@@ -58,6 +60,13 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
             if tool.package is not None
         },
     }
+    if phase.generation.constrain == "none" or prepared.forced is not None:
+        environment["constrain"] = "none"
+    else:
+        grammars = experiment_grammars(phase, prepared.tools, model, loaded.prompt_format, instructions.tools)
+        environment["constrain"] = phase.generation.constrain
+        environment["grammars"] = {name: grammar_hash(grammar) for name, grammar in grammars.items()}
+        environment["versions"]["llguidance"] = version("llguidance")
     offset = datetime.now().astimezone().utcoffset()
     return events.RunStart(
         schema=events.SCHEMA_VERSION,

@@ -11,6 +11,7 @@ from introspect.cache_check.view import refuse_model
 from introspect.checkpoint.loading import LoadedModel, find_model, load_model
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.display import Progress
+from introspect.engine.constrained import refuse_without_llguidance
 from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
 from introspect.faults.catalogue import FAULTS
@@ -68,6 +69,8 @@ def prepare(
         hint = did_you_mean(options.fault, FAULTS)
         raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
     refuse_unwritable(options.output)
+    if phase.generation.constrain != "none" and options.forced_from is None:
+        refuse_without_llguidance()
     if loaded is None:
         if phase.requires is not None:
             source = find_model(phase.model, weights=False)

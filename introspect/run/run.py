@@ -95,6 +95,7 @@ class Run:
             "seed": self.start.seed,
             "status": self.status,
             "dialect": self.session.dialect.name,
+            "constrain": self.start.environment["constrain"],
             "no_tool_used": tally.no_tool_used,
             "turns": tally.turns,
             "prunes": tally.prunes,

@@ -11,11 +11,12 @@ from introspect.display import Progress
 from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import Decoded
 from introspect.engine.interrupts import Interrupts
-from introspect.engine.sampling import ForcedSampler, reply_seed, sampler_for
+from introspect.engine.sampling import ForcedSampler, reply_seed
 from introspect.engine.strategies import new_cache
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
+from introspect.session.constraint import ReplyConstraint, reply_constraint, reply_sampler
 from introspect.session.dialect import (
     Dialect,
     Instructions,
@@ -71,6 +72,7 @@ class Session:
     all_documents: Mapping[str, Document] = field(default_factory=dict)
     auditor: Auditor | None = None
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None
+    constraint: ReplyConstraint | None = None
     clock: Callable[[], float] = time.monotonic
 
     transcript: Transcript = field(default_factory=Transcript)
@@ -146,19 +148,17 @@ class Session:
 
     def next_request(self, prompt: Prompt) -> GenerationRequest:
         """The request for the reply of this turn. KeyError where they are forced and none is left."""
-        generation, forced = self.phase.generation, None
+        forced, seed = None, reply_seed(self.seed, self.experiment, self.turn)
         if self.forced_replies is not None:
             forced = self.forced_replies[self.experiment, self.turn]
-        asked = len(forced) if forced is not None else generation.max_new_tokens
-        seed = reply_seed(self.seed, self.experiment, self.turn)
+        asked = len(forced) if forced is not None else self.phase.generation.max_new_tokens
+        free = reply_sampler(self.phase, self.experiment, seed, self.constraint)
         return GenerationRequest(
             experiment=self.experiment,
             turn=self.turn,
             prompt=prompt,
             cache=self.cache,
-            sampler=ForcedSampler(forced)
-            if forced is not None
-            else sampler_for(generation.temperature, generation.top_p, seed),
+            sampler=free if forced is None else ForcedSampler(forced),
             stop_ids=self.stop_ids,
             max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
             forced=forced is not None,
@@ -206,9 +206,8 @@ def open_session(
 ) -> Session:
     """A session of a phase, before its first experiment. `context_length` is in tokens.
 
-    `dialect` is chosen where it is not given.
-
-    Raises ConfigError where the system prompt and a reply do not fit the model's context.
+    `dialect` is chosen where it is not given. Raises ConfigError where the system prompt and a reply do not
+    fit the model's context, or where replies are constrained and llguidance is not installed.
     """
     dialect = dialect or choose_dialect(phase, tools, prompt_format)
     context = ToolContext(
@@ -240,6 +239,9 @@ def open_session(
         clock=clock,
     )
     session.offer_tools(phase.experiments[0])
+    if forced_replies is None:
+        told = session.instructions.tools
+        session.constraint = reply_constraint(phase, tools, model, prompt_format, session.stop_ids, told)
     if phase.limits.max_result_tokens is None:
         # A context shorter than the phase's conversation has less to give to one result.
         share = max(LEAST_RESULT, session.conversation_budget // RESULTS_IN_CONVERSATION)

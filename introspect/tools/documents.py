@@ -6,6 +6,7 @@ from typing import Any
 
 from introspect.errors import ToolError, did_you_mean
 from introspect.tools.context import ToolContext, left_out
+from introspect.tools.domains import DocumentId
 
 
 def list_heritage_documents(context: ToolContext) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def get_heritage_summary(context: ToolContext, start: int = 0) -> dict[str, Any]
 
 
 def read_heritage_document(
-    context: ToolContext, document: str, start_line: int = 1, end_line: int | None = None
+    context: ToolContext, document: DocumentId, start_line: int = 1, end_line: int | None = None
 ) -> dict[str, Any]:
     """Read some lines of a document.
 

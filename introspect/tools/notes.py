@@ -10,6 +10,7 @@ from introspect.errors import ToolError
 from introspect.events import Event, RunStart, ToolCall, ToolResult
 from introspect.tools.base import Tool
 from introspect.tools.context import ToolContext, left_out
+from introspect.tools.domains import Importance
 from introspect.tools.note_store import Note, NoteStore
 
 
@@ -33,7 +34,7 @@ def record_observation(
     obs_type: str,
     category: str,
     description: str,
-    importance: int = 5,
+    importance: Importance = 5,
     data: dict[str, Any] | None = None,
     tags: list[str] | None = None,
 ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def update_observation(
     description: str,
     obs_type: str | None = None,
     category: str | None = None,
-    importance: int | None = None,
+    importance: Importance | None = None,
     data: dict[str, Any] | None = None,
     tags: list[str] | None = None,
 ) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from introspect.prompt.tool_framing import ToolSchema
 from introspect.tools.base import Tool
+from introspect.tools.domains import DOMAIN
 
-_NOT_TOLD = ("title", "additionalProperties")
+_NOT_TOLD = ("title", "additionalProperties", DOMAIN)
 """Keys of a schema that say nothing to a model, and cost it tokens in each prompt."""
 
 

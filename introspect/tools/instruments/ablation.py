@@ -12,6 +12,7 @@ from introspect.errors import ToolError
 from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import changed_input, changed_output, forward_text
 from introspect.tools.context import ToolContext, left_out, rounded
+from introspect.tools.domains import Component
 from introspect.tools.instruments.activations import text_ids
 from introspect.tools.instruments.anatomy import Head, head_named, layer_names
 from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
@@ -21,7 +22,7 @@ TOP = 5
 Mode = Literal["zero", "mean"]
 
 
-def ablate(context: ToolContext, text: str, component: str, mode: Mode = "zero") -> dict[str, Any]:
+def ablate(context: ToolContext, text: str, component: Component, mode: Mode = "zero") -> dict[str, Any]:
     """How the next token changes with a layer, a head or an MLP switched off.
 
     The text is run twice, as it is and with the component ablated at every position:

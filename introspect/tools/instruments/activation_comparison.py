@@ -9,13 +9,16 @@ import torch
 
 from introspect.model.hooks import widened
 from introspect.tools.context import ToolContext, left_out, rounded
+from introspect.tools.domains import ComputingModule
 from introspect.tools.instruments.activations import output_of, text_ids
 from introspect.tools.instruments.names import resolve_module
 
 MOST_CHANNELS = 5
 
 
-def compare_activations(context: ToolContext, text_a: str, text_b: str, layer_name: str) -> dict[str, Any]:
+def compare_activations(
+    context: ToolContext, text_a: str, text_b: str, layer_name: ComputingModule
+) -> dict[str, Any]:
     """How differently one layer answers two texts.
 
     Each text is run by itself. `last` compares the layer's output at the last position of each text, `mean`

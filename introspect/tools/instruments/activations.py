@@ -13,6 +13,7 @@ import torch
 from introspect.errors import ToolError
 from introspect.model.hooks import Keep, captured, forward_text, widened
 from introspect.tools.context import ToolContext, left_out, rounded
+from introspect.tools.domains import ComputingModule
 from introspect.tools.instruments.names import resolve_module
 
 MAX_TEXT_TOKENS = 256
@@ -44,7 +45,7 @@ def output_of(context: ToolContext, name: str, ids: tuple[int, ...], keep: Keep)
     return outputs[name]
 
 
-def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dict[str, Any]:
+def process_text(context: ToolContext, text: str, layer_names: list[ComputingModule]) -> dict[str, Any]:
     """Run a text through the model and look at the output of some layers.
 
     Args:
@@ -77,7 +78,7 @@ def process_text(context: ToolContext, text: str, layer_names: list[str]) -> dic
     return context.fit_page(page, len(layers))
 
 
-def get_activation_statistics(context: ToolContext, layer_name: str) -> dict[str, Any]:
+def get_activation_statistics(context: ToolContext, layer_name: ComputingModule) -> dict[str, Any]:
     """Statistics of one layer's output for the last processed text.
 
     Args:

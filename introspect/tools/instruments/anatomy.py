@@ -77,6 +77,11 @@ def attention_name(model: CausalLM, name: str) -> str:
     return name
 
 
+def attention_names(model: CausalLM) -> list[str]:
+    """Names of the attention layers, in the model's order."""
+    return [name for name, module in model.named_modules() if name and _is_attention(module)]
+
+
 def check_head(model: CausalLM, name: str, head: int, argument: str = "head") -> None:
     """Raise ToolError where the attention layer `name` has no head of this number."""
     heads = model.config.get_text_config().num_attention_heads

@@ -8,6 +8,7 @@ from introspect.model.causal_lm import CausalLM
 from introspect.model.roles import Role, role_of
 from introspect.model.structure import Structure, features, is_linear, named_tensors, norm_eps, read_structure
 from introspect.tools.context import ToolContext, left_out
+from introspect.tools.domains import ModuleName
 from introspect.tools.instruments.names import matching, module_names, resolve_module
 
 
@@ -48,7 +49,7 @@ def get_layer_names(context: ToolContext, filter_pattern: str = "*", start: int 
     return context.fit_page(page, len(rest))
 
 
-def get_layer_info(context: ToolContext, layer_name: str) -> dict[str, Any]:
+def get_layer_info(context: ToolContext, layer_name: ModuleName) -> dict[str, Any]:
     """Class, sizes, tensors and parts of one layer.
 
     Args:

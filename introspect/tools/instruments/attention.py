@@ -12,6 +12,7 @@ from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import captured_inputs, forward_text
 from introspect.tools.base import Recorded
 from introspect.tools.context import ToolContext, rounded
+from introspect.tools.domains import AttentionLayer, HeadNumber
 from introspect.tools.instruments.activations import processed_ids
 from introspect.tools.instruments.anatomy import attention_name, check_head
 
@@ -22,7 +23,9 @@ CHECKED_MODEL_TYPES = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", 
 """Model types whose maps were compared with those of their own eager attention."""
 
 
-def get_attention_patterns(context: ToolContext, layer_name: str, head_idx: int) -> Recorded:
+def get_attention_patterns(
+    context: ToolContext, layer_name: AttentionLayer, head_idx: HeadNumber
+) -> Recorded:
     """Where one attention head looks in the last processed text.
 
     Args:

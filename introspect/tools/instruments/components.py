@@ -8,6 +8,7 @@ from introspect.errors import ToolError, did_you_mean
 from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
 from introspect.tools.context import ToolContext, left_out
+from introspect.tools.domains import ComponentType, ModuleName
 from introspect.tools.instruments.explanations import COMPONENTS, describe
 from introspect.tools.instruments.names import resolve_module
 
@@ -26,7 +27,7 @@ ALIASES = {
 }  # fmt: skip
 
 
-def explain_component(context: ToolContext, component_type: str) -> dict[str, Any]:
+def explain_component(context: ToolContext, component_type: ComponentType) -> dict[str, Any]:
     """What a kind of component does, with this model's own numbers.
 
     Args:
@@ -44,7 +45,7 @@ def explain_component(context: ToolContext, component_type: str) -> dict[str, An
     return _whole_sentences(context, {"component": name}, "explanation", sentences)
 
 
-def describe_layer(context: ToolContext, layer_name: str) -> dict[str, Any]:
+def describe_layer(context: ToolContext, layer_name: ModuleName) -> dict[str, Any]:
     """What one layer is and does, in sentences.
 
     Args:

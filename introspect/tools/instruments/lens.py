@@ -13,6 +13,7 @@ from introspect.model.causal_lm import CausalLM
 from introspect.model.hooks import captured, forward_text, last_position
 from introspect.tools.base import Recorded
 from introspect.tools.context import ToolContext, left_out, rounded
+from introspect.tools.domains import LayerName, LayerNumber, TopK
 from introspect.tools.instruments.activations import text_ids
 from introspect.tools.instruments.anatomy import layer_names, logits_of
 from introspect.tools.instruments.distribution import divergence, log_probabilities, top_tokens
@@ -35,7 +36,7 @@ class Reading:
 
 
 def logit_lens(
-    context: ToolContext, text: str, layers: list[int | str] | None = None, top_k: int = 3
+    context: ToolContext, text: str, layers: list[LayerNumber | LayerName] | None = None, top_k: TopK = 3
 ) -> Recorded:
     """What the model would say next if it stopped after a layer.
 

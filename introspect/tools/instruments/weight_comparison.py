@@ -10,6 +10,7 @@ import torch
 
 from introspect.errors import ToolError
 from introspect.tools.context import ToolContext, left_out, rounded
+from introspect.tools.domains import ModuleName
 from introspect.tools.instruments.names import resolve_weights
 from introspect.tools.instruments.streaming import blocks, widen, widening_buffer
 
@@ -48,7 +49,7 @@ class WeightComparison:
         return {key: rounded(value) if math.isfinite(value) else None for key, value in values.items()}
 
 
-def compare_weights(context: ToolContext, layer1: str, layer2: str) -> dict[str, Any]:
+def compare_weights(context: ToolContext, layer1: ModuleName, layer2: ModuleName) -> dict[str, Any]:
     """Cosine, distance |1 - 2| / |1| and norms of the weights of two layers of equal shape.
 
     Args:

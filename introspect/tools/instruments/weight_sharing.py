@@ -8,6 +8,7 @@ import torch
 
 from introspect.model.structure import named_tensors
 from introspect.tools.context import ToolContext, left_out
+from introspect.tools.domains import ModuleName
 from introspect.tools.instruments.names import resolve_weights
 
 
@@ -35,7 +36,7 @@ def get_shared_weights(context: ToolContext, start: int = 0) -> dict[str, Any]:
     return context.fit_page(page, len(rest))
 
 
-def get_shared_layers(context: ToolContext, layer_name: str) -> dict[str, Any]:
+def get_shared_layers(context: ToolContext, layer_name: ModuleName) -> dict[str, Any]:
     """Which other layers hold the same tensors as this one.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 from introspect.errors import ToolError
 from introspect.model.structure import named_tensors
 from introspect.tools.context import ToolContext, left_out, rounded
+from introspect.tools.domains import ModuleName
 from introspect.tools.instruments.names import resolve_weights
 from introspect.tools.instruments.streaming import Moments
 from introspect.tools.instruments.weight_memo import measured
@@ -17,7 +18,7 @@ MOST_TENSORS = 16
 """Tensors measured for one call; a result has room for no more."""
 
 
-def get_weight_statistics(context: ToolContext, layer_name: str) -> dict[str, Any]:
+def get_weight_statistics(context: ToolContext, layer_name: ModuleName) -> dict[str, Any]:
     """Mean, std, min and max of a layer's weights.
 
     Args:

@@ -1,0 +1,398 @@
+"""Constrained replies: what a hostile model writes in them is a call that can be run, and no more changes.
+
+The judges are `parse_reply`, which knows no grammar, the tools' own validation, and numpy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_tokenizers import chatml_tokenizer, gemma_tokenizer, plain_tokenizer
+from support.amounts import examples
+from support.places import ROOT, needs_tokenizer
+from support.sessions import a_phase, opened_run, phase_for
+from transformers import AutoTokenizer
+
+from introspect.engine.constrained import GrammarCompiler
+from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSampler, Sampler
+from introspect.errors import ConfigError
+from introspect.phase.load import load_phase
+from introspect.prompt.content_encoder import ContentEncoder
+from introspect.prompt.tool_framing import CallSpelling
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
+from introspect.tools.base import Tool
+from introspect.tools.calls.actions import CallRequest, Completion
+from introspect.tools.calls.grammar import reply_grammar
+from introspect.tools.calls.grammar_values import Rules, arguments_rule, one_of
+from introspect.tools.calls.parsing import parse_reply
+from introspect.tools.context import to_json
+from introspect.tools.instruments.domains import domain_values
+from introspect.tools.instruments.names import resolve_module
+from introspect.tools.instruments.registry import tools_named
+from introspect.tools.schemas import tool_schema
+
+pytest.importorskip("llguidance", reason="the extra `constrain` is not installed")
+
+PADDED = 24
+"""Logits beyond the ids of the tokenizer, as models with a padded vocabulary have."""
+TOKENS = 1600
+"""Room for a reply that is spelt byte by byte."""
+
+
+class Vocabulary:
+    """A tokenizer, a compiler for it, and a hostile model: its logits know nothing."""
+
+    def __init__(self, tokenizer: Any, stops: tuple[str, ...], vocabulary: int | None = None) -> None:
+        self.tokenizer, self.encoder = tokenizer, ContentEncoder(tokenizer)
+        self.size = vocabulary or len(tokenizer) + PADDED
+        self.stop_ids = [tokenizer.convert_tokens_to_ids(stop) for stop in stops]
+        self.compiler = GrammarCompiler(tokenizer, self.size, self.stop_ids, self.encoder.added_ids)
+
+    def reply(
+        self, grammar: str, sampler: Sampler, seed: int, tokens: int = TOKENS
+    ) -> tuple[list[int], bool]:
+        """The ids of a reply, without the one that ended it, and whether it was cut."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(13, self.size, generator=generator) * 4
+        rows[:, len(self.tokenizer) :] += 30
+        rows[:, list(self.encoder.added_ids)] += 20
+        if seed % 2:
+            closing = self.encoder.encode('{}[]",: ')
+            rows[:, list(closing)] += 9
+        constrained, ids = self.compiler.constrained(sampler, grammar), list[int]()
+        while len(ids) < tokens:
+            chosen = constrained.choose(rows[len(ids) % len(rows)])
+            if chosen in self.stop_ids:
+                return ids, False
+            ids.append(chosen)
+        return ids, True
+
+
+def _qwen() -> Vocabulary:
+    from support.places import REAL_TOKENIZER
+
+    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
+    return Vocabulary(tokenizer, ("<|im_end|>", "<|endoftext|>"), 151_936)
+
+
+VOCABULARIES = {
+    "tiny": lambda: Vocabulary(
+        AutoTokenizer.from_pretrained(ROOT / "data" / "models" / "tiny"), ("<|im_end|>",)
+    ),
+    "bytes": lambda: Vocabulary(chatml_tokenizer(), ("<|im_end|>", "<|endoftext|>")),
+    "pieces": lambda: Vocabulary(gemma_tokenizer(), ("<end_of_turn>", "<eos>")),
+    "plain": lambda: Vocabulary(plain_tokenizer(), ("<|endoftext|>",)),
+    "qwen": _qwen,
+}
+_made: dict[str, Vocabulary] = {}
+
+
+def vocabulary_of(name: str) -> Vocabulary:
+    if name not in _made:
+        _made[name] = VOCABULARIES[name]()
+    return _made[name]
+
+
+each_vocabulary = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[needs_tokenizer] * (name == "qwen")) for name in VOCABULARIES]
+)
+
+
+def samplers(seed: int) -> Sampler:
+    return (GreedySampler(), NucleusSampler(1.0, 1.0, seed), NucleusSampler(0.7, 0.95, seed))[seed % 3]
+
+
+def shipped_tools() -> dict[str, Tool]:
+    return tools_named([*load_phase("phase1b").tools])
+
+
+def schemas_of(tools: dict[str, Tool]) -> dict[str, Any]:
+    return {name: tool.arguments_model.model_json_schema() for name, tool in tools.items()}
+
+
+@each_vocabulary
+def test_whatever_a_model_writes_is_one_call_that_its_tool_takes_or_completion(name: str, model: Any) -> None:
+    vocabulary, tools = vocabulary_of(name), shipped_tools()
+    domains = domain_values(model, ["how-tides-work"])
+    grammar = reply_grammar(schemas_of(tools), TOKENS, domains)
+    called, completed = set(), 0
+    for seed in range(4 if name == "qwen" else examples(12)):
+        ids, cut = vocabulary.reply(grammar, samplers(seed), seed)
+        assert not cut and max(ids) < len(vocabulary.tokenizer)
+        assert not set(ids) & vocabulary.encoder.added_ids
+        text = vocabulary.encoder.decode(ids)
+        action = parse_reply(text, False, TOKENS)
+        if isinstance(action, Completion):
+            completed += 1
+            continue
+        assert isinstance(action, CallRequest), (action, text)
+        given = tools[action.function].validated(action.arguments)
+        called.add(action.function)
+        if "layer_name" in given:
+            assert resolve_module(model, given["layer_name"]) == given["layer_name"]
+        assert action.arguments.keys() <= given.keys()
+    assert len(called) + completed > 2
+
+
+@needs_tokenizer
+def test_a_native_call_stands_between_the_control_tokens_of_its_family() -> None:
+    vocabulary, tools = vocabulary_of("qwen"), tools_named(["get_layer_info", "query_memory"])
+    native = CallSpelling("<tool_call>\n", "name", "arguments", "\n</tool_call>")
+    opening, closing = vocabulary.tokenizer.convert_tokens_to_ids(["<tool_call>", "</tool_call>"])
+
+    def pieces(text: str) -> list[str | int]:
+        cut = re.split("(</?tool_call>)", text)
+        return [{"<tool_call>": opening, "</tool_call>": closing}.get(part, part) for part in cut]
+
+    finish = {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}
+    grammar = reply_grammar(
+        schemas_of(tools) | {"finish_experiment": finish}, 600, native=native, pieces=pieces
+    )
+    for seed in range(4):
+        ids, cut = vocabulary.reply(grammar, samplers(seed), seed, 600)
+        assert not cut and (ids.count(opening), ids.count(closing), ids[-1]) == (1, 1, closing)
+        written = vocabulary.encoder.decode(ids[ids.index(opening) + 1 : -1])
+        call = json.loads(written)
+        assert list(call) == ["name", "arguments"] and written == f"\n{to_json(call)}\n"
+        if call["name"] in tools:
+            tools[call["name"]].validated(call["arguments"])
+        else:
+            assert (call["name"], list(call["arguments"])) == ("finish_experiment", ["summary"])
+
+
+def test_a_native_call_without_control_tokens_is_its_object_alone() -> None:
+    vocabulary, tools = vocabulary_of("bytes"), tools_named(["get_layer_info"])
+    grammar = reply_grammar(schemas_of(tools), TOKENS, native=CallSpelling("", "name", "parameters", ""))
+    for seed in range(4):
+        ids, _ = vocabulary.reply(grammar, samplers(seed), seed)
+        said = vocabulary.encoder.decode(ids)
+        assert list(json.loads(said[said.index("{") :])) == ["name", "parameters"]
+
+
+CHOICE = 'start: "a" | "b" | "cd" | "c"\n'
+
+
+@given(temperature=st.sampled_from([0.5, 1.0, 2.0]), seed=st.integers(0, 50))
+def test_allowed_ids_keep_the_probabilities_that_they_have_among_each_other(
+    temperature: float, seed: int
+) -> None:
+    vocabulary = vocabulary_of("plain")
+    draws = 200
+    logits = torch.randn(vocabulary.size, generator=torch.Generator().manual_seed(seed)) * 3
+    before = logits.clone()
+    ids = [vocabulary.encoder.encode(letter)[0] for letter in "abc"]
+    scaled = logits[ids].double().numpy() / temperature
+    expected = np.exp(scaled - scaled.max())
+    expected /= expected.sum()
+    counts = np.zeros(3)
+    sampler = NucleusSampler(temperature, 1.0, seed)
+    for _ in range(draws):
+        counts[ids.index(vocabulary.compiler.constrained(sampler, CHOICE).choose(logits))] += 1
+    chi_square = float(((counts - draws * expected) ** 2 / (draws * expected + 1e-9))[expected > 0.01].sum())
+    assert chi_square < 25
+    assert torch.equal(logits, before)
+
+
+def test_where_the_grammar_may_end_every_stop_id_is_allowed_and_where_it_must_nothing_else() -> None:
+    vocabulary = vocabulary_of("bytes")
+    c, d = (vocabulary.encoder.encode(letter)[0] for letter in "cd")
+    constrained = vocabulary.compiler.constrained(ForcedSampler([c, d]), CHOICE)
+    logits = torch.zeros(vocabulary.size)
+
+    def allowed() -> set[int]:
+        return set(constrained.allowed(vocabulary.size).nonzero().flatten().tolist())
+
+    assert not allowed() & set(vocabulary.stop_ids)
+    constrained.choose(logits)
+    assert allowed() == {d, *vocabulary.stop_ids}
+    constrained.choose(logits)
+    assert allowed() == set(vocabulary.stop_ids)
+
+
+def test_a_sampler_that_falls_on_a_masked_id_is_given_the_likeliest_allowed_one() -> None:
+    vocabulary = vocabulary_of("bytes")
+    a, b = (vocabulary.encoder.encode(letter)[0] for letter in "ab")
+    logits = torch.zeros(vocabulary.size)
+    logits[b] = 1.0
+    last = vocabulary.size - 1
+    assert vocabulary.compiler.constrained(ForcedSampler([last]), CHOICE).choose(logits) == b
+    assert vocabulary.compiler.constrained(ForcedSampler([a]), CHOICE).choose(logits) == a
+
+
+def test_the_same_seed_gives_the_same_ids() -> None:
+    vocabulary, tools = vocabulary_of("tiny"), tools_named(["process_text", "query_memory"])
+    grammar = reply_grammar(schemas_of(tools), 300)
+    assert grammar == reply_grammar(schemas_of(tools), 300)
+    first, again, other = (
+        vocabulary.reply(grammar, NucleusSampler(1.0, 1.0, seed), 8, 300) for seed in (5, 5, 6)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("The std is 0.03, p < 0.05, in [1, 2]: it's `wide`}.\n\nNext", True),
+        ("<think>", False),
+        ("[THINK]", False),
+        ("◁think▷", False),
+        ("a {", False),
+        ('a "tool_call": "x', False),
+        ("“Tool calls”: [1", False),
+        ("Here is my thought process: x", False),
+        ("a\nUser: x", False),
+        ("the user: x", True),
+    ],
+)
+def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: str, taken: bool) -> None:
+    vocabulary = vocabulary_of("bytes")
+    matcher = vocabulary.compiler.matcher(reply_grammar(schemas_of(tools_named(["query_memory"])), 2000))
+    whole = matcher.consume_tokens(list(vocabulary.encoder.encode(said + '{"reasoning": "')))
+    assert bool(whole) == taken
+
+
+@given(st.sets(st.text("ab.01+ é", min_size=1, max_size=8), min_size=1, max_size=12), st.text("ab.01+ é"))
+def test_a_factored_choice_is_of_exactly_its_texts(texts: set[str], other: str) -> None:
+    pattern = re.compile(one_of(sorted(texts)))
+    assert all(pattern.fullmatch(text) for text in texts)
+    assert bool(pattern.fullmatch(other)) == (other in texts)
+
+
+SCHEMAS: list[dict[str, Any]] = [
+    {"type": "string", "minLength": 2, "maxLength": 3},
+    {"type": "string", "enum": ["zero", 'a"b']},
+    {"const": "only"},
+    {"type": "integer", "minimum": 3, "maximum": 17},
+    {"type": "integer", "exclusiveMinimum": -1},
+    {"type": "number", "minimum": 0, "maximum": 1},
+    {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+    {"type": "array", "items": {"type": "number"}, "minItems": 5},
+    {"type": "array", "items": {"type": "string"}, "maxItems": 0},
+    {"type": "object", "additionalProperties": {"type": "integer"}},
+    {},
+    {"type": "string", "pattern": "^[ab]{2}$"},
+]
+
+
+def _fits(schema: dict[str, Any], value: Any) -> bool:
+    """Whether a value is of a schema: as much of JSON Schema as SCHEMAS have."""
+    if "anyOf" in schema:
+        return any(_fits(part, value) for part in schema["anyOf"])
+    kinds = {"string": str, "boolean": bool, "null": type(None), "array": list, "object": dict}
+    kinds |= {"integer": int, "number": int | float}  # type: ignore[dict-item]
+    if "type" in schema and not isinstance(value, kinds[schema["type"]]):
+        return False
+    if isinstance(value, str | list):
+        low, high = ("minLength", "maxLength") if isinstance(value, str) else ("minItems", "maxItems")
+        if not schema.get(low, 0) <= len(value) <= schema.get(high, 10**6):
+            return False
+    return (
+        value in schema.get("enum", [schema.get("const", value)])
+        and not (isinstance(value, int | float) and value < schema.get("minimum", value))
+        and not (isinstance(value, int | float) and value > schema.get("maximum", value))
+        and not (isinstance(value, int | float) and value <= schema.get("exclusiveMinimum", -float("inf")))
+        and not (isinstance(value, str) and not re.search(schema.get("pattern", ""), value))
+        and all(_fits(schema.get("items", {}), item) for item in (value if isinstance(value, list) else []))
+    )
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: str(schema)[:50])
+@pytest.mark.parametrize("required", [True, False])
+def test_a_value_of_each_kind_of_schema_is_of_it(schema: dict[str, Any], required: bool) -> None:
+    vocabulary, rules = vocabulary_of("bytes"), Rules()
+    arguments = {"type": "object", "properties": {"v": schema}, "required": ["v"] if required else []}
+    arguments_rule(rules, arguments, 60, "start")
+    grammar = "\n".join(f"{name}: {body}" for name, body in rules.lines.items())
+    for seed in range(8):
+        ids, cut = vocabulary.reply(grammar, NucleusSampler(1.0, 1.0, seed), seed, 300)
+        text = vocabulary.encoder.decode(ids)
+        value = json.loads(text)
+        assert not cut and value.keys() <= {"v"} and (not required or "v" in value)
+        assert all(_fits(schema, item) for item in value.values()), text
+
+
+def test_what_a_model_reads_of_a_tool_does_not_name_a_domain() -> None:
+    for tool in shipped_tools().values():
+        assert "x-domain" not in json.dumps(tool_schema(tool))
+    assert "x-domain" in json.dumps(schemas_of(shipped_tools()))
+
+
+@pytest.fixture
+def constrained_run(model_dir: Path, tmp_path: Path) -> Any:
+    generation = {"max_new_tokens": 700, "seed": 3, "constrain": "calls", "temperature": 1.5}
+    limits = {"max_turns": 2}
+    phase = phase_for(
+        model_dir, generation=generation, limits=limits, experiments=_two_experiments(), dialect="own"
+    )
+    run = opened_run(phase, tmp_path)
+    seen: list[Any] = []
+    return run, run.execute(seen.append), seen, phase
+
+
+def _two_experiments() -> tuple[dict[str, Any], ...]:
+    return (
+        {"name": "one", "task": "Look."},
+        {"name": "two", "task": "Look.", "tools": ("query_memory", "get_layer_names")},
+    )
+
+
+def test_a_run_says_that_it_was_constrained_and_by_what(constrained_run: Any, tmp_path: Path) -> None:
+    from introspect.readers.comparison import measured_run
+
+    run, summary, seen, _ = constrained_run
+    environment = run.start.environment
+    assert summary["constrain"] == environment["constrain"] == "calls"
+    assert summary["tool_calls"]["malformed"] == 0 and summary["turns"] >= 2
+    assert environment["grammars"].keys() == {"one", "two"}
+    assert len(set(environment["grammars"].values())) == 2
+    assert environment["versions"]["llguidance"]
+    figures = measured_run(summary["run"], tmp_path)
+    assert (figures["constrain"], figures["grammars"]) == ("calls", environment["grammars"])
+    assert summary["audits"]["failed"] == 0 and summary["audits"]["e1"] > 0
+    generations = [event for event in seen if event.event == "generation"]
+    assert all(event.finish_reason == "stop" for event in generations)
+    # Before the mask: a model that knows nothing gives what it was held to next to no probability.
+    assert min(min(event.logprobs) for event in generations) < -3
+    assert all(len(event.logprobs) == len(event.token_ids) for event in generations)
+
+
+def test_forced_replies_are_never_masked_and_need_no_llguidance(
+    constrained_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, summary, seen, phase = constrained_run
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    run = opened_run(phase, tmp_path, forced=summary["run"])
+    again: list[Any] = []
+    assert run.execute(again.append)["constrain"] == "none"
+
+    def replies(events: list[Any]) -> list[Any]:
+        return [event.token_ids for event in events if event.event == "generation"]
+
+    assert replies(again) == replies(seen)
+
+
+def test_without_llguidance_one_line_says_what_to_install_before_a_model_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    phase = a_phase(model={"id": str(tmp_path / "nowhere")}, generation={"constrain": "calls"})
+    with pytest.raises(ConfigError, match=re.escape("pip install 'introspect[constrain]'")) as error:
+        prepare(phase, RunOptions(tmp_path))
+    assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def test_an_unconstrained_run_says_so(model_dir: Path, tmp_path: Path) -> None:
+    run = opened_run(phase_for(model_dir, limits={"max_turns": 1}), tmp_path)
+    assert run.start.environment["constrain"] == "none" and "grammars" not in run.start.environment
+    assert "llguidance" not in run.start.environment["versions"]
+    assert run.execute(lambda event: None)["constrain"] == "none"
