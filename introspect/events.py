@@ -35,6 +35,8 @@ class RunStart:
     `requirement` is what was found of the phase that this one requires, and whether the run was forced to go
     on without it. `notes_before` are the notes of other runs that this one starts with. `forced_retokenised`
     says whether ids of forced replies were made anew from their text; None without such, and in old records.
+    `tool_framing` is what the model's own template writes around messages, tools described; None where this
+    program's own dialect describes them in the system prompt.
     """
 
     event: ClassVar[str] = "run_start"
@@ -53,6 +55,7 @@ class RunStart:
     requirement: JSON | None = None
     notes_before: tuple[JSON, ...] = ()
     forced_retokenised: bool | None = None
+    tool_framing: JSON | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,7 @@ class ExperimentStart:
     task: str
     system_prompt: str | None = None
     system_tokens: int | None = None
+    tool_framing: JSON | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,31 @@ CHATML_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
+TOOL_CHATML_TEMPLATE = (
+    "{%- set first = messages[0] -%}"
+    "{{ '<|im_start|>system\\n' + first.content }}"
+    "{%- if tools -%}"
+    "{{ '\\n\\n# Functions\\n<tools>' }}"
+    "{%- for tool in tools -%}{{ '\\n' + tool | tojson }}{%- endfor -%}"
+    "{{ '\\n</tools>\\nWrite a call inside <tool_call></tool_call> tags.' }}"
+    "{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- for message in messages[1:] -%}"
+    "{%- if message.role == 'tool' -%}"
+    "{{ '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}"
+    "{%- else -%}"
+    "{{ '<|im_start|>' + message.role }}"
+    "{%- if message.content -%}{{ '\\n' + message.content }}{%- endif -%}"
+    "{%- for call in message.tool_calls or [] -%}"
+    '{{ \'\\n<tool_call>\\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{- call.function.arguments | tojson + '}\\n</tool_call>' }}"
+    "{%- endfor -%}"
+    "{%- if not message.content and not message.tool_calls -%}{{ '\\n' }}{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
 _LLAMA3_BODY = (
     "{%- for message in rest -%}"
     "{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}"
@@ -29,6 +54,29 @@ _LLAMA3_BODY = (
     "{%- endif -%}"
 )
 LLAMA3_TEMPLATE = "{{ bos_token }}{%- set rest = messages -%}" + _LLAMA3_BODY
+TOOL_LLAMA3_TEMPLATE = (
+    "{%- set system = messages[0].content | trim -%}{%- set user = messages[1].content | trim -%}"
+    "{{ bos_token + '<|start_header_id|>system<|end_header_id|>\\n\\n' }}"
+    "{%- if tools -%}{{ 'It is ' + strftime_now('%d %b %Y') + '.\\n\\n' }}{%- endif -%}"
+    "{{ system + '<|eot_id|><|start_header_id|>user<|end_header_id|>\\n\\n' }}"
+    "{%- for tool in tools or [] -%}{{ tool | tojson(indent=2) + '\\n\\n' }}{%- endfor -%}"
+    "{{ user + '<|eot_id|>' }}"
+    "{%- for message in messages[2:] -%}"
+    "{%- if message.role == 'tool' -%}"
+    "{{ '<|start_header_id|>ipython<|end_header_id|>\\n\\n' + message.content | tojson + '<|eot_id|>' }}"
+    "{%- elif message.tool_calls -%}"
+    "{%- set call = message.tool_calls[0].function -%}"
+    '{{ \'<|start_header_id|>assistant<|end_header_id|>\\n\\n{"name": "\' + call.name }}'
+    "{{- '\", \"parameters\": ' + call.arguments | tojson + '}<|eot_id|>' }}"
+    "{%- else -%}"
+    "{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' + message.content | trim }}"
+    "{{- '<|eot_id|>' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
+    "{%- endif -%}"
+)
 DATED_LLAMA3_TEMPLATE = (
     "{{ bos_token }}{{ '<|start_header_id|>system<|end_header_id|>\\n\\nIt is '"
     " + strftime_now('%d %b %Y') + '.\\n\\n' }}"
@@ -118,6 +166,14 @@ def chatml_tokenizer() -> Any:
     return byte_tokenizer(
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), CHATML_TEMPLATE, None, "<|im_end|>"
     )
+
+
+def tool_chatml_tokenizer() -> Any:
+    """ChatML whose template writes tools; the tags of a call are added tokens that are not special."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    tokenizer = byte_tokenizer(special, TOOL_CHATML_TEMPLATE, None, "<|im_end|>")
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in ("<tool_call>", "</tool_call>")])
+    return tokenizer
 
 
 def llama3_tokenizer(template: str = LLAMA3_TEMPLATE) -> Any:

@@ -11,6 +11,7 @@ from tiny.tokenizer import train_tokenizer
 from introspect.events import Generation, Prune
 from introspect.prompt.formats import ChatML
 from introspect.prompt.prompt import Prompt
+from introspect.prompt.tool_framing import ToolFraming
 from introspect.transcript import Message
 
 
@@ -22,13 +23,15 @@ class CountingFormat(ChatML):
         self.windows: list[tuple[tuple[int, str], ...]] = []
         self.measured: list[str] = []
 
-    def render(self, system_prompt: str, window: Sequence[Message]) -> Prompt:
+    def render(
+        self, system_prompt: str, window: Sequence[Message], tools: ToolFraming | None = None
+    ) -> Prompt:
         self.windows.append(tuple((message.number, message.text) for message in window))
-        return super().render(system_prompt, window)
+        return super().render(system_prompt, window, tools)
 
-    def system_length(self, system_prompt: str) -> int:
+    def system_length(self, system_prompt: str, tools: ToolFraming | None = None) -> int:
         self.measured.append(system_prompt)
-        return super().system_length(system_prompt)
+        return super().system_length(system_prompt, tools)
 
 
 def test_a_state_of_the_transcript_is_rendered_once(model: Any) -> None:

@@ -11,8 +11,9 @@ from support.sessions import a_phase
 from introspect.errors import ConfigError
 from introspect.phase.load import load_phase
 from introspect.prompt.formats import prompt_format_for
-from introspect.session.system_prompt import build_system_prompt, fitting_system_prompt
-from introspect.tools.calls.actions import CallRequest
+from introspect.prompt.tool_framing import CallSpelling
+from introspect.session.system_prompt import FINISH, build_native_prompt, build_system_prompt, fitting_detail
+from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.instruments.registry import ALL_TOOLS, tools_named
 
@@ -30,19 +31,42 @@ def test_every_tool_and_parameter_is_told(phase: str, detail: Any) -> None:
 
 
 @pytest.mark.parametrize("detail", ["full", "brief"])
-def test_the_prompt_itself_asks_for_forms_that_are_accepted(detail: Any) -> None:
-    config = load_phase("phase1a")
+@pytest.mark.parametrize("phase", ["phase1a", "phase1b"])
+def test_whoever_copies_a_form_from_the_prompt_is_understood(phase: str, detail: Any) -> None:
+    config = load_phase(phase)
     prompt = build_system_prompt(config, tools_named(config.tools), detail)
-    call = next(line for line in prompt.splitlines() if '"tool_call"' in line)
-    assert isinstance(parse_reply(call, False, 400), CallRequest)
+    forms = [line[line.index("{") :] for line in prompt.splitlines() if '": ' in line and "{" in line]
+    asking = [form for form in forms if not form.startswith('{"tool"')]
+    assert len(asking) >= 2
+    for form in asking:
+        assert isinstance(parse_reply(form, False, 400), CallRequest | Completion), form
+
+
+def test_the_worked_example_is_a_call_that_runs() -> None:
+    config = load_phase("phase1a")
+    prompt = build_system_prompt(config, tools_named(config.tools), "full")
+    example = prompt.partition("# Example")[2]
+    call = parse_reply(next(line for line in example.splitlines() if line.startswith("{")), False, 400)
+    assert isinstance(call, CallRequest)
+    assert ALL_TOOLS[call.function].validated(call.arguments) is not None
+    order = [prompt.index(heading) for heading in ("# Each reply", "# Example", "# Memory", "# Tools")]
+    assert order == sorted(order)
+
+
+def test_the_native_prompt_describes_no_tool_for_the_template_does() -> None:
+    config = load_phase("phase1a")
+    tools = tools_named(config.tools)
+    spelling = CallSpelling("<tool_call>\n", "name", "arguments", "\n</tool_call>")
+    prompt = build_native_prompt(config, tools, spelling)
+    assert "<tool_call>" not in prompt and FINISH in prompt
+    assert not any(tool.meaning in prompt for tool in tools.values())
+    assert len(prompt) < len(build_system_prompt(config, tools, "full")) / 3
 
 
 @pytest.mark.parametrize(
     ("phase", "detail", "digest"),
     [
-        ("phase1a", "full", "fed491ca906ef7e9082c5238645c4cf1d0403975a14c6c7ce4406b3e0c4bef41"),
         ("phase1a", "brief", "04b99467fb4577a8642837c75bed10e0b48bcba9e0c51d9a813cb9eb5bf9d40e"),
-        ("phase1b", "full", "06f8cda9e1e2354787de7a43fbc3eb89ecf12a64742f84a13a162437595e9e25"),
         ("phase1b", "brief", "ec37edde34e54a6a070fbc3860bbe920d136af3591c38adbda6a6a40f93a6e69"),
     ],
 )
@@ -63,15 +87,13 @@ def test_the_whole_catalogue_fits_the_size_of_the_original(real_tokenizer: Any, 
 
 def test_auto_is_the_fullest_within_half_the_context() -> None:
     config = a_phase(system_prompt={"detail": "auto", "text": "x"})
-    tools = tools_named(config.tools)
-    full = build_system_prompt(config, tools, "full")
-    for context, detail in ((2 * len(full), "full"), (2 * len(full) - 1, "brief")):
-        assert fitting_system_prompt(config, tools, len, context) == build_system_prompt(
-            config, tools, detail
-        )
+    tokens = {"full": 900, "brief": 400}
+    assert fitting_detail(config, tokens.__getitem__, 1800) == "full"
+    assert fitting_detail(config, tokens.__getitem__, 1799) == "brief"
+    asked = a_phase(system_prompt={"detail": "full", "text": "x"})
+    assert fitting_detail(asked, tokens.__getitem__, 1799) == "full"
 
 
 def test_a_prompt_and_reply_beyond_the_context_are_refused() -> None:
-    config = a_phase()
-    with pytest.raises(ConfigError, match="the model's context is 500"):
-        fitting_system_prompt(config, tools_named(config.tools), len, 500)
+    with pytest.raises(ConfigError, match=r"has 100 tokens and a reply up to 400.*context is 500"):
+        fitting_detail(a_phase(), lambda detail: 100, 500)

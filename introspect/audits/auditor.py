@@ -119,14 +119,14 @@ class RunAuditor:
         if self.tokenizer is not None:
             decoded = len(state.token_ids) - state.prompt_tokens
             fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
-            intent = check_intent(self.tokenizer, fed, state.messages, self._framing)
+            intent = check_intent(self.tokenizer, fed, state.messages, self._framing, state.tools)
         # What the text of the ids shows is the better name for ids that are not those meant.
         named = bool(intent) and intent[0].code != "unknown"
         found = intent if named else self._examiner.named(state, found) or intent
         codes = tuple(fault.code for fault in found)
         count = len(state.token_ids)
         detail = "; ".join(f"{fault.code}: {fault.detail}" for fault in found)
-        detail = detail or f"{count} tokens as meant{unrendered_prose(self._framing)}"
+        detail = detail or f"{count} tokens as meant{unrendered_prose(self._framing, state.tools)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
         return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds)

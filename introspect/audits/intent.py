@@ -18,6 +18,7 @@ from introspect.cache_check.examine import CacheFault
 from introspect.prompt.content_encoder import scrubbed
 from introspect.prompt.families import Framing, Messages
 from introspect.prompt.framing import measure_framing, rendered, system_prose
+from introspect.prompt.tool_framing import ToolFraming, measure_tool_framing
 from introspect.tally import common_prefix
 
 _SHOWN = 40
@@ -28,29 +29,37 @@ _PLAIN_START = re.compile(r"^(?=(?:System|User|Assistant):)", re.MULTILINE)
 
 
 def check_intent(
-    tokenizer: Any, prompt_ids: Sequence[int], messages: Messages, framing: Framing | None = None
+    tokenizer: Any,
+    prompt_ids: Sequence[int],
+    messages: Messages,
+    framing: Framing | None = None,
+    tools: ToolFraming | None = None,
 ) -> list[CacheFault]:
     """Codes, with both texts side by side, where a prompt is not what the template writes of `messages`.
 
-    `framing` is that of the tokenizer's template; it is measured where it is not given.
+    `framing` is that of the tokenizer's template; it is measured where it is not given. With `tools`, the
+    template is given their schemas, and results as messages of the role `tool`.
     """
     framing = framing or measure_framing(tokenizer)
     conversation = [(role, scrubbed(text)) for role, text in messages]
     expected = (
         _plain_text(conversation, framing)
         if framing.family is None
-        else _template_text(tokenizer, conversation, framing)
+        else _template_text(tokenizer, conversation, framing, tools)
     )
     fed = tokenizer.decode(list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if fed == expected or _normalised(tokenizer, fed) == _normalised(tokenizer, expected):
-        return _control_tokens_in_content(tokenizer, prompt_ids, conversation, framing)
+        return _control_tokens_in_content(tokenizer, prompt_ids, conversation, framing, expected)
     return [_named(_parts(fed, framing), _parts(expected, framing), framing)]
 
 
-def _template_text(tokenizer: Any, conversation: Messages, framing: Framing) -> str:
-    """What the template writes of the messages, without its own prose."""
+def _template_text(
+    tokenizer: Any, conversation: Messages, framing: Framing, tools: ToolFraming | None
+) -> str:
+    """What the template writes of the messages: without its own prose where no tools are given to it."""
     family = framing.family
     assert family is not None
+    schemas = () if tools is None else tools.schemas
     if framing.trims:
         mark = next(
             chr(i) for i in range(0xE000, 0xF8FF) if not any(chr(i) in text for _, text in conversation)
@@ -59,9 +68,11 @@ def _template_text(tokenizer: Any, conversation: Messages, framing: Framing) -> 
             (role, f"{mark}{text}{mark}" if role == "assistant" else text.strip())
             for role, text in conversation
         ]
-        text = rendered(tokenizer, family.turns(marked)).replace(mark, "")
+        text = rendered(tokenizer, family.turns(marked), schemas).replace(mark, "")
     else:
-        text = rendered(tokenizer, family.turns(conversation))
+        text = rendered(tokenizer, family.turns(conversation), schemas)
+    if tools is not None:
+        return text if text.startswith(tools.head) else _of_that_day(tokenizer, text, framing, tools)
     if not conversation or conversation[0][0] != "system" or not any(framing.system_prose):
         return text
     # Measured again: a date may have changed since the run began.
@@ -70,6 +81,12 @@ def _template_text(tokenizer: Any, conversation: Messages, framing: Framing) -> 
     head = framing.opening + family.header("system")
     framed = head + before + system + after
     return head + system + text.removeprefix(framed) if text.startswith(framed) else text
+
+
+def _of_that_day(tokenizer: Any, text: str, framing: Framing, tools: ToolFraming) -> str:
+    """A rendering with what stood before the system text when the run began: it may have had a date in it."""
+    now = measure_tool_framing(tokenizer, framing, tools.schemas)
+    return tools.head + text.removeprefix(now.head) if text.startswith(now.head) else text
 
 
 def _plain_text(conversation: Messages, framing: Framing) -> str:
@@ -107,7 +124,8 @@ def _named(fed: list[str], expected: list[str], framing: Framing) -> CacheFault:
     where = f"message {at}: fed {has[:_SHOWN]!r}, meant {wants[:_SHOWN]!r}"
     if _repeats(fed, expected):
         return CacheFault(code="history-duplicated", detail=where)
-    if sum(part.startswith(_system_header(framing)) for part in fed) > 1:
+    header = _system_header(framing)
+    if sum(part.startswith(header) for part in fed) > max(1, sum(p.startswith(header) for p in expected)):
         return CacheFault(code="second-system-prompt", detail=where)
     if has in (wants.replace("\n", "", 1), wants.removesuffix("\n")):
         return CacheFault(code="missing-newline", detail=where)
@@ -127,7 +145,7 @@ def _repeats(fed: list[str], expected: list[str]) -> bool:
 
 
 def _control_tokens_in_content(
-    tokenizer: Any, prompt_ids: Sequence[int], conversation: Messages, framing: Framing
+    tokenizer: Any, prompt_ids: Sequence[int], conversation: Messages, framing: Framing, expected_text: str
 ) -> list[CacheFault]:
     """Control tokens beyond those that the format itself writes: text that was tokenised as control."""
     if framing.family is None:
@@ -135,19 +153,19 @@ def _control_tokens_in_content(
         seen, expected = sum(token_id in special for token_id in prompt_ids), int(bool(framing.opening))
         what = "end-of-text tokens are there"
     else:
-        start = tokenizer.convert_tokens_to_ids(framing.family.start)
-        seen, expected = (
-            sum(token_id == start for token_id in prompt_ids),
-            len(framing.family.turns(conversation)) + 1,
-        )
+        start = framing.family.start
+        number = tokenizer.convert_tokens_to_ids(start)
+        spelt = sum(text.count(start) for _, text in conversation)
+        seen = sum(token_id == number for token_id in prompt_ids)
+        expected = expected_text.count(start) - spelt
         what = "messages are opened"
     if seen == expected:
         return []
     return [CacheFault(code="control-token-in-content", detail=f"{seen} {what}, {expected} are meant")]
 
 
-def unrendered_prose(framing: Framing) -> str:
+def unrendered_prose(framing: Framing, tools: ToolFraming | None) -> str:
     """What of the template is not rendered, for the detail of an audit; empty where all of it is."""
-    before, after = framing.system_prose
+    before, after = ("", "") if tools else framing.system_prose
     prose = " … ".join(" ".join(part.split()) for part in (before, after) if part)
     return f"; the template's own system text is not rendered: {prose!r}" if prose else ""

@@ -100,6 +100,8 @@ def _show_model(console: Console, model: JSON) -> None:
     memory = model["forecast"]
     if not memory:
         return
+    if memory["dialect"]:
+        _beneath(console, one_line("dialect {name}: {reason}".format(**memory["dialect"])), "")
     sizes = memory["memory_bytes"]
     each = f"{memory['kv_bytes_per_token']:,} B a token, {memory['longest_tokens']} tokens"
     kv = f"KV {_mib(sizes['kv'])} ({each})"

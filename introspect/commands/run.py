@@ -120,6 +120,9 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
         table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
     console.print(table)
     console.rule(style="dim")
+    if report["dialect"]:
+        spoken = "dialect {name}: {reason}".format(**report["dialect"])
+        console.print(Text(one_line(spoken)), soft_wrap=True)
     console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
     for name, size in report["memory_bytes"].items():
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")

@@ -34,6 +34,9 @@ class ContentEncoder:
     def __init__(self, tokenizer: Any) -> None:
         added = tokenizer.added_tokens_decoder
         self.added_ids = frozenset(number for number, token in added.items() if not _is_text(token))
+        spelt = {token.content: number for number, token in added.items() if number in self.added_ids}
+        self._control = {text: spelt[text] for text in sorted(spelt, key=len, reverse=True)}
+        self._control_pattern = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
         self._backend = _without_added_tokens(tokenizer)
         self._encoded = lru_cache(KEPT_STRETCHES)(self._encode_stretch)
         self.byte_ids = _byte_ids(tokenizer)
@@ -51,6 +54,15 @@ class ContentEncoder:
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text by itself."""
         return tuple(self._backend.encode(scrubbed(text)).ids)
+
+    def split_control(self, text: str) -> list[str | int]:
+        """A template's text as pieces of text and ids of control tokens by turns; text first and last."""
+        pieces: list[str | int] = []
+        place = 0
+        for found in self._control_pattern.finditer(text):
+            pieces += [text[place : found.start()], self._control[found[0]]]
+            place = found.end()
+        return [*pieces, text[place:]]
 
     def largest_id(self) -> int:
         """The largest id that a text can be encoded to."""

@@ -11,8 +11,12 @@ from introspect.prompt.families import CHATML, GEMMA, JOIN, LLAMA3, ChatFamily, 
 from introspect.prompt.framing import measure_framing
 from introspect.prompt.plain_format import Plain
 from introspect.prompt.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
+from introspect.prompt.tool_framing import ToolFraming
+from introspect.tally import common_prefix
 from introspect.transcript import Message
 
+_TASKS = ("Experiment 1", " 1", "\n", "{", "x")
+"""Beginnings of tasks of every kind of character that a tokenizer joins with what stands before it."""
 _Turn = Literal["closed", "empty", "filled"]
 """The user turn that the next message of a user may go on with, in a family whose turns alternate."""
 
@@ -38,11 +42,19 @@ class TurnFormat(PromptFormat):
     def control_ids(self) -> frozenset[int]:
         return frozenset({self.start_id, self.end_id, *self._header_end, *self._opening})
 
-    def render(self, system_prompt: str, window: Sequence[Message]) -> Prompt:
+    def render(
+        self, system_prompt: str, window: Sequence[Message], tools: ToolFraming | None = None
+    ) -> Prompt:
         builder, turn = self._with_system(system_prompt)
+        if tools is not None and window:
+            builder, turn = self._with_tools(tools, system_prompt, window[0])
+            window = window[1:]
         for message in window:
             builder.begin(message.number)
-            if message.kind == "reply":
+            if message.kind == "tool_result" and tools is not None:
+                before, after = tools.result
+                builder.add_framed(before, "tool", tools.result_text(message.text), after)
+            elif message.kind == "reply":
                 self._open_reply(builder, turn)
                 builder.add("sampled", message.reply_ids)
                 builder.add("template", self._footer)
@@ -53,8 +65,26 @@ class TurnFormat(PromptFormat):
         self._open_reply(builder, turn)
         return builder.prompt()
 
-    def system_length(self, system_prompt: str) -> int:
-        return len(self._with_system(system_prompt)[0].ids)
+    def system_length(self, system_prompt: str, tools: ToolFraming | None = None) -> int:
+        if tools is None:
+            return len(self._with_system(system_prompt)[0].ids)
+        # The text before a task is encoded together with it: what no task changes is the prefix.
+        tasks = (Message(0, "task", text) for text in _TASKS)
+        prefixes = [self._with_tools(tools, system_prompt, task)[0].ids for task in tasks]
+        return min(common_prefix(prefixes[0], other) for other in prefixes[1:])
+
+    def _with_tools(
+        self, tools: ToolFraming, system_prompt: str, task: Message
+    ) -> tuple[PromptBuilder, _Turn]:
+        """The system message, the tool block and the task, in the template's own places."""
+        builder = PromptBuilder(self.encoder)
+        system, text = (part.strip() if self.framing.trims else part for part in (system_prompt, task.text))
+        before_task = str(self.encoder.split_control(tools.between)[-1])
+        behind_system = tools.between[: len(tools.between) - len(before_task)]
+        builder.add_framed(tools.head, "system", system, behind_system)
+        builder.begin(task.number)
+        builder.add_framed(before_task, SOURCE_OF[task.kind], text, tools.tail)
+        return builder, "closed"
 
     def _with_system(self, system_prompt: str) -> tuple[PromptBuilder, _Turn]:
         builder = PromptBuilder(self.encoder)

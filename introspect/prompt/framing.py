@@ -5,6 +5,7 @@ Nothing is taken from a model's name or from the source of its template.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from introspect.errors import ModelError
@@ -54,12 +55,23 @@ def measure_framing(tokenizer: Any) -> Framing:
     raise refused[0]
 
 
-def rendered(tokenizer: Any, messages: Messages) -> str:
-    """The prompt that the template writes for the next reply. Raises ModelError where it fails."""
-    given = [{"role": role, "content": text} for role, text in messages]
+def rendered(
+    tokenizer: Any,
+    messages: Sequence[tuple[str, str] | Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The prompt that the template writes for the next reply. Raises ModelError where it fails.
+
+    A message is its role and text, or all that the template is given of it. `tools` are JSON schemas.
+    """
+    given = [
+        {"role": message[0], "content": message[1]} if isinstance(message, tuple) else message
+        for message in messages
+    ]
+    options: dict[str, Any] = {"tools": list(tools)} if tools else {}
     try:
         text = tokenizer.apply_chat_template(
-            given, tokenize=False, add_generation_prompt=True, return_dict=False
+            given, tokenize=False, add_generation_prompt=True, return_dict=False, **options
         )
     except Exception as error:  # a template is a program of the model's author and may raise anything
         raise ModelError(f"its chat template fails: {' '.join(str(error).split())[:200]}") from None

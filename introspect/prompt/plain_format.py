@@ -23,6 +23,7 @@ from introspect.prompt.content_encoder import control_id
 from introspect.prompt.families import Framing
 from introspect.prompt.prompt import SOURCE_OF, Prompt, PromptBuilder, PromptFormat, Source
 from introspect.prompt.reply_stream import ReplyStream
+from introspect.prompt.tool_framing import ToolFraming
 from introspect.transcript import Message
 
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
@@ -59,7 +60,9 @@ class Plain(PromptFormat):
     def control_ids(self) -> frozenset[int]:
         return frozenset({self.end_id, *self._opening})
 
-    def render(self, system_prompt: str, window: Sequence[Message]) -> Prompt:
+    def render(
+        self, system_prompt: str, window: Sequence[Message], tools: ToolFraming | None = None
+    ) -> Prompt:
         builder = self._with_system(system_prompt)
         for message in window:
             builder.begin(message.number)
@@ -73,7 +76,7 @@ class Plain(PromptFormat):
         self._open_reply(builder)
         return builder.prompt()
 
-    def system_length(self, system_prompt: str) -> int:
+    def system_length(self, system_prompt: str, tools: ToolFraming | None = None) -> int:
         return len(self._with_system(system_prompt).ids)
 
     def reply_stream(self) -> ReplyStream:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from introspect.prompt.content_encoder import ContentEncoder
 from introspect.prompt.families import Framing
 from introspect.prompt.reply_stream import ReplyStream
+from introspect.prompt.tool_framing import ToolFraming
 from introspect.transcript import Message
 
 Source = Literal["template", "system", "user", "tool", "sampled"]
@@ -77,6 +78,21 @@ class PromptBuilder:
         self.add(source, ids)
         self.add("template", tail)
 
+    def add_framed(self, before: str, source: Source, content: str, after: str = "") -> None:
+        """Append content between texts of a template, in which control tokens are spelt out."""
+        *head, last = self._encoder.split_control(before)
+        first, *tail = self._encoder.split_control(after)
+        self._add_pieces(head)
+        self.add_text(str(last), source, content, str(first))
+        self._add_pieces(tail)
+
+    def _add_pieces(self, pieces: Sequence[str | int]) -> None:
+        for piece in pieces:
+            if isinstance(piece, int):
+                self.add("template", (piece,))
+            else:
+                self.add_text(piece, "template", "")
+
     def prompt(self) -> Prompt:
         return Prompt(tuple(self.ids), tuple(self._spans))
 
@@ -99,12 +115,17 @@ class PromptFormat(ABC):
         self.added_ids = self.encoder.added_ids
 
     @abstractmethod
-    def render(self, system_prompt: str, window: Sequence[Message]) -> Prompt:
-        """The prompt for the next reply: the system message, the window, and the opened reply."""
+    def render(
+        self, system_prompt: str, window: Sequence[Message], tools: ToolFraming | None = None
+    ) -> Prompt:
+        """The prompt for the next reply: the system message, the window, and the opened reply.
+
+        With `tools`, results stand as tools' answers, and the tool block where the template puts it.
+        """
 
     @abstractmethod
-    def system_length(self, system_prompt: str) -> int:
-        """Ids that every prompt with this system prompt begins with."""
+    def system_length(self, system_prompt: str, tools: ToolFraming | None = None) -> int:
+        """Ids that every prompt with this system prompt, and these tools, begins with."""
 
     @abstractmethod
     def control_ids(self) -> frozenset[int]:

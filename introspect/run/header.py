@@ -34,7 +34,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     import torch
 
     phase, loaded = prepared.phase, prepared.loaded
-    model = loaded.model
+    model, instructions = loaded.model, prepared.instructions
     parameter = next(model.parameters())
     environment = {
         "device": str(parameter.device),
@@ -49,6 +49,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
         "prompt_format": loaded.prompt_format.framing.described(),
+        "dialect": {"name": prepared.dialect.name, "reason": prepared.dialect.reason},
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
         "tool_packages": {
             tool.name: {"package": tool.package, "version": tool.version}
@@ -64,8 +65,9 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
         model=loaded.source.name,
         seed=prepared.seed,
         utc_offset=int(offset.total_seconds() // 60) if offset else 0,
-        system_prompt=prepared.system_prompt,
-        system_tokens=loaded.prompt_format.system_length(prepared.system_prompt),
+        system_prompt=instructions.text,
+        system_tokens=instructions.tokens,
+        tool_framing=instructions.tools.described() if instructions.tools else None,
         environment=environment,
         settings=phase.model_dump(mode="json"),
         requirement=prepared.requirement,

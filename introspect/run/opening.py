@@ -45,6 +45,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
             notes=_opened_notes(writer, prepared),
             documents=prepared.documents,
             tools=prepared.tools,
+            dialect=prepared.dialect,
             auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
             forced_replies=prepared.forced.token_ids if prepared.forced else None,
             interrupts=interrupts,

@@ -158,16 +158,19 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     """
     from introspect.checkpoint.forecast import forecast_memory
     from introspect.engine.engine import PREFILL_CHUNK
-    from introspect.session.system_prompt import fitting_system_prompt
+    from introspect.session.dialect import choose_dialect, chosen_detail, instructions_of
     from introspect.tools.instruments.registry import tools_named
 
     context = judged.context_length
     if context is None or judged.weights is None:
         return None
-    system = 0
+    system, spoken = 0, None
     if judged.prompt_format is not None:
-        length = judged.prompt_format.system_length
-        system = length(fitting_system_prompt(phase, tools_named(phase.tools), length, context))
+        prompt_format, tools = judged.prompt_format, tools_named(phase.tools)
+        dialect = choose_dialect(phase, tools, prompt_format)
+        spoken = {"name": dialect.name, "reason": dialect.reason}
+        detail = chosen_detail(phase, tools, dialect, prompt_format, context)
+        system = instructions_of(phase, tools, detail, dialect, prompt_format).tokens
     longest = min(context, system + phase.memory.max_conversation_tokens + phase.generation.max_new_tokens)
     memory = forecast_memory(
         judged.config,
@@ -180,6 +183,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     free = free_memory(judged.device)
     return {
         "phase": phase.name,
+        "dialect": spoken,
         "context_length": context,
         "system_tokens": system,
         "longest_tokens": longest,

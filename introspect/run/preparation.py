@@ -19,7 +19,7 @@ from introspect.run.forced import ForcedReplies, forced_replies
 from introspect.run.options import RunOptions
 from introspect.run.preflight import run_warnings
 from introspect.run.requirements import SameModel, checked_requirement
-from introspect.session.system_prompt import build_system_prompt, fitting_detail
+from introspect.session.dialect import Dialect, Instructions, choose_dialect, chosen_detail, instructions_of
 from introspect.tools.base import Tool
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document, load_documents
@@ -30,7 +30,7 @@ from introspect.tools.shared_notes import SharedNotes
 class Prepared:
     """A phase that can be run: what it names, built, and what the run begins with. Nothing is written yet.
 
-    `system_prompt` is that of the first experiment. `requirement` is what was found of the phase that this
+    `instructions` are those of the first experiment. `requirement` is what was found of the phase that this
     one requires, `notes_before` the notes of `shared` that the run begins with.
     """
 
@@ -40,7 +40,8 @@ class Prepared:
     loaded: LoadedModel
     tools: Mapping[str, Tool]
     documents: Mapping[str, Document]
-    system_prompt: str
+    dialect: Dialect
+    instructions: Instructions
     forced: ForcedReplies | None = None
     requirement: JSON | None = None
     shared: SharedNotes | None = None
@@ -78,7 +79,8 @@ def prepare(
         digest = tokenizer_hash(loaded.tokenizer)
         forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
     same = SameModel(loaded.source.name, loaded.source.revision, loaded.weight_hash)
-    detail = fitting_detail(phase, tools, loaded.prompt_format.system_length, loaded.context_length)
+    dialect = choose_dialect(phase, tools, loaded.prompt_format)
+    detail = chosen_detail(phase, tools, dialect, loaded.prompt_format, loaded.context_length)
     offered = {name: tools[name] for name in phase.tools_of(phase.experiments[0])}
     shared = SharedNotes(options.output) if phase.notes.shared else None
     return Prepared(
@@ -88,7 +90,8 @@ def prepare(
         loaded=loaded,
         tools=tools,
         documents=documents,
-        system_prompt=build_system_prompt(phase, offered, detail),
+        dialect=dialect,
+        instructions=instructions_of(phase, offered, detail, dialect, loaded.prompt_format),
         forced=forced,
         requirement=checked_requirement(phase, options.output, same, force=options.force),
         shared=shared,

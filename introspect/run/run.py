@@ -94,6 +94,7 @@ class Run:
             "model": self.start.model,
             "seed": self.start.seed,
             "status": self.status,
+            "dialect": self.session.dialect.name,
             "no_tool_used": tally.no_tool_used,
             "turns": tally.turns,
             "prunes": tally.prunes,

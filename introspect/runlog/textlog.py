@@ -66,7 +66,7 @@ def _(event: ev.RunStart) -> list[LogMessage]:
     start = [
         *_between_rules(f"PHASE {number}: {one_line(event.title or event.phase)}"),
         _info("INITIALIZATION", f"Loading {one_line(event.model)}, seed {event.seed}"),
-        *_prompt_format(event.environment.get("prompt_format")),
+        *_prompt_format(event),
         _info("INITIAL PROMPT", f"System prompt of {event.system_tokens} tokens"),
     ]
     if event.requirement:
@@ -83,15 +83,18 @@ def _(event: ev.RunStart) -> list[LogMessage]:
     return start
 
 
-def _prompt_format(described: object) -> list[LogMessage]:
-    """Which prompt format was used, and what of the model's own template was not rendered."""
-    if not isinstance(described, dict):
-        return []
-    message = f"Prompt format {one_line(str(described.get('name')))}"
-    prose = described.get("system_prose_not_rendered")
-    if prose:
-        message += f", without the template's own system text {one_line(str(prose))}"
-    return [_info("INITIALIZATION", message)]
+def _prompt_format(event: ev.RunStart) -> list[LogMessage]:
+    """Which prompt format and dialect were used, and what of the model's own template was not rendered."""
+    told = []
+    described, dialect = event.environment.get("prompt_format"), event.environment.get("dialect")
+    if isinstance(described, dict):
+        told.append(f"Prompt format {described.get('name')}")
+        prose = described.get("system_prose_not_rendered")
+        if prose and event.tool_framing is None:
+            told[0] += f", without the template's own system text {prose}"
+    if isinstance(dialect, dict):
+        told.append(f"Dialect {dialect.get('name')}: {dialect.get('reason')}")
+    return [_info("INITIALIZATION", one_line(line)) for line in told]
 
 
 @messages.register

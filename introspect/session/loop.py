@@ -55,16 +55,18 @@ def run_experiment(
 
     `last` says that the run ends with it.
     """
-    prompt_before = session.system_prompt
+    before = session.instructions
     session.begin_experiment(index, experiment)
     task = session.transcript.messages[0].text
-    changed = session.system_prompt != prompt_before
+    now = session.instructions
+    changed = now != before
     yield events.ExperimentStart(
         experiment=index,
         name=experiment.name,
         task=task,
-        system_prompt=session.system_prompt if changed else None,
-        system_tokens=session.system_tokens if changed else None,
+        system_prompt=now.text if changed else None,
+        system_tokens=now.tokens if changed else None,
+        tool_framing=now.tools.described() if changed and now.tools else None,
     )
     yield events.UserMessage(experiment=index, turn=0, kind="task", text=task)
     ended: Ending | None = None

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from introspect.engine.cache import TokenCache
 from introspect.events import Audit
+from introspect.prompt.tool_framing import ToolFraming
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class CachedTurn:
 
     `token_ids` is the prompt of `prompt_tokens` ids and what was sampled after it, without the last id.
     `messages` are the role and text of each message of the prompt, the system message first. `pruned` says
-    that the window changed before this turn, `final` that the run ends with it.
+    that the window changed before this turn, `final` that the run ends with it. `tools` is what the model's
+    own template writes of tools, where they are offered so.
     """
 
     experiment: int
@@ -27,6 +29,7 @@ class CachedTurn:
     messages: Sequence[tuple[str, str]]
     pruned: bool
     final: bool = False
+    tools: ToolFraming | None = None
 
 
 class Auditor(Protocol):

@@ -15,13 +15,21 @@ from introspect.engine.strategies import new_cache
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
+from introspect.session.dialect import (
+    Dialect,
+    Instructions,
+    choose_dialect,
+    chosen_detail,
+    instructions_of,
+    told_role,
+)
 from introspect.session.exchange import GenerationRequest
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
-from introspect.session.system_prompt import Detail, build_system_prompt, fitting_detail
+from introspect.session.system_prompt import Detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
-from introspect.tools.context import Progress, ToolContext
+from introspect.tools.context import RESULT_HEADER, Progress, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
@@ -52,6 +60,7 @@ class Session:
     phase: PhaseConfig
     seed: int
     prompt_format: PromptFormat
+    dialect: Dialect
     prompt_detail: Detail
     context_length: int
     stop_ids: frozenset[int]
@@ -65,8 +74,7 @@ class Session:
 
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)
-    system_prompt: str = ""
-    system_tokens: int = 0
+    instructions: Instructions = field(default_factory=lambda: Instructions("", 0))
     status: Status = "complete"
     experiment: int = -1
     turn: int = 0
@@ -90,8 +98,14 @@ class Session:
     def offer_tools(self, experiment: ExperimentConfig) -> None:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
         self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
-        self.system_prompt = build_system_prompt(self.phase, self.tools, self.prompt_detail)
-        self.system_tokens = self.prompt_format.system_length(self.system_prompt)
+        self.instructions = instructions_of(
+            self.phase, self.tools, self.prompt_detail, self.dialect, self.prompt_format
+        )
+
+    @property
+    def system_tokens(self) -> int:
+        """Tokens that every prompt of this experiment begins with."""
+        return self.instructions.tokens
 
     @property
     def figures(self) -> ExperimentTally:
@@ -109,13 +123,17 @@ class Session:
         transcript = transcript if transcript is not None else self.transcript
         return Rendering(
             transcript=transcript,
-            prompt=self.prompt_format.render(self.system_prompt, transcript.window()),
+            prompt=self.prompt_format.render(
+                self.instructions.text, transcript.window(), self.instructions.tools
+            ),
             system_tokens=self.system_tokens,
         )
 
     def messages(self) -> list[tuple[str, str]]:
         """Role and text of each message that the model sees now, the system message first."""
-        return [("system", self.system_prompt), *((m.role, m.text) for m in self.transcript.window())]
+        native = self.instructions.tools is not None
+        said = [(told_role(m) if native else m.role, m.text) for m in self.transcript.window()]
+        return [("system", self.instructions.text), *said]
 
     def content_ids(self, reply: Decoded) -> tuple[int, ...]:
         """The ids of a reply without those that ended it."""
@@ -178,6 +196,7 @@ def open_session(
     notes: NoteStore,
     documents: Mapping[str, Document],
     tools: Mapping[str, Tool],
+    dialect: Dialect | None = None,
     interrupts: Interrupts | None = None,
     progress: Progress | None = None,
     auditor: Auditor | None = None,
@@ -186,8 +205,11 @@ def open_session(
 ) -> Session:
     """A session of a phase, before its first experiment. `context_length` is in tokens.
 
+    `dialect` is chosen where it is not given.
+
     Raises ConfigError where the system prompt and a reply do not fit the model's context.
     """
+    dialect = dialect or choose_dialect(phase, tools, prompt_format)
     context = ToolContext(
         model=model,
         encode=prompt_format.encode,
@@ -195,6 +217,7 @@ def open_session(
         notes=notes,
         documents=documents,
         max_result_tokens=phase.max_result_tokens,
+        result_header=RESULT_HEADER if dialect.name == "own" else "",
         progress=progress,
         interrupts=interrupts or Interrupts(),
     )
@@ -203,7 +226,8 @@ def open_session(
         phase=phase,
         seed=seed,
         prompt_format=prompt_format,
-        prompt_detail=fitting_detail(phase, tools, prompt_format.system_length, context_length),
+        dialect=dialect,
+        prompt_detail=chosen_detail(phase, tools, dialect, prompt_format, context_length),
         context_length=context_length,
         stop_ids=prompt_format.stop_ids(eos),
         cache=new_cache(model, phase.memory.strategy),

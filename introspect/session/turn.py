@@ -150,7 +150,9 @@ def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[
 
     Returns how that ended the experiment, None where it goes on.
     """
-    action = parse_reply(text, reply.finish_reason == "length", granted)
+    action = parse_reply(
+        text, reply.finish_reason == "length", granted, session.dialect.forms, session.tools.keys()
+    )
     function = action.function if isinstance(action, CallRequest) else None
     session.transcript = session.transcript.append(
         "reply", text, reply_ids=session.content_ids(reply), function=function
@@ -184,6 +186,7 @@ def audit_turn(session: Session, request: GenerationRequest, pruned: bool) -> Ge
         token_ids=session.expected_ids,
         prompt_tokens=len(request.prompt.token_ids),
         messages=session.messages(),
+        tools=session.instructions.tools,
         pruned=pruned,
     )
     return (yield from _wrong(session.auditor.after_turn(session.last_turn) if session.auditor else []))

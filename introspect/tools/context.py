@@ -12,6 +12,8 @@ from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain
 
+RESULT_HEADER = "TOOL_RESULTS:\n"
+"""What a result begins with where it is a message like any other."""
 SIGNIFICANT_DIGITS = 4
 Progress = Callable[[str, int, int], None]
 """Takes what a tool works on, how much of it is done, and how much there is."""
@@ -21,10 +23,11 @@ Progress = Callable[[str, int, int], None]
 class ToolContext:
     """What tools may read. `processed_text` is the text of the last `process_text` of this experiment.
 
-    `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result. A tool
-    that takes long calls `progress` with what it works on, how much is done, and how much there is. While it
-    runs, `interrupts` may raise KeyboardInterrupt anywhere in it. `weight_memo` belongs to the tools that
-    measure weights: what they have measured before.
+    `encode` and `decode` turn plain text into ids and back; `max_result_tokens` bounds each result, which
+    begins with `result_header`: with nothing, where the prompt format says that it is one. A tool that takes
+    long calls `progress` with what it works on, how much is done, and how much there is. While it runs,
+    `interrupts` may raise KeyboardInterrupt anywhere in it. `weight_memo` belongs to the tools that measure
+    weights: what they have measured before.
     """
 
     model: Any
@@ -33,6 +36,7 @@ class ToolContext:
     notes: NoteStore
     documents: Mapping[str, Document] = field(default_factory=dict)
     max_result_tokens: int = 500
+    result_header: str = RESULT_HEADER
     processed_text: str | None = None
     progress: Progress | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from introspect.prompt.tool_framing import ToolSchema
 from introspect.tools.base import Tool
-
-ToolSchema = dict[str, Any]
-"""`{"type": "function", "function": {"name", "description", "parameters"}}`, as chat templates take tools."""
 
 _NOT_TOLD = ("title", "additionalProperties")
 """Keys of a schema that say nothing to a model, and cost it tokens in each prompt."""
 
 
-def tool_schema(tool: Tool) -> ToolSchema:
-    """A tool as chat templates take it: name, meaning, and a schema of its arguments with their meanings."""
+def tool_schema(tool: Tool, meanings: bool = True) -> ToolSchema:
+    """A tool as chat templates take it: name, meaning, and a schema of its arguments, with their meanings."""
     arguments = tool.arguments_model.model_json_schema()
-    meanings = {p.name: p.meaning for p in tool.parameters}
+    descriptions = {p.name: {"description": p.meaning} if meanings else {} for p in tool.parameters}
     properties = {
-        name: {**_told(schema), "description": meanings[name]}
+        name: {**_told(schema), **descriptions[name]}
         for name, schema in arguments.get("properties", {}).items()
     }
     parameters = {"type": "object", "properties": properties, "required": arguments.get("required", [])}

@@ -84,7 +84,7 @@ def _recordable(part: Any) -> Any:
 def _outcome(
     request: CallRequest, context: ToolContext, ok: bool, result: Any, trace: str | None = None
 ) -> ToolOutcome:
-    message = result_message(request.function[:80], ok, result)
+    message = result_message(request.function[:80], ok, result, context.result_header)
     text = shorten_message(message, context.max_result_tokens, _counter(context), ASK_FOR_LESS)
     return ToolOutcome(ok, result, text, trace)
 

@@ -7,18 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from introspect.tools.calls.cutting import cut_body
-from introspect.tools.context import to_json
+from introspect.tools.context import RESULT_HEADER, to_json
 
-RESULT_HEADER = "TOOL_RESULTS:\n"
 ASK_FOR_LESS = "ask for less at a time"
 CALL_AGAIN = "call the tool again"
 MOST_CHARACTERS = 16
 """Characters in a token, at most, that a message is tried with: what is longer is not even counted."""
 
 
-def result_message(tool: str, ok: bool, result: Any) -> str:
+def result_message(tool: str, ok: bool, result: Any, header: str = RESULT_HEADER) -> str:
     """The message in which the model reads a result, or the error of a call that failed."""
-    return RESULT_HEADER + to_json({"tool": tool, "result" if ok else "error": result})
+    return header + to_json({"tool": tool, "result" if ok else "error": result})
 
 
 def shorten_message(text: str, budget: int, count: Callable[[str], int], how: str = CALL_AGAIN) -> str:
@@ -31,24 +30,25 @@ def shorten_message(text: str, budget: int, count: Callable[[str], int], how: st
     most = budget * MOST_CHARACTERS
     if len(text) <= most and count(text) <= budget:
         return text
-    body = json.loads(text.removeprefix(RESULT_HEADER))
+    header = RESULT_HEADER if text.startswith(RESULT_HEADER) else ""
+    body = json.loads(text.removeprefix(header))
     sizes: dict[int, int] = {}
     best, low, high = None, 0, min(len(text), most)
     while low < high:
         middle = (low + high + 1) // 2
-        candidate = RESULT_HEADER + to_json(cut_body(body, middle, how, sizes))
+        candidate = header + to_json(cut_body(body, middle, how, sizes))
         if count(candidate) <= budget:
             best, low = candidate, middle
         else:
             high = middle - 1
-    return best or _left_out(body, len(text), budget, count, how)
+    return best or header + _left_out(body, len(text), lambda words: count(header + words) <= budget, how)
 
 
-def _left_out(body: dict[str, Any], size: int, budget: int, count: Callable[[str], int], how: str) -> str:
+def _left_out(body: dict[str, Any], size: int, fits: Callable[[str], bool], how: str) -> str:
     """Words in place of a result that no structure is left of; the longest that fit."""
     notice = f"a result of {size} characters was left out; {how}"
     for words in ({"tool": body.get("tool"), "result": notice}, {"result": notice}):
-        message = RESULT_HEADER + to_json(words)
-        if count(message) <= budget:
+        message = to_json(words)
+        if fits(message):
             return message
-    return RESULT_HEADER + to_json({"result": "left out"})
+    return to_json({"result": "left out"})

@@ -1,0 +1,151 @@
+"""The dialect in which a model reads of its tools and calls them: its own template's, or this program's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from introspect.errors import ConfigError, ModelError
+from introspect.phase.config import PhaseConfig
+from introspect.prompt.framing import rendered
+from introspect.prompt.prompt import PromptFormat
+from introspect.prompt.tool_framing import ToolFraming, ToolSchema, measure_tool_framing
+from introspect.session.system_prompt import (
+    FINISH,
+    Detail,
+    build_native_prompt,
+    build_system_prompt,
+    fitting_detail,
+)
+from introspect.tally import common_prefix
+from introspect.tools.base import Tool
+from introspect.tools.calls.actions import OWN_FORMS, CallForms
+from introspect.tools.schemas import tool_schema
+from introspect.transcript import Message, Transcript
+
+FINISH_SCHEMA: ToolSchema = {
+    "type": "function",
+    "function": {
+        "name": FINISH,
+        "description": "Ends the experiment, once its task is done.",
+        "parameters": {
+            "type": "object",
+            "properties": {"summary": {"type": "string", "description": "What you found, with figures."}},
+            "required": ["summary"],
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """`reason` says why it is this one; `forms` is how the model is told to write."""
+
+    name: Literal["native", "own"]
+    reason: str
+    forms: CallForms = OWN_FORMS
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What stands before the task of an experiment: the system message, and the tool block where native.
+
+    `tokens` counts both as every prompt begins with them.
+    """
+
+    text: str
+    tokens: int
+    tools: ToolFraming | None = None
+
+
+def choose_dialect(phase: PhaseConfig, tools: Mapping[str, Tool], prompt_format: PromptFormat) -> Dialect:
+    """The dialect of a phase; `auto` is native where the model's template can write these tools.
+
+    Raises ConfigError, with the reason, where native is asked for and cannot be had.
+    """
+    if phase.dialect == "own":
+        return Dialect("own", "the phase asks for it")
+    try:
+        if FINISH in tools:
+            raise ModelError(f"a tool of the phase is called {FINISH}, which ends an experiment there")
+        for experiment in phase.experiments:
+            offered = {name: tools[name] for name in phase.tools_of(experiment)}
+            framing = _framing_of(offered, "full", prompt_format)
+            _refuse_other_ids(prompt_format, framing)
+    except ModelError as error:
+        if phase.dialect == "native":
+            raise ConfigError(f"dialect native: {error}; use dialect auto or own") from None
+        return Dialect("own", str(error))
+    asked = "the phase asks for it" if phase.dialect == "native" else "the chat template writes tools"
+    return Dialect("native", asked, _forms_of(framing))
+
+
+def instructions_of(
+    phase: PhaseConfig,
+    tools: Mapping[str, Tool],
+    detail: Detail,
+    dialect: Dialect,
+    prompt_format: PromptFormat,
+) -> Instructions:
+    """What a model reads before a task where these tools are offered."""
+    if dialect.name == "own":
+        text = build_system_prompt(phase, tools, detail)
+        return Instructions(text, prompt_format.system_length(text))
+    framing = _framing_of(tools, detail, prompt_format)
+    text = build_native_prompt(phase, tools, framing.call)
+    return Instructions(text, prompt_format.system_length(text, framing), framing)
+
+
+def chosen_detail(
+    phase: PhaseConfig,
+    tools: Mapping[str, Tool],
+    dialect: Dialect,
+    prompt_format: PromptFormat,
+    context_length: int,
+) -> Detail:
+    """How fully all tools of a phase are described. Raises ConfigError where they do not fit the context."""
+
+    def tokens_of(detail: Detail) -> int:
+        return instructions_of(phase, tools, detail, dialect, prompt_format).tokens
+
+    return fitting_detail(phase, tokens_of, context_length)
+
+
+def _framing_of(tools: Mapping[str, Tool], detail: Detail, prompt_format: PromptFormat) -> ToolFraming:
+    schemas = [tool_schema(tool, meanings=detail == "full") for tool in tools.values()]
+    return measure_tool_framing(prompt_format.tokenizer, prompt_format.framing, [*schemas, FINISH_SCHEMA])
+
+
+def _refuse_other_ids(prompt_format: PromptFormat, framing: ToolFraming) -> None:
+    """Raise ModelError where the tokenizer reads its template's text otherwise than it is fed here."""
+    tokenizer = prompt_format.tokenizer
+    call = framing.call.text(FINISH, {"summary": "x"})
+    window = Transcript().append("task", "Look.")
+    window = window.append(
+        "reply", call, reply_ids=tuple(tokenizer(call, add_special_tokens=False)["input_ids"])
+    )
+    window = window.append("tool_result", "{}").append("feedback", "No.")
+    messages = [("system", "S"), *((told_role(m), m.text) for m in window.window())]
+    text = rendered(tokenizer, messages, framing.schemas)
+    read = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    fed = prompt_format.render("S", window.window(), framing).token_ids
+    if read != fed:
+        at = common_prefix(read, fed)
+        raise ModelError(
+            "its tokenizer reads what its chat template writes otherwise than it is fed here, from"
+            f" {prompt_format.decode(read[at : at + 8])!r} on"
+        )
+
+
+def told_role(message: Message) -> str:
+    """The role of a message as a template that writes tools is given it."""
+    return "tool" if message.kind == "tool_result" else message.role
+
+
+def _forms_of(framing: ToolFraming) -> CallForms:
+    return CallForms(
+        call=framing.call.text("name", {}),
+        complete=framing.call.text(FINISH, {"summary": "what you found"}),
+        finish=FINISH,
+    )
