@@ -47,7 +47,7 @@ def answer_miss(session: Session, action: Unusable) -> Generator[Event, None, No
 def answer_claim(session: Session) -> Generator[Event, None, None]:
     """Tell the model, once in an experiment, that it claims to be done before it has used a tool."""
     session.claim_answered = True
-    yield from _feedback(session, nothing_done())
+    yield from _feedback(session, nothing_done(session.dialect.forms))
 
 
 def _feedback(session: Session, why: Unusable) -> Generator[Event, None, None]:
