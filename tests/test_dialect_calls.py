@@ -213,6 +213,8 @@ CALL = '{"name": "get_layer_info", "arguments": {"layer_name": "model.layers.0"}
         f"```python\nparse('{CALL}')\n```",
         f'```python\ntext = r"""{CALL}"""\n```',
         f"<think>{CALL}</think>",
+        f"A call like {CALL} is written in one line.",
+        'No, a reply like {"complete": true} is not a complete construct.',
         json.dumps({"tool": "get_layer_info", "result": json.loads(CALL)}),
         json.dumps({"tools": [{"name": "get_layer_info", "arguments": {}}]}),
         '{"name": "get_layer_info", "class": "Linear", "sizes": [64, 64]}',

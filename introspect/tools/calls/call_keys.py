@@ -44,7 +44,7 @@ def action_of(found: Found, forms: CallForms, offered: Collection[str]) -> Actio
     parts = parts_of_call(Parts(), found.value)
     if parts.arguments and not found.spoken_of and _is_offered(parts, forms, offered):
         return finished(_call(parts, forms), forms)
-    return completion_of(found.value, forms)
+    return None if found.spoken_of else completion_of(found.value, forms)
 
 
 def unknown_tool(found: Found) -> str | None:
