@@ -14,8 +14,7 @@ from support.record_examples import generation, prune, run_start
 
 from introspect import events as ev
 from introspect.runlog.codec import to_plain_record
-from introspect.tally import Tally, common_prefix
-from introspect.tools.calls.actions import NOTHING_DONE
+from introspect.tally import NOTHING_DONE, Tally, common_prefix
 
 ids = st.lists(st.integers(0, 2), max_size=6).map(tuple)
 experiments = st.integers(0, 2)
@@ -83,7 +82,7 @@ one_event = st.one_of(
         ev.Warning,
         experiment=experiments,
         turn=st.just(1),
-        code=st.sampled_from([NOTHING_DONE.code, "no-call"]),
+        code=st.sampled_from([NOTHING_DONE, "no-call"]),
         message=st.just(""),
     ),
     st.builds(

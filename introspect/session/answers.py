@@ -8,7 +8,7 @@ from collections.abc import Generator
 from introspect import events
 from introspect.events import Event
 from introspect.session.session import Session
-from introspect.tools.calls.actions import NOTHING_DONE, CallRequest, Unusable
+from introspect.tools.calls.actions import CallRequest, Unusable, nothing_done
 from introspect.tools.calls.execution import execute
 
 
@@ -47,7 +47,7 @@ def answer_miss(session: Session, action: Unusable) -> Generator[Event, None, No
 def answer_claim(session: Session) -> Generator[Event, None, None]:
     """Tell the model, once in an experiment, that it claims to be done before it has used a tool."""
     session.claim_answered = True
-    yield from _feedback(session, NOTHING_DONE)
+    yield from _feedback(session, nothing_done(session.dialect.forms))
 
 
 def _feedback(session: Session, why: Unusable) -> Generator[Event, None, None]:

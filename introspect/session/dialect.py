@@ -20,7 +20,7 @@ from introspect.session.system_prompt import (
 )
 from introspect.tally import common_prefix
 from introspect.tools.base import Tool
-from introspect.tools.calls.actions import OWN_FORMS, CallForms
+from introspect.tools.calls.actions import OWN_FORMS, CallForms, example_arguments, own_forms
 from introspect.tools.schemas import tool_schema
 from introspect.transcript import Message, Transcript
 
@@ -64,8 +64,9 @@ def choose_dialect(phase: PhaseConfig, tools: Mapping[str, Tool], prompt_format:
 
     Raises ConfigError, with the reason, where native is asked for and cannot be had.
     """
+    own = own_forms(tools.values())
     if phase.dialect == "own":
-        return Dialect("own", "the phase asks for it")
+        return Dialect("own", "the phase asks for it", own)
     try:
         if FINISH in tools:
             raise ModelError(f"a tool of the phase is called {FINISH}, which ends an experiment there")
@@ -76,9 +77,9 @@ def choose_dialect(phase: PhaseConfig, tools: Mapping[str, Tool], prompt_format:
     except ModelError as error:
         if phase.dialect == "native":
             raise ConfigError(f"dialect native: {error}; use dialect auto or own") from None
-        return Dialect("own", str(error))
+        return Dialect("own", str(error), own)
     asked = "the phase asks for it" if phase.dialect == "native" else "the chat template writes tools"
-    return Dialect("native", asked, _forms_of(framing))
+    return Dialect("native", asked, _forms_of(framing, tools))
 
 
 def instructions_of(
@@ -143,9 +144,10 @@ def told_role(message: Message) -> str:
     return "tool" if message.kind == "tool_result" else message.role
 
 
-def _forms_of(framing: ToolFraming) -> CallForms:
+def _forms_of(framing: ToolFraming, tools: Mapping[str, Tool]) -> CallForms:
     return CallForms(
         call=framing.call.text("name", {}),
         complete=framing.call.text(FINISH, {"summary": "what you found"}),
         finish=FINISH,
+        examples={name: framing.call.text(name, example_arguments(tool)) for name, tool in tools.items()},
     )

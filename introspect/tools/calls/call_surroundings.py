@@ -6,9 +6,11 @@ A brace too many ends a call before its arguments: without them it would answer 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
-from introspect.tools.calls.actions import CALL_FORM, COMPLETE_FORM, Action, CallRequest, Completion, Unusable
+from introspect.tools.calls.actions import Action, CallForms, CallRequest, Completion, refused
+from introspect.tools.calls.call_tags import OPENING
 from introspect.tools.calls.call_words import ARGUMENT_KEYS, CALL_KEYS, PROSE_KEYS, plain_key
 from introspect.tools.calls.reply_objects import Found
 from introspect.tools.calls.strict_json import quotable
@@ -23,33 +25,45 @@ _OBJECT_BEHIND = re.compile(
     r"{0,4}\{",
     re.I,
 )
-ATTEMPT = re.compile(r"""["'“]tool[_ -]?calls?["'”]\s{0,9}:\s{0,9}[\[{"']|(?<!`)<tool_call>(?!`)""", re.I)
-"""How a call begins, whatever becomes of it."""
+_KEY = r"""["'“]tool[_ -]?calls?["'”]\s{0,9}:\s{0,9}[\[{"']"""
+_ATTEMPT = re.compile(rf"{_KEY}|(?<!`)(?:{OPENING})(?!`)", re.I)
+_NAME = re.compile(r"""["'“](?:name|function)["'”]\s{0,9}:\s{0,9}["'“]([\w.-]{1,64})["'”]""", re.I)
 
 
-def with_surroundings(action: Action, found: Found, others: list[dict[str, Any]], answer: str) -> Action:
+def attempts(text: str, offered: Collection[str]) -> bool:
+    """Whether a call begins in a text, whatever becomes of it: a key, a tag, or an offered tool by name."""
+    return _ATTEMPT.search(text) is not None or any(match[1] in offered for match in _NAME.finditer(text))
+
+
+def with_surroundings(
+    action: Action,
+    found: Found,
+    others: list[dict[str, Any]],
+    answer: str,
+    forms: CallForms,
+    offered: Collection[str],
+) -> Action:
     """The one action of a reply, or why what stands beside its object `found` keeps it from being that.
 
     `others` are the other objects of the reply, `answer` its text outside of thoughts.
     """
     member = _MEMBER_BEHIND.match(found.after)
     if isinstance(action, Completion):
-        if ATTEMPT.search(answer.replace(found.source, " ", 1)):
-            return _refused(
-                "several-calls", "'complete' stands beside a call", f"{CALL_FORM} or {COMPLETE_FORM}"
-            )
+        if attempts(answer.replace(found.source, " ", 1), offered):
+            return refused("several-calls", "'complete' stands beside a call", forms.either)
         return action
     if not isinstance(action, CallRequest):
         return action
     if member is not None and not _is_prose(member[1]):
         what = f"'{quotable(member[1])}' stands behind the end of your call: it has a closing brace too many"
-        return _refused("unknown-key", what, CALL_FORM)
+        return refused("unknown-key", what, forms.call)
     apart = next((key for other in others for key in _arguments_alone(other)), None)
     if apart is not None:
-        return _refused("unknown-key", f"'{quotable(apart)}' stands outside of your call", CALL_FORM)
-    if not _has_arguments(found.value) and _OBJECT_BEHIND.match(found.after):
+        return refused("unknown-key", f"'{quotable(apart)}' stands outside of your call", forms.call)
+    with_arguments = found.function is not None or _has_arguments(found.value)
+    if not with_arguments and _OBJECT_BEHIND.match(found.after):
         what = 'An object stands behind your call, which has no "arguments"'
-        return _refused("unknown-key", what, CALL_FORM)
+        return refused("unknown-key", what, forms.call)
     return action
 
 
@@ -73,7 +87,3 @@ def _arguments_alone(value: dict[str, Any]) -> list[str]:
 def _is_prose(key: str) -> bool:
     """Whether what stands under a key only explains, and asks for nothing."""
     return plain_key(key) in PROSE_KEYS
-
-
-def _refused(code: str, what: str, write: str) -> Unusable:
-    return Unusable(code, f"{what}. Nothing was run. Write {write}")

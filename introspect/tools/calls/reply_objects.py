@@ -7,28 +7,40 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from introspect.tools.calls.call_tags import OPENING, TAGS, opened
 from introspect.tools.calls.strict_json import LENIENT, STRICT, problem_of
-from introspect.tools.calls.thoughts import MARKS, PATTERN, Thoughts, is_mention
+from introspect.tools.calls.thoughts import MARKS, PATTERN, Thoughts, between_quotes, is_mention
 
-_TOKENS = re.compile(rf"(?P<brace>[{{}}])|(?P<tag></?tool_call>)|{PATTERN}", re.I)
+_TOKENS = re.compile(rf"(?P<brace>[{{}}])|(?P<tag>{TAGS})|{PATTERN}", re.I)
 _BEFORE_A_VALUE = re.compile(
     r"""(?:["'’”]\s{0,9}:|[{,]\s{0,9}\w{1,64}\s{0,9}:|\[|["'\]}]\s{0,9},)\s{0,99}\Z"""
 )
 """What stands before an object that is a value in another one, however that one is spelt."""
+_IN_CODE = re.compile(r"[=(]\s{0,9}[rbf]?[\"']{0,3}\Z")
+"""What stands before an object in a program: it is assigned, or given to a function."""
+_WORDS_BEFORE = re.compile(r"\w[ \t,:'’]{0,9}\Z")
+_WORDS_BEHIND = re.compile(r"[ \t]{1,9}[\w=-]")
+"""What stands around an object in the middle of a sentence: the words on both sides are on its line."""
+_MARKS_BEFORE = re.compile(rf"(?:(?:{OPENING})[\s\[]{{0,9}}){{1,3}}\Z", re.I)
 _LOOK_BACK = 200
 _LOOK_AHEAD = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """An outermost object: its value, or what is wrong with it; `tagged` inside `<tool_call>` tags.
+    """An outermost object: its value, or what is wrong with it; `tagged` inside the tags of a call.
 
-    `source` is its text where it is sound, `after` the beginning of what follows it.
+    `function` is the name that a tag gave to the tool whose arguments the object is, None where none did.
+    `spoken_of` says that it is quoted in a sentence, or a part of a program.
+    `source` is its text where it is sound, with the marks right before it, `after` the beginning of what
+    follows it.
     """
 
     value: dict[str, Any]
     problem: str | None
     tagged: bool
+    function: str | None = None
+    spoken_of: bool = False
     source: str = ""
     after: str = ""
 
@@ -60,7 +72,10 @@ class _Scan:
     def __init__(self, text: str, most_broken: int) -> None:
         self.text, self.left = text, most_broken
         self.thoughts = Thoughts(text)
-        self.tagged, self.depth, self.place, self.objects_from = False, 0, 0, 0
+        self.outermost = len(text) - len(text.lstrip()), len(text.rstrip())
+        self.tagged = False
+        self.function: str | None = None
+        self.depth, self.place, self.objects_from = 0, 0, 0
         self.answer: list[str] = []
         self.objects: list[Found] = []
 
@@ -72,10 +87,10 @@ class _Scan:
                 self._take_brace(match)
             elif match.lastgroup == "tag":
                 if not is_mention(match):
-                    self.tagged = match[0][1] != "/"
+                    self.tagged, self.function = opened(match[0])
             elif self.thoughts.take(match):
                 self.answer, self.objects, answer_from = [], [], match.end()
-                self.tagged, self.depth, self.objects_from = False, 0, 0
+                self.tagged, self.function, self.depth, self.objects_from = False, None, 0, 0
             elif self.thoughts.open and answer_from is not None:
                 self.answer.append(self.text[answer_from : match.start()])
                 answer_from = None
@@ -103,10 +118,30 @@ class _Scan:
         if not nested:
             end = start if problem else self.place
             after = self.text[end : end + _LOOK_AHEAD]
-            source = self.text[start:end]
+            marks = _MARKS_BEFORE.search(self.text, look_from, start)
+            source = self.text[marks.start() if marks else start : end]
             self.objects.append(
-                Found(value=value, problem=problem, tagged=self.tagged, source=source, after=after)
+                Found(
+                    value=value,
+                    problem=problem,
+                    tagged=self.tagged,
+                    function=self.function,
+                    spoken_of=self._is_spoken_of(start, end),
+                    source=source,
+                    after=after,
+                )
             )
+            self.function = None
+
+    def _is_spoken_of(self, start: int, end: int) -> bool:
+        """Whether an object is quoted beside other words, or stands in a program."""
+        if _IN_CODE.search(self.text, max(0, start - _LOOK_BACK), start) is not None:
+            return True
+        before = max(0, start - _LOOK_BACK)
+        if _WORDS_BEHIND.match(self.text, end) and _WORDS_BEFORE.search(self.text, before, start):
+            return True
+        alone = (start - 1, end + 1) == self.outermost
+        return not alone and between_quotes(self.text, start, end)
 
     def _decoded(self, start: int) -> tuple[dict[str, Any], str | None, int]:
         """The object that begins at `start`: its value, what is wrong with it, and where to go on."""

@@ -116,7 +116,11 @@ class Thoughts:
 
 def is_mention(match: re.Match[str]) -> bool:
     """Whether a mark is only spoken of: it stands alone between quotes, or between single backticks."""
-    text, start, end = match.string, match.start(), match.end()
+    return between_quotes(match.string, match.start(), match.end())
+
+
+def between_quotes(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text stands alone between quotes, or between single backticks."""
     pair = text[start - 1 : start] + text[end : end + 1]
     if pair == "``":
         return text[start - 2 : start - 1] != "`" and text[end + 1 : end + 2] != "`"
