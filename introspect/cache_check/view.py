@@ -82,7 +82,7 @@ def refuse_cache(cache: Any) -> None:
 
 def _holds(layer: Any) -> bool:
     """Whether a layer has K and V to look at."""
-    return bool(layer.is_initialized) and layer.keys is not None and layer.keys.numel() > 0
+    return bool(layer.is_initialized and layer.keys.numel())
 
 
 def geometry_of(model: Any) -> Geometry:
