@@ -22,6 +22,7 @@ from transformers import (
     MistralForCausalLM,
     StaticCache,
 )
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from introspect.errors import IntrospectError, UnsupportedCache
 from introspect.model.cache_audit import check_cache, examine_cache
@@ -322,6 +323,30 @@ def test_caches_that_cannot_be_judged_are_refused_with_the_reason(qwen: Any) -> 
     window = tiny(MistralConfig, MistralForCausalLM, sliding_window=8)
     with pytest.raises(UnsupportedCache, match="window"):
         check_cache(qwen, DynamicCache(config=window.config), IDS)
+    for kind in (ForeignLayer, QuantizedDynamicLayer):
+        cache = dynamic(qwen)
+        cache.layers[1] = kind()
+        with pytest.raises(UnsupportedCache, match=f"{kind.__name__} do not hold plain K and V"):
+            check_cache(qwen, cache, IDS)
+
+
+class ForeignLayer(CacheLayerMixin):  # type: ignore[misc]
+    """A layer of nobody's, of which nothing is known."""
+
+    def lazy_initialization(self, *args: Any) -> None: ...
+    def update(self, *args: Any, **kwargs: Any) -> Any: ...
+    def get_seq_length(self) -> int:
+        return 40
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return 40 + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class QuantizedDynamicLayer(DynamicLayer):  # type: ignore[misc]
+    """Says by its name that it rounds what it holds."""
 
 
 def expanded(cache: Any) -> None:

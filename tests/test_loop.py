@@ -94,11 +94,13 @@ def test_a_prune_tells_what_the_cache_held_and_what_the_prompt_holds_now(
 
 
 def test_a_window_is_pruned_from_the_second_turn_on(model: Any, byte_format: ChatML) -> None:
-    phase = a_phase(memory={"max_turns": 1, "keep_recent_turns": 1})
-    session = forced_session(model, byte_format, phase, [STEPS[:3], STEPS[:2]])
+    """Before the first there is nothing to drop, though the task alone is over the budget."""
+    phase = a_phase(memory={"max_conversation_tokens": 10, "max_turns": 1, "keep_recent_turns": 1})
+    session = forced_session(model, byte_format, phase, [STEPS[:3]])
     stream, _ = run_session(session)
     prunes = kinds(stream, events.Prune)
     assert [(prune.turn, bool(prune.refused)) for prune in prunes] == [(2, True), (3, False)]
+    assert all(len(prune.reasons) == 2 for prune in prunes)
 
 
 @pytest.mark.parametrize("room", [0, 1])
