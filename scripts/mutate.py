@@ -35,9 +35,9 @@ LIBRARIES = (
     "transformers.models.auto.modeling_auto",
     "transformers.generation.utils",
 )
-MOST_SECONDS = 45
+MOST_SECONDS = 150
 """Of processor time, after which a mutant is stopped and counts as killed: one that loops is noticed. Several
-times what the slowest tests of a module take; what else the machine does has no part in it."""
+times what the slowest tests of a module take: on two threads of one core they may take twice as long."""
 
 
 def prepare(copy: Path) -> None:
@@ -169,7 +169,7 @@ def main() -> int:
     drawn, possible = drawn_mutants(arguments.group, arguments.only, arguments.count, arguments.seed)
     for library in LIBRARIES:
         importlib.import_module(library)
-    survivors, through, waiting = [], 0, list(drawn)
+    survivors, stopped, through, waiting = [], [], 0, list(drawn)
     with TemporaryDirectory() as folder:
         runner = Runner(Path(folder), arguments.jobs)
         refuse_failing(
@@ -182,10 +182,12 @@ def main() -> int:
             done, word, seconds = runner.wait()
             through += 1
             survivors += [done] if word == "survived" else []
+            stopped += [done] if word == "ran on" else []
             print(f"{through:4} of {len(drawn)}: {word} in {seconds:5.1f} s: {done}", flush=True)
     share = 1 - len(survivors) / len(drawn)
     print(f"{len(drawn) - len(survivors)} of {len(drawn)} mutants killed ({share:.1%}), {possible} possible")
     print("\n".join(f"survived: {mutant}" for mutant in survivors))
+    print("\n".join(f"ran on, counted as killed: {mutant}" for mutant in stopped))
     return 0 if share >= 0.9 else 1
 
 

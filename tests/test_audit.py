@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.amounts import sampled
 from support.in_process import introspect_here
-from support.sessions import STEPS, a_phase, forced_session, opened_run, phase_for, run_session
+from support.sessions import (
+    DONE,
+    STEPS,
+    a_phase,
+    forced_session,
+    opened_run,
+    phase_for,
+    random_model,
+    run_session,
+)
 
 from introspect.audits.record import audit_recompute, audit_replay, audit_texts
 from introspect.audits.recorded import RecordAudit, RecordedTurn, audit_schedule, recorded_turns
 from introspect.engine.engine import Engine
 from introspect.errors import RecordError
-from introspect.events import Generation
+from introspect.events import Audit, Generation
 from introspect.prompt.formats import ChatML
 from introspect.runlog.codec import sealed
 
@@ -49,6 +61,7 @@ def with_generation(turns: list[RecordedTurn], place: int, **changes: Any) -> li
 
 
 FIGURES = ("logits_digest", "state_digest", "top_logits", "logprobs")
+CALLED = ("logits", "K and V from layer 0 on", "logits", "log-probabilities")
 # Daily each place and each figure.
 CHANGED = sampled([(place, figure) for place in (0, 4, 8) for figure in FIGURES], every=3)
 
@@ -67,6 +80,46 @@ def test_a_changed_figure_is_found_where_it_is(
     verdict = audited("e1", with_generation(turns, place, **{figure: changed[figure]}), model)
     assert [f["turn"] for f in verdict.failures] == [place + 1]
     assert verdict.failures[0]["codes"] == ["unknown"]
+    called = dict(zip(FIGURES, CALLED, strict=True))[figure]
+    assert verdict.failures[0]["why"] == f"{called} are not those of the record"
+    assert verdict.failures[0]["max_abs_logit"] == 0.0
+    moved = 1e-12 / len(generation.logprobs) if figure == "logprobs" else 0.0
+    assert verdict.failures[0]["logprob_gap_mean"] == pytest.approx(moved, rel=1e-2)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_first_layer_that_differs_is_told(
+    layer: int, missing: bool, turns: list[RecordedTurn], model: Any
+) -> None:
+    digests = turns[2].generation.state_digest
+    changed = digests[:layer] if missing else (*digests[:layer], "0" * 16, *digests[layer + 1 :])
+    [failure] = audited("e1", with_generation(turns[:3], 2, state_digest=changed), model).failures
+    assert failure["why"] == f"K and V from layer {layer} on are not those of the record"
+
+
+@pytest.mark.parametrize("audit", [audit_replay, partial(audit_recompute, device="cpu", dtype="float32")])
+def test_whoever_waits_is_told_every_turn(audit: Any, turns: list[RecordedTurn], model: Any) -> None:
+    told: list[tuple[int, int]] = []
+    audit(turns[:3], Engine(model), tell=lambda number, total: told.append((number, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_e2_tells_after_which_token_logits_are_not_finite(
+    place: int, turns: list[RecordedTurn], model: Any
+) -> None:
+    """A final norm that gives NaN from one position on; attention has no part in it."""
+    spoilt, first = copy.deepcopy(model), turns[0].generation
+
+    def hook(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        output[:, first.prompt_tokens - 1 + place :] = torch.nan
+        return output
+
+    spoilt.model.norm.register_forward_hook(hook)
+    [failure] = audited("e2", turns[:1], spoilt).failures
+    why = f"logits are not finite after token {place} of the reply; in the record they are finite"
+    assert (failure["why"], failure["codes"]) == (why, ["non-finite-logits"])
 
 
 def test_logits_of_another_computation_fail_e2(turns: list[RecordedTurn], model: Any) -> None:
@@ -93,6 +146,55 @@ def test_an_impossible_schedule_fails_e0(
     assert 3 in [f["turn"] for f in verdict.failures]
 
 
+SCHEDULES: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
+    ({}, {}, None),
+    (
+        {"start": 6},
+        {"cached_tokens": 6, "prompt_tokens": 9},
+        "from slot 6, but 5 tokens were cached",
+    ),
+    ({"start": 4}, {"cached_tokens": 4, "prompt_tokens": 7}, None),
+    ({"chunks": (2,)}, {}, "do not add up"),
+    ({"chunks": (2, 2)}, {}, "do not add up"),
+    ({"chunks": (1, 1, 1)}, {}, None),
+    ({"chunks": (), "token_ids": ()}, {"prompt_tokens": 5}, "do not add up"),
+    ({"chunks": (4, -1)}, {}, "a chunk holds no id"),
+    ({}, {"prompt_tokens": 9}, "the prompt is not as long"),
+    ({}, {"cached_tokens": 4}, "cached_tokens is not"),
+    ({}, {"logprobs": (-0.5,)}, "one log-probability for each id"),
+    ({"token_ids": (0, 9, 3)}, {}, None),
+    ({"token_ids": (0, 10, 3)}, {}, "not in the vocabulary"),
+    ({"token_ids": (-1, 9, 3)}, {}, "not in the vocabulary"),
+    ({}, {"token_ids": (10, 0)}, "not in the vocabulary"),
+]
+"""What a turn of three ids on five cached ones is changed to, in a vocabulary of ten, and what E0 says."""
+
+
+@pytest.mark.parametrize(("fed", "replied", "why"), SCHEDULES)
+def test_what_cannot_have_been_is_told_by_its_reason(
+    fed: dict[str, Any], replied: dict[str, Any], why: str | None, turns: list[RecordedTurn]
+) -> None:
+    plain = {"logprobs": (-0.5, -0.5), "token_ids": (7, 8)}
+    first = replace(turns[0].prefill, start=0, token_ids=(1, 2, 3, 4), chunks=(4,))
+    second = replace(turns[1].prefill, start=5, token_ids=(5, 6, 7), chunks=(3,))
+    made = [
+        RecordedTurn(first, replace(turns[0].generation, prompt_tokens=4, cached_tokens=0, **plain), ()),
+        RecordedTurn(
+            replace(second, **fed),
+            replace(turns[1].generation, **{"prompt_tokens": 8, "cached_tokens": 5, **plain, **replied}),
+            (),
+        ),
+    ]
+    verdict = audit_schedule(made, 10)
+    assert verdict.checked == 2
+    assert [(f["turn"], why is not None and why in f["why"]) for f in verdict.failures] == (
+        [] if why is None else [(2, True)]
+    )
+    # Without a vocabulary only what is no id at all is wrong with an id.
+    beyond = why is not None and "vocabulary" in why and -1 not in fed.get("token_ids", ())
+    assert bool(audit_schedule(made, None).failures) == (why is not None and not beyond)
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_pass_over_nothing_is_impossible(place: int, turns: list[RecordedTurn], model: Any) -> None:
     prefill = turns[2].prefill
@@ -115,9 +217,56 @@ def test_codes_are_those_of_the_runs_own_audits(turns: list[RecordedTurn], model
     assert audited("e1", marked, model).failures[0]["codes"] == ["prefix-mutated"]
 
 
+@pytest.mark.parametrize("level", ["e0", "e1", "e2"])
+def test_what_failed_in_the_run_fails_where_the_record_cannot_clear_it(
+    level: str, turns: list[RecordedTurn], model: Any
+) -> None:
+    """E1 repeats the passes and clears them; that a schedule is possible, or one pass agrees, does not."""
+    marked = [*turns[:2], replace(turns[2], codes=("prefix-mutated", "stale-tokens")), *turns[3:4]]
+    failures = audited(level, marked, model).failures
+    assert [(f["turn"], f["codes"]) for f in failures] == (
+        [] if level == "e1" else [(3, ["prefix-mutated", "stale-tokens"])]
+    )
+    assert all(f["why"].startswith("the run's own audit failed here") for f in failures)
+
+
+def test_each_turn_has_the_codes_of_its_own_audits(turns: list[RecordedTurn]) -> None:
+    def audit(turn: int, level: Any, *codes: str) -> Audit:
+        return Audit(experiment=0, turn=turn, level=level, codes=codes, detail="")
+
+    stream: list[Any] = [event for t in turns[:3] for event in (t.prefill, t.generation)]
+    stream += [audit(2, "e0", "b", "a"), audit(2, "e1", "a", "c"), audit(3, "e0"), audit(9, "e0", "d")]
+    assert [turn.codes for turn in recorded_turns(stream)] == [(), ("b", "a", "c"), ()]
+
+
 def test_a_reply_without_its_prompt_is_refused(turns: list[RecordedTurn]) -> None:
-    with pytest.raises(RecordError, match="no prefill"):
-        recorded_turns([turns[0].generation])
+    first, second = turns[:2]
+    streams: list[list[Any]] = [
+        [first.generation],
+        [first.prefill, second.generation],
+        [first.prefill, first.generation, first.generation],
+        [replace(first.prefill, experiment=1), first.generation],
+    ]
+    for stream in streams:
+        with pytest.raises(RecordError, match="no prefill"):
+            recorded_turns(stream)
+
+
+def test_rounding_is_measured_once_where_it_suffices_and_gives_the_alarm(byte_format: ChatML) -> None:
+    """Large logits round coarsely. What is told of rounding holds for every reply that was scored with it."""
+    model = random_model()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 1000)
+    phase = a_phase(audit={"e0": "never", "e1": "never", "e2": "never"})
+    session = forced_session(model, byte_format, phase, [[STEPS[0], STEPS[7], DONE]])
+    turns = recorded_turns(run_session(session)[0])
+    noises = []
+    for count in (0, 1, 3):
+        verdict = audit_recompute(turns[:count], Engine(model), "cpu", "float32")
+        assert verdict.failures == [] and verdict.noise["factor"] == 4.0
+        noise = verdict.noise["max_abs_logit"]
+        assert verdict.noise["alarm"] == max(1e-3, 4.0 * (noise or 0.0))
+        noises.append(noise)
+    assert noises[0] is None and 2.5e-4 < noises[1] <= noises[2]
 
 
 @pytest.mark.parametrize(

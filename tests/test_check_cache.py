@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fault_matrix import a_schedule, filled
-from small_models import FAMILIES, LOUD_CHANNEL, small_model
+from small_models import FAMILIES, LOUD_CHANNEL, fill_weights, small_model
 from support.amounts import sampled
 from transformers import (
     DynamicCache,
@@ -22,6 +22,7 @@ from transformers import (
     MistralForCausalLM,
     StaticCache,
 )
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from introspect.errors import IntrospectError, UnsupportedCache
 from introspect.model.cache_audit import check_cache, examine_cache
@@ -54,6 +55,40 @@ def test_sound_caches_are_sound_however_they_were_filled(made: dict[str, Any], d
     for schedule in ([40], [1] * 40, [7] * 5 + [5], [16, 16, 8], [33, *[1] * 7], a_schedule(rng, 40)):
         assert check_cache(model, dynamic(model, IDS, schedule), IDS) == [], schedule
         assert check_cache(model, filled(model, IDS, schedule), IDS, level="layer0") == [], schedule
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_another_backend_of_attention_is_no_damage(family: str, seed: int) -> None:
+    """Filled by a program that attends with the eager backend, looked at with the usual one."""
+    model, rng = small_model(family, torch.bfloat16), random.Random(seed)
+    ids = [rng.randrange(640) for _ in range(40)]
+    model.config._attn_implementation = "eager"
+    cache = dynamic(model, ids, a_schedule(rng, 40))
+    model.config._attn_implementation = "sdpa"
+    assert check_cache(model, cache, ids) == []
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_level_layer0_looks_at_layer_0_alone(qwen: Any) -> None:
+    for layer, tensor in ((0, "keys"), (0, "values"), (1, "keys"), (2, "values")):
+        cache = dynamic(qwen)
+        assert check_cache(qwen, cache, IDS, level="layer0") == []
+        getattr(cache.layers[layer], tensor)[0, 1, 7, 3] += 2.0
+        found = examine_cache(qwen, cache, IDS, level="layer0")
+        assert [(f.code, f.layer, f.slot) for f in found] == [("element-corrupted", 0, 7)] * (layer == 0)
+
+
+def test_slots_beyond_the_positions_of_the_configuration_are_judged() -> None:
+    """A model may be run further than its configuration says; positions there are not looked for."""
+    model = tiny(LlamaConfig, LlamaForCausalLM, max_position_embeddings=16)
+    fill_weights(model)
+    assert check_cache(model, dynamic(model), IDS) == []
+    for slot in (0, 10, 15, 16, 17, 30, 39):
+        fed = [*IDS[:slot], 77, *IDS[slot + 1 :]]
+        [finding] = examine_cache(model, dynamic(model, fed), IDS)
+        assert (finding.slot, finding.token, finding.expected_token) == (slot, 77, IDS[slot])
+        assert finding.position == (slot if slot < 16 else None)
 
 
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 300])
@@ -114,6 +149,27 @@ def test_a_mask_that_hides_the_first_slots_is_a_hole(family: str, hidden: int, d
         positions = torch.arange(len(IDS))[None]
         model(torch.tensor([IDS]), attention_mask=mask, position_ids=positions, past_key_values=cache)
     assert check_cache(model, cache, IDS) == ["mask-hole"]
+
+
+@pytest.mark.parametrize(
+    ("length", "begin", "width", "later"), [(40, 5, 3, 0), (40, 20, 11, 5), (40, 1, 1, 0), (90, 30, 12, 5)]
+)
+def test_slots_that_a_pass_did_not_look_at_are_a_hole(
+    qwen: Any, length: int, begin: int, width: int, later: int
+) -> None:
+    """A second pass, `later` slots behind the hole or at once, whose mask leaves out a few earlier slots."""
+    ids, end = [(7 * i) % 640 for i in range(length)], begin + width + later
+    cache = dynamic(qwen, ids[:end])
+    mask = torch.ones((1, length), dtype=torch.long)
+    mask[0, begin : begin + width] = 0
+    with torch.no_grad():
+        qwen(
+            torch.tensor([ids[end:]]),
+            attention_mask=mask,
+            position_ids=torch.arange(end, length)[None],
+            past_key_values=cache,
+        )
+    assert check_cache(qwen, cache, ids) == ["mask-hole"]
 
 
 def test_autocast_around_the_check_changes_nothing(qwen: Any) -> None:
@@ -267,6 +323,30 @@ def test_caches_that_cannot_be_judged_are_refused_with_the_reason(qwen: Any) -> 
     window = tiny(MistralConfig, MistralForCausalLM, sliding_window=8)
     with pytest.raises(UnsupportedCache, match="window"):
         check_cache(qwen, DynamicCache(config=window.config), IDS)
+    for kind in (ForeignLayer, QuantizedDynamicLayer):
+        cache = dynamic(qwen)
+        cache.layers[1] = kind()
+        with pytest.raises(UnsupportedCache, match=f"{kind.__name__} do not hold plain K and V"):
+            check_cache(qwen, cache, IDS)
+
+
+class ForeignLayer(CacheLayerMixin):  # type: ignore[misc]
+    """A layer of nobody's, of which nothing is known."""
+
+    def lazy_initialization(self, *args: Any) -> None: ...
+    def update(self, *args: Any, **kwargs: Any) -> Any: ...
+    def get_seq_length(self) -> int:
+        return 40
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return 40 + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class QuantizedDynamicLayer(DynamicLayer):  # type: ignore[misc]
+    """Says by its name that it rounds what it holds."""
 
 
 def expanded(cache: Any) -> None:

@@ -62,6 +62,15 @@ def test_a_first_prompt_that_was_fed_twice_is_a_history_too() -> None:
     assert found.code == "history-duplicated"
 
 
+def test_a_prompt_that_lacks_its_end_is_no_other_fault() -> None:
+    """Cut before the reply is opened, or before a whole message: nothing stands where one is meant."""
+    opened = 1 + len(BYTES.encode("assistant\n"))
+    task = BYTES.system_length(SYSTEM)
+    for cut, wanted in ((len(PROMPT) - opened, "'assistant"), (task, "'user")):
+        [found] = check_intent(BYTES.tokenizer, PROMPT[:cut], MESSAGES)
+        assert found.code == "unknown" and f"fed '', meant {wanted}" in found.detail
+
+
 def test_turns_that_should_be_gone_are_named() -> None:
     old = BYTES.render("x", Transcript().append("task", "An old task.").window()).token_ids
     old = old[BYTES.system_length("x") : -1 - len(BYTES.encode("assistant\n"))]

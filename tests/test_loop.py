@@ -79,6 +79,44 @@ def test_after_a_prune_the_window_is_task_note_and_recent_turns(
     assert window[2].kind == "reply" and window[2].role == "assistant"
 
 
+def test_a_prune_tells_what_the_cache_held_and_what_the_prompt_holds_now(
+    finished: tuple[Session, list[Any], str],
+) -> None:
+    """Every figure of a prune against the passes around it."""
+    session, stream, _ = finished
+    replies = {e.turn: e for e in kinds(stream, events.Generation)}
+    for prune in kinds(stream, events.Prune):
+        before, after = replies[prune.turn - 1], replies[prune.turn]
+        assert prune.cached_before == before.prompt_tokens + len(before.token_ids) - 1
+        assert prune.cached_after == after.cached_tokens
+        assert prune.tokens_after == after.prompt_tokens - session.system_tokens < prune.tokens_before
+        assert prune.refused is None and prune.shortened_messages == prune.shortened_texts == ()
+
+
+def test_a_window_is_pruned_from_the_second_turn_on(model: Any, byte_format: ChatML) -> None:
+    """Before the first there is nothing to drop, though the task alone is over the budget."""
+    phase = a_phase(memory={"max_conversation_tokens": 10, "max_turns": 1, "keep_recent_turns": 1})
+    session = forced_session(model, byte_format, phase, [STEPS[:3]])
+    stream, _ = run_session(session)
+    prunes = kinds(stream, events.Prune)
+    assert [(prune.turn, bool(prune.refused)) for prune in prunes] == [(2, True), (3, False)]
+    assert all(len(prune.reasons) == 2 for prune in prunes)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_prompt_that_fills_the_context_leaves_no_room_for_a_reply(
+    room: int, model: Any, byte_format: ChatML
+) -> None:
+    [whole] = kinds(
+        run_session(forced_session(model, byte_format, a_phase(), [[DONE]]))[0], events.Generation
+    )
+    session = forced_session(model, byte_format, a_phase(), [[DONE]])
+    session.context_length = whole.prompt_tokens + room
+    stream, _ = run_session(session)
+    assert [len(reply.token_ids) for reply in kinds(stream, events.Generation)] == [1] * room
+    assert ("outgrew" in kinds(stream, events.ExperimentEnd)[0].reason) == (not room)
+
+
 @pytest.mark.parametrize(
     ("replies", "status", "codes"),
     [

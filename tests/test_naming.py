@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.cache_check.naming import CONTENT, DAMAGE, name_content, name_damage
+from introspect.cache_check.naming import CONTENT, DAMAGE, _slid, name_content, name_damage
 from introspect.cache_check.signs import ContentSigns, DamageSigns, Edit
 
 EXPECTED = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -278,3 +278,23 @@ def test_the_order_of_damage_matters_only_where_two_rows_fit(signs: DamageSigns,
     assert names([DAMAGE[i] for i in order], signs) in (fitting or {("unknown",)})
     if len(fitting) < 2:
         assert names([DAMAGE[i] for i in order], signs) == name_damage(signs)
+
+
+@given(
+    expected=st.lists(st.integers(0, 1), max_size=9),
+    run=st.lists(st.integers(0, 1), max_size=4),
+    data=st.data(),
+)
+def test_an_insertion_is_read_in_every_way_that_gives_the_same_ids(
+    expected: list[int], run: list[int], data: st.DataObject
+) -> None:
+    """Against every earlier place: whether the ids cached from there on leave those expected without them."""
+    at = data.draw(st.integers(0, len(expected)))
+    cached = [*expected[:at], *run, *expected[at:]]
+    size, ways = len(run), [(at, tuple(run))]
+    for place in range(at - 1, -1, -1):
+        if not run or [*cached[:place], *cached[place + size :]] != expected:
+            break
+        ways.append((place, tuple(cached[place : place + size])))
+    signs = content(Edit(at, tuple(run), (), False), expected=tuple(expected), length=len(cached))
+    assert _slid(signs.edits[0], signs) == ways

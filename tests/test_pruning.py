@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -22,9 +23,13 @@ def count(transcript: Transcript) -> int:
     return sum(words(message.text) + 3 for message in transcript.window())
 
 
+SYSTEM_TOKENS = 17
+
+
 def rendered(transcript: Transcript) -> Rendering:
-    """A prompt of one id a word, with three around each message."""
-    spans = [
+    """A prompt of one id a word, with three around each message, after the system message."""
+    spans = [Span("system", SYSTEM_TOKENS, None)]
+    spans += [
         span
         for message in transcript.window()
         for span in (
@@ -33,7 +38,7 @@ def rendered(transcript: Transcript) -> Rendering:
         )
     ]
     prompt = Prompt((0,) * sum(span.length for span in spans), tuple(spans))
-    return Rendering(transcript=transcript, prompt=prompt, system_tokens=0)
+    return Rendering(transcript=transcript, prompt=prompt, system_tokens=SYSTEM_TOKENS)
 
 
 def shorten(text: str, budget: int) -> str:
@@ -80,19 +85,33 @@ def test_a_prune_keeps_its_promises(
     assert (plan is None) == (not due)
     if plan is None:
         return
+    tokens, budget = count(transcript), memory.max_conversation_tokens
+    said = [f"token count ({tokens} > {budget})"] if tokens > budget else []
+    said += [f"turn count ({since} >= {memory.max_turns})"] if since >= memory.max_turns else []
+    assert list(plan.reasons) == said and plan.before.transcript is transcript
+    assert plan.kept_turns == len(sizes) - plan.dropped_turns
     window = plan.after.transcript.window()
     assert window[0] == transcript.messages[0]
     assert window[0].role == "user"
     if plan.refused:
         assert plan.after.transcript is transcript and plan.dropped_messages == ()
+        assert plan.dropped_turns == 0 and plan.shortened == ()
+        nothing_leaves = len(sizes) <= memory.keep_recent_turns
+        assert plan.refused.startswith("nothing older" if nothing_leaves else "the memory note outweighs")
+        in_vain = plan.refused.endswith("and no tool result that can be shortened")
+        assert in_vain == (nothing_leaves and tokens > budget)
         return
     assert count(plan.after.transcript) < count(transcript)
     kept = [message.number for message in window if message.number > 0]
     assert kept == list(range(len(transcript.messages) - len(kept), len(transcript.messages)))
-    assert len(plan.after.transcript.turns()) >= min(memory.keep_recent_turns, len(sizes))
+    assert len(plan.after.transcript.turns()) == min(memory.keep_recent_turns, len(sizes))
+    # A turn is a reply and its result, after the task.
+    assert plan.dropped_messages == tuple(range(1, 1 + 2 * plan.dropped_turns))
     assert all(turn[0].kind == "reply" and len(turn) == 2 for turn in plan.after.transcript.turns())
     if plan.dropped_messages:
-        assert window[1].kind == "memory_note" and "look" in window[1].text
+        saved = {0: "no saved notes", 1: "1 saved note"}.get(notes, f"{notes} saved notes")
+        assert window[1].kind == "memory_note"
+        assert f"dropped: look {plan.dropped_turns}. query_memory has {saved}." in window[1].text
     for message in window:
         if message.kind == "tool_result":
             json.loads(message.text.partition("\n")[2])
@@ -115,6 +134,27 @@ def test_after_a_prune_the_window_fits_or_cannot(sizes: list[tuple[int, int]], m
                 assert words(message.text) <= words(shorten(message.text, SMALLEST_RESULT))
     for number, text in plan.shortened:
         assert text == next(m.text for m in window.window() if m.number == number)
+
+
+@given(sizes=turn_sizes, memory=memories)
+def test_no_result_is_shortened_that_need_not_be(sizes: list[tuple[int, int]], memory: MemoryConfig) -> None:
+    """Largest first, each by what is over the budget and no more, and none once the window fits."""
+    plan = planned(conversation(sizes), 0, memory, 0)
+    assume(plan is not None and plan.shortened)
+    assert plan is not None
+    whole = {message.number: message.text for message in conversation(sizes).messages}
+    numbers = [number for number, _ in plan.shortened]
+    lengths = [len(whole[number]) for number in numbers]
+    assert lengths == sorted(lengths, reverse=True)
+    kept = [message for message in plan.after.transcript.window() if message.kind == "tool_result"]
+    larger = [m.number for m in kept if len(whole[m.number]) > lengths[-1]]
+    assert all(number in numbers or words(whole[number]) <= SMALLEST_RESULT for number in larger)
+    left = dict(plan.shortened[:-1])
+    before_last = count(replace(plan.after.transcript, shortened=left))
+    excess = before_last - memory.max_conversation_tokens
+    assert excess > 0
+    number, text = plan.shortened[-1]
+    assert text == shorten(whole[number], max(SMALLEST_RESULT, words(whole[number]) - excess))
 
 
 def test_one_huge_result_is_shortened_and_not_pruned_around() -> None:

@@ -26,8 +26,11 @@ class Examiner:
             # Ids decoded on top of a damaged prompt are wrong too, in ways that would only hide its name.
             decoded = len(state.token_ids) - state.prompt_tokens
             prompt = state.cache.fork()
-            for layer in prompt.layers:
-                layer.truncate(max(0, layer.get_seq_length() - decoded))
+            lengths = set(prompt.lengths())
+            # Layers of several lengths are a fault by themselves, told as they are.
+            if len(lengths) == 1:
+                for layer in prompt.layers:
+                    layer.truncate(max(0, layer.get_seq_length() - decoded))
             faults = examine_cache(self.model, prompt, state.token_ids[: state.prompt_tokens])
             faults = faults or examine_cache(self.model, state.cache, state.token_ids)
         except UnsupportedCache:

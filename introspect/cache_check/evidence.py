@@ -145,7 +145,7 @@ def _nearest_positions(
     positions = torch.where(
         (own <= OWN_POSITION * least + OWN_ROUNDING * squares) & (slots < window), slots, positions
     )
-    chosen = distances.gather(1, positions.clamp_max(window - 1)[:, None])[:, 0]
+    chosen = distances.gather(1, positions[:, None])[:, 0]
     near = FITS**2 * torch.minimum(distances.mean(dim=1), usual**2)
     return positions, chosen <= torch.maximum(near, _rounding(keys))
 

@@ -42,7 +42,7 @@ def masks_that_explain(
     """
     length = len(ids)
     ranges = _ranges(length)
-    sound = [slot for slot in range(damaged[0] + 1, length) if slot not in set(damaged)]
+    sound = [slot for slot in range(damaged[0], length) if slot not in set(damaged)]
     possible = torch.ones(len(ranges), dtype=torch.bool)
     total = torch.zeros(len(ranges), dtype=torch.float64)
     quiet = 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, EncoderDecoderCache, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache, StaticLayer
 
 from introspect.engine.cache_layers import BufferLayer
 from introspect.engine.kv_config import kv_sizes, other_layers
@@ -69,8 +69,9 @@ def refuse_cache(cache: Any) -> None:
         name = type(layer).__name__
         if getattr(layer, "is_sliding", False):
             raise UnsupportedCache(f"layers of class {name} keep a window of the tokens only")
-        plain = isinstance(layer, CacheLayerMixin) and isinstance(layer, LAYER_CLASSES)
-        if not plain or any(word in name for word in ("Quantized", "Linear", "Indexed")):
+        if not isinstance(layer, LAYER_CLASSES) or any(
+            word in name for word in ("Quantized", "Linear", "Indexed")
+        ):
             raise UnsupportedCache(f"layers of class {name} do not hold plain K and V of every token")
     rows = {int(t.shape[0]) for layer in cache.layers if _holds(layer) for t in (layer.keys, layer.values)}
     if len(rows) == 1 and max(rows) > 1:
@@ -82,7 +83,7 @@ def refuse_cache(cache: Any) -> None:
 
 def _holds(layer: Any) -> bool:
     """Whether a layer has K and V to look at."""
-    return bool(layer.is_initialized) and layer.keys is not None and layer.keys.numel() > 0
+    return bool(layer.is_initialized and layer.keys.numel())
 
 
 def geometry_of(model: Any) -> Geometry:
