@@ -1,4 +1,4 @@
-"""Calls that SmolLM2-135M-Instruct wrote, by the form that it was shown; each was read by eye.
+"""Calls that SmolLM2-135M-Instruct wrote, by the form that it was shown: what each was read as stays so.
 
 `scripts/generate_replies.py MODEL calls --int8 --replies 306 --rows 6 --seed 60000` wrote them; `seed` and
 `temperature` are those of the batch. Up to three of each kind of outcome were kept for a form.
