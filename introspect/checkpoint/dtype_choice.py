@@ -30,11 +30,11 @@ _CHUNK = 512
 _HEADROOM = 1 << 30
 """Bytes beside weights and caches: what an audit's single pass may take, and the libraries."""
 
-SLOWER_PREFILL = 4.5
-CHEAPER_DECODE = 0.4
+SLOWER_PREFILL = 3.5
+CHEAPER_DECODE = 0.6
 """Seconds of a prompt's token, and of a reply's, in 16 bit without units for it, over those in fp32.
 
-Measured (data/benchmarks/auto-dtype.md): matrix products lose, decoding waits for memory either way."""
+Measured (data/benchmarks/auto-dtype.md): matrix products lose, while decoding reads half as many bytes."""
 
 _UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
 """What torch calls the units of an x86 processor for bf16. oneDNN alone also counts AVX-512 without them."""
