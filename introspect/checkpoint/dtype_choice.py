@@ -30,8 +30,8 @@ _CHUNK = 512
 _HEADROOM = 1 << 30
 """Bytes beside weights and caches: what an audit's single pass may take, and the libraries."""
 
-SLOWER_PREFILL = 3.5
-CHEAPER_DECODE = 0.6
+SLOWER_PREFILL = "3 to 4"
+CHEAPER_DECODE = "0.5 to 0.9"
 """Seconds of a prompt's token, and of a reply's, in 16 bit without units for it, over those in fp32.
 
 Measured (data/benchmarks/auto-dtype.md): matrix products lose, while decoding reads half as many bytes."""
@@ -178,7 +178,7 @@ def _warnings(dtype: str, device: str, stored: str | None, units: bool) -> list[
             (
                 "slow-dtype",
                 f"{dtype} on a processor for which torch has no units of it: where measured, a prompt took"
-                f" {SLOWER_PREFILL:g} times as long as in float32, a decoded token {CHEAPER_DECODE:g} times",
+                f" {SLOWER_PREFILL} times as long as in float32, a decoded token {CHEAPER_DECODE} times",
             )
         )
     if dtype == "float16" and stored in ("bfloat16", "float32"):
