@@ -35,12 +35,14 @@ def test_reading_weights_is_told_from_the_first_tensor_to_the_last() -> None:
     assert told == [("reading weights as float32", done, total) for done in range(total + 1)]
 
 
-def test_loading_is_a_bar_on_a_terminal_a_line_elsewhere_and_nothing_where_quiet(
+def test_loading_is_a_bar_on_a_terminal_lines_elsewhere_where_it_takes_long_and_nothing_where_quiet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for terminal, quiet in itertools.product((False, True), (False, True)):
+    cells = itertools.product((False, True), (False, True), (0.1, 1.5))
+    for terminal, quiet, seconds in cells:
+        now = itertools.count(step=seconds)
         monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-        with loading("loading \x1b[31m[bold]m", quiet) as progress:
+        with loading("loading \x1b[31m[bold]m", quiet, lambda now=now: next(now)) as progress:
             assert (progress is None) == quiet
             for done in range(4):
                 if progress is not None:
@@ -53,7 +55,8 @@ def test_loading_is_a_bar_on_a_terminal_a_line_elsewhere_and_nothing_where_quiet
             assert "100%" in written.err and "[bold]m: reading" in written.err
             assert "\x1b[31m[bold]" not in written.err
         else:
-            assert written.err == "loading \\x1b[31m[bold]m: reading\n"
+            said = "loading \\x1b[31m[bold]m: reading 66 %\n"
+            assert written.err == (said if seconds > 1 else "")
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,11 @@ _CHUNK = 512
 _HEADROOM = 1 << 30
 """Bytes beside weights and caches: what an audit's single pass may take, and the libraries."""
 
-SLOWER_PREFILL = 4.5
-CHEAPER_DECODE = 0.4
+SLOWER_PREFILL = "3 to 4"
+CHEAPER_DECODE = "0.5 to 0.9"
 """Seconds of a prompt's token, and of a reply's, in 16 bit without units for it, over those in fp32.
 
-Measured (data/benchmarks/auto-dtype.md): matrix products lose, decoding waits for memory either way."""
+Measured (data/benchmarks/auto-dtype.md): matrix products lose, while decoding reads half as many bytes."""
 
 _UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
 """What torch calls the units of an x86 processor for bf16. oneDNN alone also counts AVX-512 without them."""
@@ -178,7 +178,7 @@ def _warnings(dtype: str, device: str, stored: str | None, units: bool) -> list[
             (
                 "slow-dtype",
                 f"{dtype} on a processor for which torch has no units of it: where measured, a prompt took"
-                f" {SLOWER_PREFILL:g} times as long as in float32, a decoded token {CHEAPER_DECODE:g} times",
+                f" {SLOWER_PREFILL} times as long as in float32, a decoded token {CHEAPER_DECODE} times",
             )
         )
     if dtype == "float16" and stored in ("bfloat16", "float32"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole
+from introspect.commands.live_line import LiveLine
 from introspect.display import Progress, one_line
 
 
@@ -25,22 +27,24 @@ def busy(console: Console, what: str, quiet: bool = False) -> Iterator[Callable[
 
 
 @contextmanager
-def loading(what: str, quiet: bool = False) -> Iterator[Progress | None]:
+def loading(
+    what: str, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress | None]:
     """Show on stderr how far a model is loaded while the block runs; yields what is to be told of it.
 
-    A terminal gets a bar, anything else one line when weights begin to be read; None where `quiet`.
+    A terminal gets a bar, anything else a line now and then where it takes long; None where `quiet`.
     """
     console = CommandConsole(stderr=True)
     if quiet:
         yield None
         return
     if not console.is_terminal:
-        begun: set[str] = set()
+        line = LiveLine(clock)
 
         def say(now: str, done: int, total: int) -> None:
-            if now not in begun:
-                begun.add(now)
-                console.print(Text(one_line(f"{what}: {now}")), soft_wrap=True)
+            news = line.progress(now, done, total)
+            if news:
+                console.print(Text(one_line(f"{what}: {news}")), soft_wrap=True)
 
         yield say
         return
