@@ -74,7 +74,12 @@ def check(*names: str) -> tuple[str, ...]:
     return tuple(f"test_check_cache::test_{name}" for name in names)
 
 
-LENGTHS = check("lengths_are_named", "evidence_tells_token_and_position", "sound_caches_of_any_length")
+LENGTHS = check(
+    "a_model_of_one_layer_has_no_deeper_one_to_ask",
+    "lengths_are_named",
+    "evidence_tells_token_and_position",
+    "sound_caches_of_any_length",
+)
 UNPLANNED = check(
     "damage_that_nobody_planned_is_never_met_with_silence",
     *(
@@ -95,6 +100,7 @@ WRONG_IDS = check(
 MASKS = check(
     "a_mask_that_hides_the_first_slots_is_a_hole[qwen2-3-dtype0]",
     "slots_that_a_pass_did_not_look_at_are_a_hole",
+    "rows_of_layer_1_that_no_mask_gives_are_no_mask",
 )
 RECORD = (
     "test_audit",
