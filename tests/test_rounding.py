@@ -16,7 +16,7 @@ from small_models import small_model
 from support.places import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from introspect.cache_check.passes import _ranges
+from introspect.cache_check.passes import block_ranges
 from introspect.cache_check.recompute import rotary_tables
 from introspect.cache_check.rounding import noise_step, rounding_step
 
@@ -96,7 +96,7 @@ def test_ranges_to_recompute_hold_the_blocks_of_their_rows_and_no_other(
 ) -> None:
     """Against the set of slots whose block, counted from slot 0, has one of the rows."""
     length = max(rows) + 1 + over
-    ranges = _ranges(sorted(rows), size, length)
+    ranges = block_ranges(sorted(rows), size, length)
     covered = [slot for start, end in ranges for slot in range(start, end)]
     assert covered == [slot for slot in range(length) if slot // size in {row // size for row in rows}]
     assert all(start % size == 0 for start, _ in ranges)
