@@ -172,6 +172,17 @@ def test_slots_that_a_pass_did_not_look_at_are_a_hole(
     assert check_cache(qwen, cache, ids) == ["mask-hole"]
 
 
+@pytest.mark.parametrize("slots", [[7, 8, 9], [12, 30]])
+def test_rows_of_layer_1_that_no_mask_gives_are_no_mask(qwen: Any, slots: list[int]) -> None:
+    cache = dynamic(qwen)
+    noise = torch.randn(2, 8, generator=torch.Generator().manual_seed(4))
+    for slot in slots:
+        cache.layers[1].values[0, :, slot] = noise
+        cache.layers[1].keys[0, :, slot] = noise
+    codes = check_cache(qwen, cache, IDS)
+    assert codes and not {"mask-hole", "mask-too-short"} & set(codes)
+
+
 def test_autocast_around_the_check_changes_nothing(qwen: Any) -> None:
     cache = dynamic(qwen, IDS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -191,6 +202,13 @@ def test_evidence_tells_token_and_position(qwen: Any) -> None:
     assert (finding.slot, finding.token, finding.position, finding.expected_token) == (20, 77, 20, IDS[20])
     assert "holds id 77 at position 20" in finding.detail
     assert examine_cache(qwen, dynamic(qwen), IDS) == []
+
+
+def test_a_model_of_one_layer_has_no_deeper_one_to_ask() -> None:
+    model = small_model(layers=1)
+    assert check_cache(model, dynamic(model), IDS) == []
+    [finding] = examine_cache(model, dynamic(model, [*IDS[:20], 77, *IDS[21:]]), IDS)
+    assert (finding.layer, finding.slot, finding.token) == (0, 20, 77)
 
 
 def test_lengths_are_named(qwen: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspect.cache_check.naming import CONTENT, DAMAGE, _slid, name_content, name_damage
+from introspect.cache_check.naming import CONTENT, DAMAGE, name_content, name_damage, slides
 from introspect.cache_check.signs import ContentSigns, DamageSigns, Edit
 
 EXPECTED = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -297,4 +297,4 @@ def test_an_insertion_is_read_in_every_way_that_gives_the_same_ids(
             break
         ways.append((place, tuple(cached[place : place + size])))
     signs = content(Edit(at, tuple(run), (), False), expected=tuple(expected), length=len(cached))
-    assert _slid(signs.edits[0], signs) == ways
+    assert slides(signs.edits[0], signs) == ways

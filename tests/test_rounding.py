@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from small_models import small_model
 from support.places import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from introspect.cache_check.passes import block_ranges
 from introspect.cache_check.recompute import rotary_tables
 from introspect.cache_check.rounding import noise_step, rounding_step
 
@@ -86,6 +88,19 @@ def test_angles_are_those_of_the_models_own_rotary_module(family: str) -> None:
     if family != "yarn":
         rates = 10_000.0 ** -(np.arange(4) / 4)
         assert np.allclose(cosine.numpy(), np.cos(positions.numpy()[:, None] * rates), atol=1e-5)
+
+
+@given(rows=st.sets(st.integers(0, 40), min_size=1), size=st.integers(1, 9), over=st.integers(0, 9))
+def test_ranges_to_recompute_hold_the_blocks_of_their_rows_and_no_other(
+    rows: set[int], size: int, over: int
+) -> None:
+    """Against the set of slots whose block, counted from slot 0, has one of the rows."""
+    length = max(rows) + 1 + over
+    ranges = block_ranges(sorted(rows), size, length)
+    covered = [slot for start, end in ranges for slot in range(start, end)]
+    assert covered == [slot for slot in range(length) if slot // size in {row // size for row in rows}]
+    assert all(start % size == 0 for start, _ in ranges)
+    assert all(end < start for (_, end), (start, _) in pairwise(ranges))
 
 
 def names_used(path: Path) -> set[str]:

@@ -73,7 +73,7 @@ def _copy_in_expected(edit: Edit, signs: ContentSigns) -> int | None:
     return None
 
 
-def _slid(edit: Edit, signs: ContentSigns) -> list[tuple[int, tuple[int | None, ...]]]:
+def slides(edit: Edit, signs: ContentSigns) -> list[tuple[int, tuple[int | None, ...]]]:
     """The same insertion in every way it can be read: a run that ends with what stands before it may begin
     earlier."""
     at, run = edit.at, edit.cached
@@ -87,7 +87,7 @@ def _slid(edit: Edit, signs: ContentSigns) -> list[tuple[int, tuple[int | None, 
 def _repeats_history(signs: ContentSigns) -> bool:
     return any(
         len(edit.cached) > 1 and any(
-            _copy_in_expected(Edit(at, run, (), False), signs) is not None for at, run in _slid(edit, signs)
+            _copy_in_expected(Edit(at, run, (), False), signs) is not None for at, run in slides(edit, signs)
         )
         for edit in signs.edits
     )  # fmt: skip
@@ -99,7 +99,7 @@ def _is_second_prompt(signs: ContentSigns) -> bool:
         return False
     return any(
         len(run) > 1 and (at == 0 or run[:2] == signs.expected[:2])
-        for at, run in _slid(signs.edits[0], signs)
+        for at, run in slides(signs.edits[0], signs)
     )
 
 

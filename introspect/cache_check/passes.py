@@ -99,7 +99,7 @@ class Passes:
         """Recompute some slots in passes of `size` ids; `widen` counts them as what rounding can do."""
         if len(slots) > (FEW_SMALL if self.small else FEW_LARGE) * size:
             return
-        for start, end in _ranges(slots, size, self.length):
+        for start, end in block_ranges(slots, size, self.length):
             chunks = [min(size, end - begin) for begin in range(start, end, size)]
             self.add(start, self.recompute(start, chunks, self.past), widen)
 
@@ -157,7 +157,7 @@ class Passes:
                 torch.maximum(shown, apart, out=shown)
 
 
-def _ranges(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:
+def block_ranges(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:
     """Ranges that cover `rows`, each beginning at a multiple of `size` and not much longer than needed."""
     ranges: list[tuple[int, int]] = []
     for row in rows:
