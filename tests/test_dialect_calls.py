@@ -200,6 +200,14 @@ def test_values_are_no_schema(arguments: dict[str, Any]) -> None:
     assert parse(value) == CallRequest("record_observation", arguments, "")
 
 
+@pytest.mark.parametrize("before", ["", "So", "(", "x = ", "f(", "'", '"'])
+def test_what_ends_a_reply_is_asked_whatever_stands_before_it(before: str) -> None:
+    asked = parse(f"{before}{CALL}")
+    assert isinstance(asked, CallRequest) and asked.function == "get_layer_info"
+    done = parse(f'{before}{{"reasoning": "seen", "complete": true}}')
+    assert done == Completion("seen")
+
+
 CALL = '{"name": "get_layer_info", "arguments": {"layer_name": "model.layers.0"}}'
 
 

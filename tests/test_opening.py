@@ -55,7 +55,7 @@ def test_the_first_record_says_what_the_session_has(
     experiment = {"name": "one", "task": "Look.", **({"tools": tools} if tools else {})}
     run = open_run(prepared_on(loaded, tmp_path, experiments=(experiment,)), lambda: False)
     run.session.begin_experiment(0, run.session.phase.experiments[0])
-    assert run.start.system_prompt == run.session.system_prompt
+    assert run.start.system_prompt == run.session.instructions.text
     assert run.start.system_tokens == run.session.system_tokens
     assert run.start.environment["prefill_chunk"] == run.driver.engine.prefill_chunk
 

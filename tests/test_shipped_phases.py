@@ -105,7 +105,7 @@ def test_the_system_prompt_describes_just_the_tools_of_the_experiment(model: Any
     phase = a_phase(experiments=experiments)
     calls = [call_text("get_architecture_summary"), call_text("query_memory"), DONE]
     session = forced_session(model, byte_format, phase, [calls] * 4)
-    first_prompt = session.system_prompt
+    first_prompt = session.instructions.text
     stream, status = run_session(session)
     assert status == "complete"
     starts = [event for event in stream if isinstance(event, events.ExperimentStart)]

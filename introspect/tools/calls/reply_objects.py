@@ -18,6 +18,7 @@ _BEFORE_A_VALUE = re.compile(
 """What stands before an object that is a value in another one, however that one is spelt."""
 _IN_CODE = re.compile(r"[=(]\s{0,9}[rbf]?[\"']{0,3}\Z")
 """What stands before an object in a program: it is assigned, or given to a function."""
+_MORE = re.compile(r"\S")
 _WORDS_BEFORE = re.compile(r"\w[ \t,:'’]{0,9}\Z")
 _WORDS_BEHIND = re.compile(r"[ \t]{1,9}[\w=-]")
 """What stands around an object in the middle of a sentence: the words on both sides are on its line."""
@@ -135,6 +136,9 @@ class _Scan:
 
     def _is_spoken_of(self, start: int, end: int) -> bool:
         """Whether an object is quoted beside other words, or stands in a program."""
+        if _MORE.search(self.text, end) is None:
+            # A program or a sentence goes on behind what it quotes.
+            return False
         if _IN_CODE.search(self.text, max(0, start - _LOOK_BACK), start) is not None:
             return True
         before = max(0, start - _LOOK_BACK)
