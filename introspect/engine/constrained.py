@@ -68,7 +68,9 @@ class GrammarCompiler:
         """The sampler held to a grammar, for one reply."""
         named = {number for number in self.added_ids if f"<[{number}]>" in grammar}
         never = [number for number in self.added_ids - named if number < self.vocabulary]
-        return ConstrainedSampler(sampler, self.matcher(grammar), never, self.stop_ids, self._tokenizer_size)
+        return ConstrainedSampler(
+            sampler, self.matcher(grammar), never=never, stop_ids=self.stop_ids, size=self._tokenizer_size
+        )
 
 
 class ConstrainedSampler:
@@ -79,7 +81,13 @@ class ConstrainedSampler:
     """
 
     def __init__(
-        self, sampler: Sampler, matcher: Any, never: Collection[int], stop_ids: Collection[int], size: int
+        self,
+        sampler: Sampler,
+        matcher: Any,
+        *,
+        never: Collection[int],
+        stop_ids: Collection[int],
+        size: int,
     ) -> None:
         self._sampler, self._matcher = sampler, matcher
         self._never, self._stop = torch.tensor(list(never), dtype=torch.long), torch.tensor(list(stop_ids))

@@ -58,7 +58,9 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         link_latest(writer, options.output)
     return Run(
         session=session,
-        driver=EngineDriver(engine, loaded.prompt_format, interrupts, planter, progress),
+        driver=EngineDriver(
+            engine, loaded.prompt_format, interrupts, fault_planter=planter, progress=progress
+        ),
         writer=writer,
         start=start,
         notes=RunNotes(writer.directory.name, prepared.notes_before, prepared.shared),
