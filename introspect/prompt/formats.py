@@ -45,8 +45,9 @@ class TurnFormat(PromptFormat):
     def render(
         self, system_prompt: str, window: Sequence[Message], tools: ToolFraming | None = None
     ) -> Prompt:
-        builder, turn = self._with_system(system_prompt)
-        if tools is not None and window:
+        if tools is None or not window:
+            builder, turn = self._with_system(system_prompt)
+        else:
             builder, turn = self._with_tools(tools, system_prompt, window[0])
             window = window[1:]
         for message in window:
