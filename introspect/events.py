@@ -22,7 +22,7 @@ RunStatus = Literal[Status, "interrupted"]
 """How a run ends, whether by itself or by a signal."""
 FinishReason = Literal["stop", "length", "non-finite"]
 """Why a reply ended: an end token, its limit of tokens, or logits from which none can be sampled."""
-MessageKind = Literal["task", "memory_note", "feedback"]
+MessageKind = Literal["task", "memory_note", "feedback", "last_reply"]
 """What a message to the model is that no tool wrote."""
 AuditLevel = Literal["e0", "e1", "e2"]
 """What a check of the cache looks at: its structure and ids, its bits, or the logits of one pass over it."""
@@ -79,7 +79,8 @@ class _InTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class UserMessage(_InTurn):
-    """A message to the model that no tool wrote: the task, a memory note or feedback on its reply."""
+    """A message to the model that no tool wrote: the task, a memory note, feedback on its reply, or that the
+    next reply is the last of the experiment."""
 
     event: ClassVar[str] = "user_message"
     kind: MessageKind

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-MessageKind = Literal["task", "memory_note", "reply", "tool_result", "feedback"]
+MessageKind = Literal["task", "memory_note", "reply", "tool_result", "feedback", "last_reply"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Transcript:
             elif turns:
                 turns[-1].append(message)
         return [tuple(turn) for turn in turns]
+
+    def tools_in_view(self) -> frozenset[str]:
+        """The tools whose result the model sees now."""
+        return frozenset(m.function for m in self.window() if m.kind == "tool_result" and m.function)
 
     def dropped_calls(self) -> dict[str, int]:
         """How often each tool was called in what has been dropped."""

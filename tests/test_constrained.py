@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from introspect.prompt.content_encoder import ContentEncoder
 from introspect.prompt.tool_framing import CallSpelling
 from introspect.run.options import RunOptions
 from introspect.run.preparation import prepare
+from introspect.session.constraint import ReplyForm
+from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool
 from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.grammar import reply_grammar
@@ -396,3 +399,63 @@ def test_an_unconstrained_run_says_so(model_dir: Path, tmp_path: Path) -> None:
     assert run.start.environment["constrain"] == "none" and "grammars" not in run.start.environment
     assert "llguidance" not in run.start.environment["versions"]
     assert run.execute(lambda event: None)["constrain"] == "none"
+
+
+TWO_TOOLS = ({"name": "one", "task": "Look.", "tools": ("query_memory", "get_layer_names")},)
+
+
+def _calls_without_repeats(
+    model_dir: Path, directory: Path, seed: int, memory: dict[str, int]
+) -> tuple[list[str], dict[str, Any]]:
+    generation = {"max_new_tokens": 700, "seed": seed, "constrain": "calls", "temperature": 1.5}
+    phase = phase_for(
+        model_dir,
+        generation=generation | {"no_repeat_tools": True},
+        memory=memory,
+        limits={"max_turns": 8},
+        experiments=TWO_TOOLS,
+        dialect="own",
+    )
+    seen: list[Any] = []
+    summary = opened_run(phase, directory / str(seed)).execute(seen.append)
+    assert summary["audits"]["failed"] == 0
+    return [event.function for event in seen if event.event == "tool_call"], summary
+
+
+def test_a_tool_whose_result_is_in_view_is_not_offered_again(model_dir: Path, tmp_path: Path) -> None:
+    """Two tools whose results never leave: each is called once, and then completion is all that is left."""
+    runs = [
+        _calls_without_repeats(model_dir, tmp_path, seed, {"max_turns": 9, "max_conversation_tokens": 6000})
+        for seed in range(3)
+    ]
+    assert all(summary["status"] == "complete" for _, summary in runs)
+    assert all(len(calls) == len(set(calls)) for calls, _ in runs)
+    assert max(len(calls) for calls, _ in runs) == 2
+
+
+def test_a_tool_is_offered_again_when_its_result_has_left(model_dir: Path, tmp_path: Path) -> None:
+    runs = [
+        _calls_without_repeats(model_dir, tmp_path, seed, {"max_turns": 1, "keep_recent_turns": 1})
+        for seed in range(3)
+    ]
+    assert max(len(calls) for calls, _ in runs) > 2 and sum(summary["prunes"] for _, summary in runs) > 0
+    assert all(one != after for calls, _ in runs for one, after in pairwise(calls))
+
+
+def test_completion_is_offered_whatever_is_left_out() -> None:
+    schema = {"type": "object", "properties": {}}
+    form = ReplyForm(
+        offered={"look": schema, FINISH: schema},
+        tokens=200,
+        domains={},
+        call=CallSpelling("<call>", "name", "arguments", "</call>"),
+        pieces=lambda text: (text,),
+        finish=FINISH,
+    )
+    assert FINISH in form.grammar({"look", FINISH}) and '"look' not in form.grammar({"look"})
+
+
+def test_leaving_tools_out_needs_a_grammar(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nextends: phase1a\ngeneration: {no_repeat_tools: true}\n")
+    with pytest.raises(ConfigError, match="no_repeat_tools narrows constrained replies"):
+        load_phase(str(tmp_path / "mine.yaml"))

@@ -156,7 +156,7 @@ def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
 
 
 def _user_message(view: RunView, event: events.UserMessage) -> None:
-    if event.kind == "feedback":
+    if event.kind in ("feedback", "last_reply"):
         view.say(f"→ {event.text}", "yellow", INDENT)
 
 

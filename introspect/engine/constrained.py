@@ -17,6 +17,8 @@ from introspect.engine.sampling import Sampler
 from introspect.errors import ConfigError, ModelError
 
 EXTRA = "introspect[constrain]"
+MOST_COMPILED = 64
+"""Grammars that are kept compiled; where tools are left out by what is in view, turns have many. Chosen."""
 
 
 def refuse_without_llguidance() -> None:
@@ -58,6 +60,8 @@ class GrammarCompiler:
         from llguidance import LLMatcher
 
         if grammar not in self._compiled:
+            if len(self._compiled) >= MOST_COMPILED:
+                self._compiled.pop(next(iter(self._compiled)))
             compiled = LLMatcher(self._tokenizer, grammar)
             if compiled.is_error():
                 raise ValueError(f"the grammar cannot be compiled: {compiled.get_error()}")

@@ -43,14 +43,22 @@ class ModelConfig(_Section):
 class GenerationConfig(_Section):
     """How a reply is sampled. `max_new_tokens` in tokens; temperature 0 is greedy.
 
-    `constrain: calls` makes each reply text and then one call or completion: another distribution.
+    `constrain: calls` makes each reply text and then one call or completion: another distribution. With it
+    `no_repeat_tools` leaves out the tools whose result the model still sees.
     """
 
     max_new_tokens: Count = 400
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     constrain: Literal["none", "calls"] = "none"
+    no_repeat_tools: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_grammar_to_narrow(self) -> GenerationConfig:
+        if self.no_repeat_tools and self.constrain == "none":
+            raise ValueError("no_repeat_tools narrows constrained replies; it needs constrain: calls")
+        return self
 
 
 class MemoryConfig(_Section):

@@ -23,6 +23,7 @@ SOURCE_OF: dict[str, Source] = {
     "task": "user",
     "memory_note": "user",
     "feedback": "user",
+    "last_reply": "user",
     "tool_result": "tool",
     "reply": "sampled",
 }

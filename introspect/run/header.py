@@ -11,7 +11,7 @@ from introspect.checkpoint.loading import LoadedModel
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.events import JSON
 from introspect.run.preparation import Prepared
-from introspect.session.constraint import experiment_grammars
+from introspect.session.constraint import reply_forms
 from introspect.tools.calls.grammar import grammar_hash
 
 
@@ -63,9 +63,9 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     if phase.generation.constrain == "none" or prepared.forced is not None:
         environment["constrain"] = "none"
     else:
-        grammars = experiment_grammars(phase, prepared.tools, model, loaded.prompt_format, instructions.tools)
+        forms = reply_forms(phase, prepared.tools, model, loaded.prompt_format, instructions.tools)
         environment["constrain"] = phase.generation.constrain
-        environment["grammars"] = {name: grammar_hash(grammar) for name, grammar in grammars.items()}
+        environment["grammars"] = {name: grammar_hash(form.grammar()) for name, form in forms.items()}
         environment["versions"]["llguidance"] = version("llguidance")
     offset = datetime.now().astimezone().utcoffset()
     return events.RunStart(

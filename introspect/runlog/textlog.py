@@ -22,6 +22,7 @@ MAX_RESULT_CHARS = 500
 _PRUNING = "MEMORY MANAGEMENT"
 _USER_TAGS: dict[ev.MessageKind, str] = {
     "task": "USER",
+    "last_reply": "USER",
     "feedback": "FEEDBACK TO MODEL",
     "memory_note": "MEMORY OPTIMIZATION",
 }

@@ -1,4 +1,4 @@
-"""What the model reads after its reply: a tool's result, or what was wrong with what it wrote."""
+"""What the model reads between replies: a result, what was wrong with a reply, that the next is the last."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 from introspect import events
 from introspect.events import Event
+from introspect.session.limits import last_reply_notice
 from introspect.session.session import Session
 from introspect.tools.calls.actions import CallRequest, Unusable, nothing_done
 from introspect.tools.calls.execution import execute
@@ -48,6 +49,13 @@ def answer_claim(session: Session) -> Generator[Event, None, None]:
     """Tell the model, once in an experiment, that it claims to be done before it has used a tool."""
     session.claim_answered = True
     yield from _feedback(session, nothing_done(session.dialect.forms))
+
+
+def announce_last_reply(session: Session) -> Event:
+    """Tell the model that the next reply is the last of the experiment."""
+    text = last_reply_notice(session.dialect.forms)
+    session.transcript = session.transcript.append("last_reply", text)
+    return events.UserMessage(experiment=session.experiment, turn=session.turn, kind="last_reply", text=text)
 
 
 def _feedback(session: Session, why: Unusable) -> Generator[Event, None, None]:

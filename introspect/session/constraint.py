@@ -2,71 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from introspect.engine.constrained import GrammarCompiler
 from introspect.engine.sampling import Sampler, sampler_for
 from introspect.model.causal_lm import CausalLM
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.prompt import PromptFormat
-from introspect.prompt.tool_framing import ToolFraming
+from introspect.prompt.tool_framing import CallSpelling, ToolFraming
 from introspect.session.dialect import FINISH_SCHEMA
 from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool
-from introspect.tools.calls.grammar import reply_grammar
+from introspect.tools.calls.grammar import Pieces, reply_grammar
 from introspect.tools.instruments.domains import domain_values
 
 
-def experiment_grammars(
+@dataclass(frozen=True, kw_only=True)
+class ReplyForm:
+    """What the replies of one experiment can be: calls of the `offered` tools, which have their schemas.
+
+    `finish` is the tool whose call is the completion, None where that has a form of its own.
+    """
+
+    offered: Mapping[str, Mapping[str, Any]]
+    tokens: int
+    domains: Mapping[str, Sequence[str | int]]
+    call: CallSpelling | None
+    pieces: Pieces
+    finish: str | None
+
+    def grammar(self, without: Collection[str] = ()) -> str:
+        """The grammar of a reply that calls none of the tools in `without`. Completion is always open."""
+        offered = {n: schema for n, schema in self.offered.items() if n == self.finish or n not in without}
+        return reply_grammar(offered, self.tokens, self.domains, self.call, self.pieces)
+
+
+def reply_forms(
     phase: PhaseConfig,
     tools: Mapping[str, Tool],
     model: CausalLM,
     prompt_format: PromptFormat,
     framing: ToolFraming | None,
-) -> dict[str, str]:
-    """The grammar of the replies of each experiment by its name: of the tools that it offers.
+) -> dict[str, ReplyForm]:
+    """What the replies of each experiment can be, by its name.
 
     `framing` is how the model's own template writes tools, None in this program's own dialect.
     """
-    grammars = {}
+    forms = {}
     for experiment in phase.experiments:
         offered = {
             name: tools[name].arguments_model.model_json_schema() for name in phase.tools_of(experiment)
         }
         if framing is not None:
             offered[FINISH] = FINISH_SCHEMA["function"]["parameters"]
-        domains = domain_values(model, phase.documents_of(experiment))
-        grammars[experiment.name] = reply_grammar(
-            offered,
-            phase.generation.max_new_tokens,
-            domains,
-            framing.call if framing else None,
-            prompt_format.encoder.split_control,
+        forms[experiment.name] = ReplyForm(
+            offered=offered,
+            tokens=phase.generation.max_new_tokens,
+            domains=domain_values(model, phase.documents_of(experiment)),
+            call=framing.call if framing else None,
+            pieces=prompt_format.encoder.split_control,
+            finish=FINISH if framing else None,
         )
-    return grammars
+    return forms
 
 
 @dataclass(frozen=True)
 class ReplyConstraint:
-    """Makes samplers that keep to the grammar of an experiment. `grammars` are by the experiment's name."""
+    """Makes samplers that keep to the grammar of an experiment. `forms` are by the experiment's name."""
 
     compiler: GrammarCompiler
-    grammars: Mapping[str, str]
+    forms: Mapping[str, ReplyForm]
 
-    def constrained(self, sampler: Sampler, experiment: str) -> Sampler:
-        """The sampler of one reply, held to the grammar of an experiment."""
-        return self.compiler.constrained(sampler, self.grammars[experiment])
+    def constrained(self, sampler: Sampler, experiment: str, without: Collection[str] = ()) -> Sampler:
+        """The sampler of one reply of an experiment that calls none of the tools in `without`."""
+        return self.compiler.constrained(sampler, self.forms[experiment].grammar(without))
 
 
 def reply_sampler(
-    phase: PhaseConfig, experiment: int, seed: int, constraint: ReplyConstraint | None
+    phase: PhaseConfig, experiment: int, seed: int, constraint: ReplyConstraint | None, seen: Collection[str]
 ) -> Sampler:
-    """What chooses the ids of one reply of an experiment, held to calls where there is a constraint."""
+    """What chooses the ids of one reply of an experiment, held to calls where there is a constraint.
+
+    `seen` are the tools whose result the model still sees.
+    """
     sampler = sampler_for(phase.generation.temperature, phase.generation.top_p, seed)
     if constraint is None:
         return sampler
-    return constraint.constrained(sampler, phase.experiments[experiment].name)
+    without = seen if phase.generation.no_repeat_tools else ()
+    return constraint.constrained(sampler, phase.experiments[experiment].name, without)
 
 
 def reply_constraint(
@@ -86,4 +111,4 @@ def reply_constraint(
     compiler = GrammarCompiler(
         prompt_format.tokenizer, model.config.get_text_config().vocab_size, stop_ids, prompt_format.added_ids
     )
-    return ReplyConstraint(compiler, experiment_grammars(phase, tools, model, prompt_format, framing))
+    return ReplyConstraint(compiler, reply_forms(phase, tools, model, prompt_format, framing))

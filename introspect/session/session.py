@@ -26,6 +26,7 @@ from introspect.session.dialect import (
     told_role,
 )
 from introspect.session.exchange import GenerationRequest
+from introspect.session.limits import Spent, limit_reached, result_tokens
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail
@@ -35,13 +36,6 @@ from introspect.tools.context import RESULT_HEADER, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
-
-LEAST_RESULT = 64
-"""Tokens that a tool result may take in a conversation however small: fewer hold no figure with its name.
-Chosen, not calibrated."""
-RESULTS_IN_CONVERSATION = 4
-"""Results of the greatest size that fit the conversation together: with fewer one result would push out the
-turns that it is compared with, with more it would be cut where there is room."""
 
 Ending = tuple[Status, str]
 """How an experiment ended: its status, and the reason."""
@@ -152,7 +146,8 @@ class Session:
         if self.forced_replies is not None:
             forced = self.forced_replies[self.experiment, self.turn]
         asked = len(forced) if forced is not None else self.phase.generation.max_new_tokens
-        free = reply_sampler(self.phase, self.experiment, seed, self.constraint)
+        seen = self.transcript.tools_in_view()
+        free = reply_sampler(self.phase, self.experiment, seed, self.constraint, seen)
         return GenerationRequest(
             experiment=self.experiment,
             turn=self.turn,
@@ -164,18 +159,20 @@ class Session:
             forced=forced is not None,
         )
 
+    @property
+    def spent(self) -> Spent:
+        """What this experiment and the run have used of their limits."""
+        return Spent(
+            turns=self.turn,
+            calls=self.figures.calls,
+            tokens=self.tally.generated,
+            seconds=self.clock() - self.started,
+        )
+
     def limit_reached(self) -> Ending | None:
         """The limit of the phase that an experiment or the run is at, if any."""
-        limits = self.phase.limits
-        if self.turn >= limits.max_turns:
-            return "limited", f"limits.max_turns: {limits.max_turns}"
-        if self.figures.calls >= limits.max_calls:
-            return "limited", f"limits.max_calls: {limits.max_calls}"
-        if limits.max_tokens is not None and self.tally.generated >= limits.max_tokens:
-            return "limited", f"limits.max_tokens: {limits.max_tokens}"
-        if limits.max_seconds is not None and self.clock() - self.started >= limits.max_seconds:
-            return "limited", f"limits.max_seconds: {limits.max_seconds:g}"
-        return None
+        reason = limit_reached(self.phase.limits, self.spent)
+        return ("limited", reason) if reason else None
 
     def completion_is_premature(self) -> bool:
         """Whether a claim of completion is to be answered: the first one, while no call has succeeded.
@@ -216,7 +213,6 @@ def open_session(
         decode=prompt_format.decode,
         notes=notes,
         documents=documents,
-        max_result_tokens=phase.max_result_tokens,
         result_header=RESULT_HEADER if dialect.name == "own" else "",
         progress=progress,
         interrupts=interrupts or Interrupts(),
@@ -242,8 +238,5 @@ def open_session(
     if forced_replies is None:
         told = session.instructions.tools
         session.constraint = reply_constraint(phase, tools, model, prompt_format, session.stop_ids, told)
-    if phase.limits.max_result_tokens is None:
-        # A context shorter than the phase's conversation has less to give to one result.
-        share = max(LEAST_RESULT, session.conversation_budget // RESULTS_IN_CONVERSATION)
-        context.max_result_tokens = min(phase.max_result_tokens, share)
+    context.max_result_tokens = result_tokens(phase, session.conversation_budget)
     return session

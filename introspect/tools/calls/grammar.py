@@ -48,6 +48,7 @@ def reply_grammar(
 ) -> str:
     """The grammar of a reply of at most `tokens` in which one of `tools` is called, by their schemas.
 
+    Without tools all that is left is completion, which only this program's own form has apart from calls.
     `domains` has the values that are known at run time of arguments whose schema names a domain. Without
     `native` a call is in this program's own form, which has one for completion too; with it, completion is
     the call of one of the tools, and `pieces` finds the control tokens around a call.
@@ -60,10 +61,12 @@ def reply_grammar(
     for place, (name, schema) in enumerate(tools.items()):
         arguments = arguments_rule(rules, schema, shares[ARGUMENTS_SHARE], f"arguments_{place}")
         calls.append(f"{literal(f'{_quoted(name)}, {_quoted(_key(native))}: ')} {arguments}")
-    rules.add("call", "\n    | ".join(calls))
+    if calls:
+        rules.add("call", "\n    | ".join(calls))
     if native is None:
         reasoning = rules.text(shares[REASONING_SHARE])
-        rules.add("asked", r'"\"tool_call\": {\"function\": " call "}" | "\"complete\": true"')
+        asked = [r'"\"tool_call\": {\"function\": " call "}"'] if calls else []
+        rules.add("asked", " | ".join([*asked, r'"\"complete\": true"']))
         rules.add("start", rf'said "{{\"reasoning\": " {reasoning} ", " asked "}}"')
     else:
         before, after = (_spelt(pieces(text)) for text in (native.before, native.after))

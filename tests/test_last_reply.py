@@ -1,0 +1,48 @@
+"""The notice before the last reply that the limits of an experiment leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.sessions import DONE, STEPS, a_phase, forced_session, run_session
+
+from introspect import events
+from introspect.prompt.formats import ChatML
+from introspect.runlog.textlog import messages
+from introspect.tools.calls.actions import COMPLETE_FORM
+
+
+def stream_of(model: Any, byte_format: ChatML, replies: list[str], limits: dict[str, int]) -> tuple[Any, ...]:
+    phase = a_phase(limits=limits, memory={"max_conversation_tokens": 6000})
+    session = forced_session(model, byte_format, phase, [replies])
+    stream, status = run_session(session)
+    return session, stream, status
+
+
+@pytest.mark.parametrize("limits", [{"max_turns": 4}, {"max_calls": 4}])
+def test_the_model_reads_before_its_last_reply_that_it_is_the_last(
+    model: Any, byte_format: ChatML, limits: dict[str, int]
+) -> None:
+    session, stream, status = stream_of(model, byte_format, STEPS, limits)
+    assert status == "limited"
+    (at,) = (i for i, e in enumerate(stream) if isinstance(e, events.UserMessage) and e.kind == "last_reply")
+    replies = [i for i, e in enumerate(stream) if isinstance(e, events.Generation)]
+    assert len(replies) == 4 and replies[2] < at < replies[3]
+    assert COMPLETE_FORM in stream[at].text
+    fed = [byte_format.decode(e.token_ids) for e in stream if isinstance(e, events.Prefill)]
+    assert [stream[at].text in text for text in fed] == [False, False, False, True]
+    assert session.tally.malformed == 0 and session.tally.audits["failed"] == 0
+    assert stream[at].text in messages(stream[at])[0].text
+
+
+def test_a_model_that_concludes_then_has_completed(model: Any, byte_format: ChatML) -> None:
+    assert stream_of(model, byte_format, [*STEPS[:2], DONE], {"max_turns": 3})[2] == "complete"
+
+
+@pytest.mark.parametrize("limits", [{"max_turns": 1}, {"max_calls": 1}])
+def test_a_first_reply_is_not_announced_as_the_last(
+    model: Any, byte_format: ChatML, limits: dict[str, int]
+) -> None:
+    _, stream, _ = stream_of(model, byte_format, STEPS, limits)
+    assert not [e for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]
