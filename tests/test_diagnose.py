@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from introspect.checkpoint.loading import load_model
+from introspect.commands.diagnose import diagnose_command
 from introspect.errors import ModelError
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.conversation import RealConversation, open_conversation
 from introspect.faults.diagnose import HYPOTHESES, Row, diagnose
+from introspect.model.cache_audit import examine_cache
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 
@@ -96,3 +98,26 @@ def test_a_model_whose_numbers_overflow_is_refused_with_the_reason(
     }  # fmt: skip
     with pytest.raises(ModelError, match="nothing can be diagnosed: the logits after slot"):
         open_conversation(loaded, load_phase("phase1a", settings))
+
+
+def test_each_fault_is_shown_as_soon_as_it_is_measured(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a large model a row takes minutes: what stands on stdout when the next one is begun."""
+    settings: dict[str, Any] = {
+        "model.id": str(model_dir), "model.revision": None, "memory.max_conversation_tokens": 7000,
+        "limits.max_result_tokens": 1500, "system_prompt.detail": "brief",
+    }  # fmt: skip
+    shown = []
+
+    def begun(*arguments: Any) -> Any:
+        shown.append(capsys.readouterr().out)
+        return examine_cache(*arguments)
+
+    monkeypatch.setattr("introspect.faults.diagnose.examine_cache", begun)
+    assert diagnose_command(settings, ["stale-tokens", "prefix-aliased"], as_json=False) == 0
+    shown.append(capsys.readouterr().out)
+    assert [text.count("\n") > 0 for text in shown] == [False, True, True, True]
+    assert "noise floor" in shown[1] and "\nnone " in shown[1]
+    assert shown[2].startswith("stale-tokens ") and shown[3].startswith("prefix-aliased ")
+    assert "the prefix was handed out by reference: KL" in shown[3]

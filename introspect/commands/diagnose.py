@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +14,10 @@ from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
+
+if TYPE_CHECKING:
+    from introspect.checkpoint.loading import LoadedModel
+    from introspect.faults.diagnose import Row
 
 PHASE = "phase1a"
 
@@ -27,67 +31,81 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
     from introspect.checkpoint.loading import load_model
     from introspect.faults.catalogue import FAULTS
     from introspect.faults.conversation import open_conversation
-    from introspect.faults.diagnose import diagnose
+    from introspect.faults.diagnose import CLEAN, diagnose
 
     for name in names:
         if name not in FAULTS:
             raise ConfigError(f"--fault: no fault is called '{one_line(name)}'; {did_you_mean(name, FAULTS)}")
     phase: PhaseConfig = load_phase(PHASE, settings)
-    with busy(CommandConsole(stderr=True), "loading the model") as now:
+    errors = CommandConsole(stderr=True)
+    with busy(errors, "loading the model"), quiet_library():
         loaded = load_model(phase.model, tokens=phase.conversation_tokens)
-        with quiet_library():
-            conversation = open_conversation(loaded, phase)
-        wanted = list(names) or list(FAULTS)
-        rows = []
-        with quiet_library():
-            for row in diagnose(conversation, wanted):
-                rows.append(row)
-                now(f"{len(rows)} of {len(wanted) + 1}: {row.fault}")
-    import torch
-
-    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    report = {
-        "model": loaded.source.name,
-        "dtype": dtype,
-        "threads": torch.get_num_threads(),
-        "attention": loaded.model.config._attn_implementation,
-        "prompt_tokens": len(conversation.talk.ids),
-        "rows": [vars(row) for row in rows],
-    }
-    if as_json:
-        print_json(report)
+        conversation = open_conversation(loaded, phase)
+    wanted = list(names) or list(FAULTS)
+    report = _conditions(loaded, len(conversation.talk.ids))
+    console = None if as_json else CommandConsole()
+    rows: list[Row] = []
+    measured = diagnose(conversation, wanted)
+    for name in (CLEAN, *wanted):
+        with busy(errors, f"{len(rows) + 1} of {len(wanted) + 1}: {name}"), quiet_library():
+            rows.append(next(measured))
+        if console is not None:
+            _show(console, rows[-1], report if len(rows) == 1 else None)
+    if console is None:
+        print_json({**report, "rows": [vars(row) for row in rows]})
     else:
-        _show(report)
+        _show_hypotheses(console, {row.fault: row for row in rows})
     return 0
 
 
-def _show(report: dict[str, Any]) -> None:
-    from introspect.faults.diagnose import HYPOTHESES
+def _conditions(loaded: LoadedModel, prompt_tokens: int) -> dict[str, Any]:
+    import torch
 
-    console = CommandConsole()
-    rows = {row["fault"]: row for row in report["rows"]}
-    noise = rows["none"]
-    conditions = f"{report['dtype']}, {report['threads']} threads, {report['attention']}"
+    return {
+        "model": loaded.source.name,
+        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "attention": loaded.model.config._attn_implementation,
+        "prompt_tokens": prompt_tokens,
+    }
+
+
+def _show(console: Console, row: Row, report: dict[str, Any] | None) -> None:
+    """One row, below the heading where there is a report: the first row is that of the clean state."""
+    clean = row.fault == "none"
+    if report is not None:
+        _show_heading(console, row, report)
+    named = ", ".join(row.named) or ("nothing found" if clean else "NOT FOUND")
+    right = not row.detected if clean else bool(set(row.named) & set(row.expected))
+    figures = [_figure(value) for value in (row.kl_mean, row.top1, row.max_abs_logit)]
+    style = "green" if right else "bold red"
+    _print_row(console, (row.fault, *figures, named), "", last_style=style, text=one_line(row.text))
+
+
+def _show_heading(console: Console, noise: Row, report: dict[str, Any]) -> None:
+    threads = "1 thread" if report["threads"] == 1 else f"{report['threads']} threads"
+    conditions = f"{report['dtype']}, {threads}, {report['attention']}"
     console.print(
         f"{one_line(report['model'])}: {conditions}; {report['prompt_tokens']} tokens after a prune"
     )
-    floor = ("-" if noise[key] is None else f"{noise[key]:.1e}" for key in ("kl_mean", "max_abs_logit"))
+    floor = ("-" if value is None else f"{value:.1e}" for value in (noise.kl_mean, noise.max_abs_logit))
     console.print("noise floor: KL {} per token, logits {}".format(*floor))
-    hypotheses = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
-    for text, row in hypotheses:
-        console.print(f"  {text}: KL {_figure(row['kl_mean'])}, top-1 {_figure(row['top1'])}")
     console.print(
         "KL in nats per token of the clean run's next reply; below each row, what the model writes."
     )
     console.print()
     _print_row(console, ("fault", "KL", "top-1", "logit", "named"), "dim")
-    for row in report["rows"]:
-        clean = row["fault"] == "none"
-        named = ", ".join(row["named"]) or ("nothing found" if clean else "NOT FOUND")
-        right = not row["detected"] if clean else bool(set(row["named"]) & set(row["expected"]))
-        figures = [_figure(row[key]) for key in ("kl_mean", "top1", "max_abs_logit")]
-        style = "green" if right else "bold red"
-        _print_row(console, (row["fault"], *figures, named), "", last_style=style, text=one_line(row["text"]))
+
+
+def _show_hypotheses(console: Console, rows: dict[str, Row]) -> None:
+    """What the founding bug report supposed, and what was measured of it."""
+    from introspect.faults.diagnose import HYPOTHESES
+
+    told = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
+    if told:
+        console.print()
+    for text, row in told:
+        console.print(f"{text}: KL {_figure(row.kl_mean)}, top-1 {_figure(row.top1)}")
 
 
 def _print_row(
