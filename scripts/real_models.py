@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect import events as ev
+from introspect.commands.summary import constraint_in_words
 from introspect.errors import IntrospectError
 from introspect.events import JSON, Event
 from introspect.readers.replay import load
@@ -104,7 +105,7 @@ def row_of(directory: Path, runs: Path) -> Row | None:
     environment, generation = start.environment, start.settings["generation"]
     model = f"{Path(start.model).name} {environment['weight_hash'][:6]}, {environment['dtype']}"
     greedy = not generation["temperature"]
-    constrain = generation.get("constrain", "none")
+    constrain = constraint_in_words({"constrain": "none", **environment})
     seed = GREEDY if greedy else str(start.seed)
     dialect = _dialect(start)
     end = stream[-1]

@@ -29,6 +29,7 @@ from introspect.errors import ConfigError
 from introspect.phase.load import load_phase
 from introspect.prompt.content_encoder import ContentEncoder
 from introspect.prompt.tool_framing import CallSpelling
+from introspect.readers.comparison import measured_run
 from introspect.run.options import RunOptions
 from introspect.run.preparation import prepare
 from introspect.session.constraint import ReplyForm
@@ -350,8 +351,6 @@ def _two_experiments() -> tuple[dict[str, Any], ...]:
 
 
 def test_a_run_says_that_it_was_constrained_and_by_what(constrained_run: Any, tmp_path: Path) -> None:
-    from introspect.readers.comparison import measured_run
-
     run, summary, seen, _ = constrained_run
     environment = run.start.environment
     assert summary["constrain"] == environment["constrain"] == "calls"
@@ -418,7 +417,8 @@ def _calls_without_repeats(
     )
     seen: list[Any] = []
     summary = opened_run(phase, directory / str(seed)).execute(seen.append)
-    assert summary["audits"]["failed"] == 0
+    assert summary["audits"]["failed"] == 0 and summary["no_repeat_tools"] is True
+    assert measured_run(summary["run"], directory)["no_repeat_tools"] is True
     return [event.function for event in seen if event.event == "tool_call"], summary
 
 

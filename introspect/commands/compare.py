@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
+from introspect.commands.summary import constraint_in_words
 from introspect.display import one_line
 from introspect.errors import ConfigError, ExitCode
 from introspect.events import JSON
@@ -107,7 +108,7 @@ def _with_requirement(run: JSON) -> str:
 def _oddities(run: JSON) -> list[str]:
     """What makes a run another than a plain one."""
     parts = [f"fault planted: {run['fault']}"] if run["fault"] else []
-    parts += [f"replies constrained: {run['constrain']}"] if run["constrain"] != "none" else []
+    parts += [f"replies constrained: {constraint_in_words(run)}"] if run["constrain"] != "none" else []
     parts += ["replies forced from another run"] if run["forced_from"] else []
     places = len(run["damage"])
     parts += [f"record damaged in {places} place{'s' * (places > 1)}"] if places else []

@@ -17,6 +17,12 @@ MOST_NOTES = 12
 """Notes that are listed; the rest is counted."""
 
 
+def constraint_in_words(figures: JSON) -> str:
+    """What replies were held to, of a run's summary, figures or environment that say so."""
+    narrowed = ", no tool whose result is in view" if figures.get("no_repeat_tools") is True else ""
+    return f"{figures['constrain']}{narrowed}"
+
+
 def show_summary(console: Console, summary: JSON, log: Path) -> None:
     """The table at the end of a run, and where everything lies."""
     tokens, calls, audits = summary["tokens"], summary["tool_calls"], summary["audits"]
@@ -56,7 +62,7 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     if summary.get("fault"):
         facts.add_row("planted", Text(summary["fault"]))
     if summary.get("constrain", "none") != "none":
-        facts.add_row("replies", Text(f"constrained: {one_line(summary['constrain'])}"))
+        facts.add_row("replies", Text(f"constrained: {one_line(constraint_in_words(summary))}"))
     if summary.get("forced_from"):
         facts.add_row("replies", Text(f"forced from {one_line(summary['forced_from'])}"))
     before = f", {summary['notes_before']} to begin with" if summary.get("notes_before") else ""

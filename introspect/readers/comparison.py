@@ -44,6 +44,7 @@ def figures_of(log: EventLog) -> JSON:
         "seed": start.seed,
         "fault": start.fault,
         "constrain": _text(start.environment.get("constrain")) or "none",
+        "no_repeat_tools": start.environment.get("no_repeat_tools") is True,
         "grammars": _grammars(start.environment.get("grammars")),
         "forced_from": start.forced_from,
         "requirement": _requirement(start.requirement),

@@ -65,6 +65,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
     else:
         forms = reply_forms(phase, prepared.tools, model, loaded.prompt_format, instructions.tools)
         environment["constrain"] = phase.generation.constrain
+        environment["no_repeat_tools"] = phase.generation.no_repeat_tools
         environment["grammars"] = {name: grammar_hash(form.grammar()) for name, form in forms.items()}
         environment["versions"]["llguidance"] = version("llguidance")
     offset = datetime.now().astimezone().utcoffset()

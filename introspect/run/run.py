@@ -96,6 +96,7 @@ class Run:
             "status": self.status,
             "dialect": self.session.dialect.name,
             "constrain": self.start.environment["constrain"],
+            "no_repeat_tools": self.start.environment.get("no_repeat_tools", False),
             "no_tool_used": tally.no_tool_used,
             "turns": tally.turns,
             "prunes": tally.prunes,
