@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from introspect.checkpoint.gguf_header import GgufFile, read_header
 from introspect.checkpoint.loading import load_model
-from introspect.events import Audit, Prune
+from introspect.events import Audit, Generation, Prune, ToolCall
 from introspect.phase.config import ModelConfig
+from introspect.phase.load import load_phase
 from introspect.prompt.formats import prompt_format_for
+from introspect.run.opening import open_run
+from introspect.run.options import RunOptions
+from introspect.run.preparation import prepare
 from introspect.transcript import Transcript
 
 pytestmark = needs_pretrained
@@ -215,3 +221,25 @@ def test_the_audits_find_nothing_in_a_conversation_with_two_prunes(model: Any, t
     assert sum(audit.level == "e0" for audit in audits) >= len(steps)
     assert sum(audit.level == "e1" for audit in audits) >= 2
     assert not any(audit.codes or audit.skipped for audit in audits), audits
+
+
+def test_phase1a_held_to_calls_has_calls_alone_and_a_sound_cache(tmp_path: Path) -> None:
+    pytest.importorskip("llguidance", reason="the extra `constrain` is not installed")
+    settings = {
+        "model.id": str(PRETRAINED), "model.revision": None, "model.dtype": "float32",
+        "generation.constrain": "calls", "generation.no_repeat_tools": True, "generation.temperature": 0,
+        "generation.max_new_tokens": 160, "generation.seed": 0,
+        "memory.max_turns": 2, "memory.keep_recent_turns": 1, "limits.max_turns": 4,
+        "audit.e1": "every_prune", "audit.e2": "never",
+    }  # fmt: skip
+    seen: list[Any] = []
+    prepared = prepare(load_phase("phase1a", settings), RunOptions(tmp_path, limit=1))
+    summary = open_run(prepared, lambda: False).execute(seen.append)
+    assert summary["status"] in ("complete", "limited") and summary["turns"] == 4
+    assert summary["tool_calls"]["malformed"] == 0 and summary["prunes"] >= 1
+    called = [event.function for event in seen if isinstance(event, ToolCall)]
+    assert len(called) >= 3 and all(one != after for one, after in pairwise(called))
+    replies = [event for event in seen if isinstance(event, Generation)]
+    assert {reply.finish_reason for reply in replies} == {"stop"}
+    assert all(json.loads(reply.text[reply.text.index("{") :]) for reply in replies)
+    assert summary["audits"]["failed"] == 0 and summary["audits"]["e0"] == 4
