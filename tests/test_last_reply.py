@@ -13,8 +13,14 @@ from introspect.runlog.textlog import messages
 from introspect.tools.calls.actions import COMPLETE_FORM
 
 
-def stream_of(model: Any, byte_format: ChatML, replies: list[str], limits: dict[str, int]) -> tuple[Any, ...]:
-    phase = a_phase(limits=limits, memory={"max_conversation_tokens": 6000})
+def stream_of(
+    model: Any, byte_format: ChatML, replies: list[str], limits: dict[str, int], detail: str = "full"
+) -> tuple[Any, ...]:
+    phase = a_phase(
+        limits=limits,
+        memory={"max_conversation_tokens": 6000},
+        system_prompt={"detail": detail, "text": "You examine yourself."},
+    )
     session = forced_session(model, byte_format, phase, [replies])
     stream, status = run_session(session)
     return session, stream, status
@@ -45,4 +51,11 @@ def test_a_first_reply_is_not_announced_as_the_last(
     model: Any, byte_format: ChatML, limits: dict[str, int]
 ) -> None:
     _, stream, _ = stream_of(model, byte_format, STEPS, limits)
+    assert not [e for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]
+
+
+def test_the_brief_form_says_no_more_than_the_model_that_knows_it_was_trained_on(
+    model: Any, byte_format: ChatML
+) -> None:
+    _, stream, _ = stream_of(model, byte_format, STEPS, {"max_turns": 4}, "brief")
     assert not [e for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]

@@ -26,7 +26,7 @@ from introspect.session.dialect import (
     told_role,
 )
 from introspect.session.exchange import GenerationRequest
-from introspect.session.limits import Spent, limit_reached, result_tokens
+from introspect.session.limits import Spent, last_reply_is_due, limit_reached, result_tokens
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail
@@ -173,6 +173,11 @@ class Session:
         """The limit of the phase that an experiment or the run is at, if any."""
         reason = limit_reached(self.phase.limits, self.spent)
         return ("limited", reason) if reason else None
+
+    def last_reply_is_due(self) -> bool:
+        """Whether the model is to be told that its next reply is the last: in the brief form nothing is."""
+        due = last_reply_is_due(self.phase.limits, self.turn, self.figures.calls)
+        return due and self.prompt_detail == "full"
 
     def completion_is_premature(self) -> bool:
         """Whether a claim of completion is to be answered: the first one, while no call has succeeded.

@@ -11,7 +11,6 @@ from introspect.engine.decoding import Decoded
 from introspect.events import Event
 from introspect.session.answers import announce_last_reply, answer_call, answer_claim, answer_miss
 from introspect.session.exchange import Answer, Failed, GenerationRequest
-from introspect.session.limits import last_reply_is_due
 from introspect.session.protocols import CachedTurn
 from introspect.session.pruning import Rendering, plan_prune
 from introspect.session.session import Ending, Session
@@ -34,7 +33,7 @@ def run_turn(session: Session) -> Steps[Ending | None]:
     """One turn; returns how it ended the experiment, None where the experiment goes on."""
     if not session.has_next_reply():
         return NO_FURTHER_REPLY
-    if last_reply_is_due(session.phase.limits, session.turn, session.figures.calls):
+    if session.last_reply_is_due():
         yield announce_last_reply(session)
     session.turn += 1
     rendering, pruned = session.rendering(), False
