@@ -459,3 +459,26 @@ def test_leaving_tools_out_needs_a_grammar(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nextends: phase1a\ngeneration: {no_repeat_tools: true}\n")
     with pytest.raises(ConfigError, match="no_repeat_tools narrows constrained replies"):
         load_phase(str(tmp_path / "mine.yaml"))
+
+
+def test_the_last_reply_that_limits_leave_is_the_conclusion(model_dir: Path, tmp_path: Path) -> None:
+    """A call in it would give a result that nobody reads. The reason says that it was asked for."""
+    generation = {"max_new_tokens": 700, "constrain": "calls", "temperature": 1.5}
+    calls, reasons = 0, []
+    for seed in range(4):
+        phase = phase_for(
+            model_dir,
+            generation=generation | {"seed": seed},
+            limits={"max_turns": 3},
+            experiments=TWO_TOOLS,
+            dialect="own",
+            system_prompt={"detail": "full", "text": "You examine yourself."},
+        )
+        seen: list[Any] = []
+        summary = opened_run(phase, tmp_path / str(seed)).execute(seen.append)
+        calls += sum(event.event == "tool_call" for event in seen)
+        assert summary["status"] == "complete" and summary["turns"] <= 3
+        reasons += [event.reason for event in seen if event.event == "experiment_end"]
+        if summary["turns"] == 3:
+            assert reasons[-1].endswith("(in the last reply that its limits left)")
+    assert calls > 2 and any("last reply" in reason for reason in reasons)

@@ -17,6 +17,7 @@ from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import Pieces, reply_grammar
 from introspect.tools.instruments.domains import domain_values
+from introspect.transcript import Transcript
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +81,31 @@ class ReplyConstraint:
         return self.compiler.constrained(sampler, self.forms[experiment].grammar(without))
 
 
+def withheld_tools(phase: PhaseConfig, transcript: Transcript) -> frozenset[str]:
+    """The tools that the next constrained reply cannot call, of all that a phase has.
+
+    In the last reply of an experiment they are all: nobody would read what a call gives.
+    """
+    if transcript.awaits_last_reply():
+        return frozenset(phase.tools)
+    return transcript.tools_in_view() if phase.generation.no_repeat_tools else frozenset()
+
+
 def reply_sampler(
-    phase: PhaseConfig, experiment: int, seed: int, constraint: ReplyConstraint | None, seen: Collection[str]
+    phase: PhaseConfig,
+    experiment: int,
+    seed: int,
+    constraint: ReplyConstraint | None,
+    withheld: Collection[str],
 ) -> Sampler:
     """What chooses the ids of one reply of an experiment, held to calls where there is a constraint.
 
-    `seen` are the tools whose result the model still sees.
+    `withheld` are the tools that it cannot call then.
     """
     sampler = sampler_for(phase.generation.temperature, phase.generation.top_p, seed)
     if constraint is None:
         return sampler
-    without = seen if phase.generation.no_repeat_tools else ()
-    return constraint.constrained(sampler, phase.experiments[experiment].name, without)
+    return constraint.constrained(sampler, phase.experiments[experiment].name, withheld)
 
 
 def reply_constraint(
