@@ -164,7 +164,7 @@ def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[
     )
     if isinstance(action, Completion):
         session.misses = 0
-        if not session.completion_is_premature():
+        if last or not session.completion_is_premature():
             return "complete", f"{action.reasoning}{LAST_REPLY * last}"
         yield from answer_claim(session)
         return None
