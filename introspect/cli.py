@@ -27,6 +27,8 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON line on stdout, the rest on stderr.")]
 
+_MODEL = "'tiny', a hub id, a directory or a GGUF file."
+
 app = typer.Typer(
     name="introspect",
     help="Run introspection experiments on a local language model, and replay their records.",
@@ -62,7 +64,8 @@ def run(
         str, typer.Argument(help="A phase name, the path of a YAML file, or '-' for standard input.")
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.", show_default=False)
+        str | None,
+        typer.Option("--model", "-m", help=_MODEL, show_default=False),
     ] = None,
     revision: Revision = None,
     device: Device = None,
@@ -155,7 +158,7 @@ def audit(
 
 @app.command()
 def diagnose(
-    model: Annotated[str, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.")] = "tiny",
+    model: Annotated[str, typer.Option("--model", "-m", help=_MODEL)] = "tiny",
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -188,7 +191,8 @@ def tools(json: Json = False) -> None:
 @app.command()
 def check(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="'tiny', a hub id or a directory.")
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help=_MODEL),
     ] = None,
     template: Annotated[
         list[str] | None,

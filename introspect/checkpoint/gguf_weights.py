@@ -181,7 +181,7 @@ def _bytes(tensor: GgufTensor) -> int:
     import gguf
 
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(tensor.kind)]
-    return prod(tensor.shape) // block * int(size)
+    return prod(tensor.shape) // int(block) * int(size)
 
 
 def _refuse_misplaced(header: GgufFile) -> None:
