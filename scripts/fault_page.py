@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from introspect.cache_check.limits import OUT_OF_REACH
+from introspect.cache_check.naming import UNDECIDED
 from introspect.faults.catalogue import FAULTS, Fault
 
 Key = tuple[str, str, str, str]
@@ -32,7 +33,8 @@ TITLES = {
 class Cell:
     """One fault in one dtype at one place and depth: over models, how often planted, detected, named.
 
-    `traceless` counts those not planted because every bit of the cache stayed as it was.
+    `traceless` counts those not planted because every bit of the cache stayed as it was. A verdict that is
+    undecided is no detection.
     """
 
     planted: int = 0
@@ -44,7 +46,7 @@ class Cell:
     def note(self, fault: Fault, codes: Sequence[str], traceless: bool) -> None:
         self.traceless += traceless
         self.planted += not traceless
-        self.detected += bool(codes)
+        self.detected += any(code != UNDECIDED for code in codes)
         named = bool(set(codes) & set(fault.codes))
         self.named += named
         if not named and not traceless:
@@ -56,15 +58,18 @@ Matrix = dict[Key, Cell]
 
 @dataclass
 class CleanChecks:
-    """Checks of sound caches by model and dtype, and what was wrongly reported."""
+    """Checks of sound caches by model and dtype, what was wrongly reported, and how many stayed undecided."""
 
     done: collections.Counter[str] = field(default_factory=collections.Counter)
     alarms: list[str] = field(default_factory=list)
+    undecided: int = 0
 
     def note(self, name: str, dtype: torch.dtype, codes: Sequence[str], how: str) -> None:
         label = f"{name}, {str(dtype).removeprefix('torch.')}"
         self.done[label] += 1
-        if codes:
+        if list(codes) == [UNDECIDED]:
+            self.undecided += 1
+        elif codes:
             self.alarms.append(f"{label}: {', '.join(codes)} ({how})")
 
 
@@ -83,6 +88,8 @@ def page(
         f" {torch.get_num_threads()} thread; models: {'; '.join(models)}; {seconds:.0f} s.",
     ]
     for detector, (title, words) in TITLES.items():
+        if detector not in found:
+            continue
         lines += ["", f"## {title}", "", words, "", _summary(found[detector], sound[detector]), ""]
         lines += [*_table(found[detector]), "", *_sound(sound[detector])]
     lines += ["", "## Out of reach of a check that has state and ids alone", ""]
@@ -96,7 +103,7 @@ def _summary(cells: Matrix, sound: CleanChecks) -> str:
     return (
         f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named"
         f" ({named / planted:.2%}); {len(sound.alarms)} false alarms in {sound.done.total():,} checks of"
-        " sound caches.**"
+        f" sound caches, {sound.undecided} undecided.**"
     )
 
 
