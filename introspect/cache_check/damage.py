@@ -12,6 +12,7 @@ from introspect.cache_check.judge import nearly_exact, row_faults
 from introspect.cache_check.masks import masks_that_explain
 from introspect.cache_check.passes import Passes
 from introspect.cache_check.search import (
+    alone_slots,
     doubtful_slots,
     explain_few,
     search_blamed,
@@ -97,9 +98,10 @@ def _healed(passes: Passes, blamed: bool) -> list[RowFault]:
     elif _healing_explains(passes):
         budget.limit = HEALED
         passes.again()
+        unexplained = alone_slots(passes)
     else:
         return []
-    budget.allow(ONE_SEARCH)
+    budget.allow(max(ONE_SEARCH, SOUND - budget.used / budget.unit))
     search_passes(passes, unexplained)
     found = _heal_and_judge(passes, unexplained)
     doubtful = doubtful_slots(passes)

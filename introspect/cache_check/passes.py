@@ -99,7 +99,12 @@ class Passes:
             self.add(0, self.recompute(0, self.schedule), self.length)
 
     def again(self) -> None:
-        """The whole and then the finer passes, after something was healed."""
+        """The whole and then the finer passes, after something was healed.
+
+        Slots healed for what they had read of others' damage are exact by now: they are read as they are.
+        """
+        for layer in range(self.layers):
+            self.heal(layer, self.exact[layer].all(dim=0).nonzero().flatten())
         self.whole()
         self.finer()
 

@@ -71,6 +71,11 @@ def explain_few(passes: Passes) -> set[int]:
             with _threads(count):
                 _try_common(passes, few)
                 _search(passes, [slot for slot in _suspects(passes) if slot in few], LONGEST, 2 * LONGEST)
+    return alone_slots(passes)
+
+
+def alone_slots(passes: Passes) -> set[int]:
+    """Open slots that a few elements of one layer set apart, all above it being exact."""
     return {slot for slot, how in _differences(passes).items() if how.alone}
 
 
