@@ -89,7 +89,9 @@ def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[in
 def _nearest_tokens(
     model: Any, wanted: Sequence[torch.Tensor], likely: Sequence[int]
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """For K and for V: the token that fits each row best, whether it fits, and how far tokens usually lie.
+    """For K and for V: the token that fits each row best, whether it fits, and how far others usually lie.
+
+    That is from the row, or from each other where they lie nearer: a K at another position is far from all.
 
     `wanted` are K at position 0, and V, `[row, kv_head, head_dim]`. It takes K and V of layer 0 of the whole
     vocabulary, and of no deeper layer.
@@ -100,23 +102,31 @@ def _nearest_tokens(
     best = [torch.full((len(row),), torch.inf, dtype=torch.float64, device=device) for row in rows]
     tokens = [torch.zeros(len(row), dtype=torch.long, device=device) for row in rows]
     total = [torch.zeros_like(row) for row in best]
+    sums = [torch.zeros_like(row[0]) for row in rows]
+    squares = [torch.zeros_like(row[0, 0]) for row in rows]
     batches = [
         torch.arange(a, min(a + BATCH, vocabulary), device=device) for a in range(0, vocabulary, BATCH)
     ]
     preferred = torch.tensor(sorted(set(likely)), device=device, dtype=torch.long)
     for ids in [preferred, *batches] if len(preferred) else batches:
         for i, candidates in enumerate(first_projections(model, ids, torch.zeros_like(ids))):
-            distances = torch.cdist(rows[i], candidates.reshape(len(ids), -1).double())
+            states = candidates.reshape(len(ids), -1).double()
+            distances = torch.cdist(rows[i], states)
             least, index = distances.min(dim=1)
             better = least < best[i] * (1 - 1e-9)
             best[i] = torch.where(better, least, best[i])
             tokens[i] = torch.where(better, ids[index], tokens[i])
             total[i] += distances.sum(dim=1)
-    usual = [sums / (vocabulary + len(preferred)) for sums in total]
-    return [
-        (tokens[i], best[i] <= torch.maximum(FITS * usual[i], _rounding(wanted[i]).sqrt()), usual[i])
-        for i in range(len(rows))
-    ]
+            sums[i] += states.sum(dim=0)
+            squares[i] += states.pow(2).sum()
+    count = vocabulary + len(preferred)
+    found = []
+    for i, row in enumerate(wanted):
+        usual = total[i] / count
+        apart = (2 * (squares[i] / count - (sums[i] / count).pow(2).sum())).clamp_min(0).sqrt()
+        fits = best[i] <= torch.maximum(FITS * usual, _rounding(row).sqrt())
+        found.append((tokens[i], fits, torch.minimum(usual, apart)))
+    return found
 
 
 def _nearest_positions(
@@ -130,7 +140,7 @@ def _nearest_positions(
     """The position at which K of `tokens` fits `keys`, `[row, kv_head, head_dim]`, best, and whether it does.
 
     A slot's own position is taken where it fits no worse than the best. `usual` is how far K of other tokens
-    lies: with a large bias in K every token fits a position better than it fits another one.
+    lies: with a large bias in K every token fits the right position better than its own one fits another.
     """
     config = model.config.get_text_config()
     window = min(config.max_position_embeddings, LARGEST_WINDOW, max(4096, 4 * length))
