@@ -1,17 +1,21 @@
 #!/usr/bin/env python
-"""Seconds and forward passes that `check_cache` takes on a real model, as a table.
+"""What `check_cache` costs on a real model, in processor time and passes: data/benchmarks/check-cache.md.
 
-    python scripts/check_cache_cost.py MODEL_DIRECTORY --length 640 --length 2000
+    python scripts/check_cache_cost.py MODEL_DIRECTORY --rows after.jsonl [--length 640] [--row mixture-sound]
+    python scripts/check_cache_cost.py MODEL_DIRECTORY --rows after.jsonl --before before.jsonl --out PAGE
 
 Caches are filled in one pass, or in passes of 300 ids, of 200, and token by token from there on (longer ones
 in proportion), and are checked sound and with one slot of a middle layer overwritten by another's. Forward
 passes are counted here, at the model's decoder layers: ids times layers, over those of one pass of all ids.
+Each row is appended to a file as soon as it is measured; rows of an earlier version of the package, measured
+by this same script in its checkout, stand beside them on the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -31,8 +35,19 @@ OUT = ROOT / "data" / "benchmarks" / "check-cache.md"
 TEXT = ROOT / "README.md"
 
 
+ROWS = {
+    "one-pass-sound": "one pass, sound",
+    "one-pass-damaged": "one pass, damaged",
+    "mixture-sound": "mixture, sound",
+    "mixture-damaged": "mixture, damaged",
+    "given-sound": "mixture, sound, `passes` given",
+    "given-damaged": "mixture, damaged, `passes` given",
+}
+Row = dict[str, Any]
+
+
 class Counter:
-    """Ids times decoder layers that were run; those that only a first layer's K and V were asked of apart."""
+    """Ids times decoder layers that were run."""
 
     def __init__(self) -> None:
         self.ids = 0
@@ -78,46 +93,87 @@ def mixture(length: int) -> list[int]:
     return [first, second, *[1] * (length - first - second)]
 
 
-def row(model: Any, ids: list[int], passes: list[int], damaged: bool, tell: bool) -> str:
-    """One line of the table."""
+def measured(model: Any, ids: list[int], name: str) -> Row:
+    """One row: a cache filled and, where asked, damaged, then checked."""
+    passes = [len(ids)] if name.startswith("one-pass") else mixture(len(ids))
     cache = filled(model, ids, passes)
-    if damaged:
+    if name.endswith("damaged"):
         overwrite(cache, len(ids))
-    arguments: dict[str, Any] = {"passes": passes} if tell else {}
+    arguments: dict[str, Any] = {"passes": passes} if name.startswith("given") else {}
     with counted(model) as counter:
-        began = time.perf_counter()
+        began = time.process_time()
         codes = check_cache(model, cache, ids, **arguments)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     count = counter.ids / len(ids) / len(model.base_model.layers)
-    kind = "one pass" if len(passes) == 1 else f"{passes[0]}, {passes[1]}, {len(passes) - 2} x 1"
-    given = ", passes given" if tell else ""
-    state = "damaged" if damaged else "sound"
-    line = (
-        f"| {len(ids)} | {kind}{given} | {state} | {seconds:.1f} | {count:.2f} | {', '.join(codes) or '-'} |"
-    )
-    print(line, flush=True)
-    return line
+    return {"length": len(ids), "row": name, "seconds": seconds, "passes": count, "codes": codes}
+
+
+def page(model: str, rows: list[Row], before: list[Row]) -> str:
+    """The table as Markdown; a row that was not measured says so."""
+    lines = [
+        "# What check_cache costs",
+        "",
+        "Written by `scripts/check_cache_cost.py`. Caches of a pretrained model, filled in one pass or in a",
+        "mixture of passes (of 640 ids: 300, 200 and 140 x 1; of others in proportion), sound or with one",
+        "slot of a middle layer overwritten by another's. Seconds are of processor time. Forward passes are",
+        "ids times layers that entered the model's decoder layers, over those of one pass of all ids.",
+        "Before: the search without a bound.",
+        "",
+        f"{model}, torch {torch.__version__}, {torch.get_num_threads()} thread.",
+        "",
+        "| ids | cache | seconds before | after | forward passes before | after | verdict before | after |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for length in sorted({row["length"] for row in rows + before}):
+        for name, words in ROWS.items():
+            old, new = _cells(before, length, name), _cells(rows, length, name)
+            pairs = (cell for pair in zip(old, new, strict=True) for cell in pair)
+            lines.append(f"| {length:,} | {words} | " + " | ".join(pairs) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(rows: list[Row], length: int, name: str) -> list[str]:
+    """Seconds, forward passes and verdict of the last such row."""
+    found = [row for row in rows if row["length"] == length and row["row"] == name]
+    if not found:
+        return ["not measured"] * 3
+    row = found[-1]
+    return [f"{row['seconds']:.1f}", f"{row['passes']:.2f}", ", ".join(row["codes"]) or "nothing"]
+
+
+def read(path: Path | None) -> list[Row]:
+    """The rows of a file of JSON lines; none where there is no file."""
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("model", type=Path, help="a directory of transformers")
     parser.add_argument("--length", type=int, action="append", help="ids in the cache; may be repeated")
+    parser.add_argument("--row", choices=ROWS, action="append", help="measure these rows alone")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="write the table, with a heading, into this file")
+    parser.add_argument("--rows", type=Path, required=True, help="JSON lines: measured rows are appended")
+    parser.add_argument("--before", type=Path, help="such a file of an earlier version")
+    parser.add_argument("--out", type=Path, help=f"write the page from both files, such as {OUT.name}")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if options.out is not None:
+        name = f"{options.model.name}, {options.dtype}"
+        options.out.write_text(page(name, read(options.rows), read(options.before)), encoding="utf-8")
+        return 0
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval()
     text = AutoTokenizer.from_pretrained(options.model).encode(TEXT.read_text(encoding="utf-8"))
     knows = "passes" in inspect.signature(check_cache).parameters
-    lines = []
     for length in options.length or [640, 2000]:
-        ids = text[:length]
-        for passes, tell in (([length], False), (mixture(length), False), (mixture(length), True)):
-            if tell and not knows:
-                continue
-            lines += [row(model, ids, passes, damaged, tell) for damaged in (False, True)]
+        for name in options.row or ROWS:
+            if knows or not name.startswith("given"):
+                row = measured(model, text[:length], name)
+                print(row, flush=True)
+                with options.rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
     return 0
 
 
