@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--rounds", type=int, default=2, metavar="N", help="conversations per model and dtype"
     )
     parser.add_argument("--seed", type=int, default=20_261_126, help="of conversations and faults")
-    parser.add_argument("--only", choices=("audit", "check"), help="one way to look alone")
+    parser.add_argument("--only", choices=("audit", "check"), help="one way; the page keeps the other")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -229,7 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
         sound["check"] = clean_caches(models, options.clean, options.seed, progress)
         progress("sound caches checked")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(page(found, sound, list(MODELS), time.monotonic() - began), encoding="utf-8")
+    earlier = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
+    text = page(found, sound, list(MODELS), time.monotonic() - began, earlier)
+    options.out.write_text(text, encoding="utf-8")
     return 0
 
 

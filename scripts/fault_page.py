@@ -29,6 +29,9 @@ TITLES = {
 }
 
 
+KEPT = "This half was not run again with the other: its figures are those of the run before."
+
+
 @dataclass
 class Cell:
     """One fault in one dtype at one place and depth: over models, how often planted, detected, named.
@@ -74,9 +77,13 @@ class CleanChecks:
 
 
 def page(
-    found: dict[str, Matrix], sound: dict[str, CleanChecks], models: Sequence[str], seconds: float
+    found: dict[str, Matrix],
+    sound: dict[str, CleanChecks],
+    models: Sequence[str],
+    seconds: float,
+    earlier: str = "",
 ) -> str:
-    """The whole page, as Markdown."""
+    """The whole page, as Markdown; a half that was not run stays as in the `earlier` page, and says so."""
     lines = [
         "# Faults planted, detected, named",
         "",
@@ -89,11 +96,21 @@ def page(
     ]
     for detector, (title, words) in TITLES.items():
         if detector not in found:
+            lines += _kept(earlier, title)
             continue
         lines += ["", f"## {title}", "", words, "", _summary(found[detector], sound[detector]), ""]
         lines += [*_table(found[detector]), "", *_sound(sound[detector])]
     lines += ["", "## Out of reach of a check that has state and ids alone", ""]
     return "\n".join([*lines, *[f"- {limit}" for limit in OUT_OF_REACH]]) + "\n"
+
+
+def _kept(earlier: str, title: str) -> list[str]:
+    """The section of an earlier page under its heading, with a line that says so; none without it."""
+    _, heading, rest = earlier.partition(f"\n## {title}\n")
+    if not heading:
+        return []
+    body = rest.partition("\n## ")[0].strip()
+    return ["", f"## {title}", "", *([KEPT, ""] if KEPT not in body else []), body]
 
 
 def _summary(cells: Matrix, sound: CleanChecks) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fault_matrix import MODELS, a_conversation, a_schedule, filled, main
+from fault_page import KEPT
 from small_models import small_model
 from support.amounts import full
 
@@ -175,3 +176,13 @@ def test_the_matrix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = page.read_text(encoding="utf-8")
     assert "**24 of 24 detected (100.00%), 24 named (100.00%); 0 false alarms in 4 checks" in text
     assert "| non-finite | bfloat16 | last | middle | 1 | 0 | 1 | 1 |  |" in text
+    for only, runs in (("check", 1), ("check", 1), ("audit", 2)):
+        assert (
+            main(["--clean", str(4 * runs), "--rounds", str(runs), "--only", only, "--out", str(page)]) == 0
+        )
+        halves = page.read_text(encoding="utf-8").split("\n## ")
+        assert [half.splitlines()[0] for half in halves[1:3]] == ["The audit of a run", "`check_cache`"]
+        for half, name in zip(halves[1:3], ("audit", "check"), strict=True):
+            assert half.count(KEPT) == (name != only)
+            count = 24 * runs if name == only else 24
+            assert f"**{count} of {count} detected (100.00%)" in half and half.count("\n\n\n") == 0
