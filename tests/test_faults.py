@@ -113,6 +113,25 @@ def test_a_pass_that_ended_with_the_cache_is_thought_of() -> None:
     assert check_cache(model, filled(model, ids, chunks), ids) == []
 
 
+@pytest.mark.parametrize("seed", range(30) if full() else [1, 8], ids=str)
+def test_damage_of_the_first_slot_that_all_others_read_is_found(seed: int) -> None:
+    """Some slots behind it differ in as few elements: they are healed like it, and must not be read so."""
+    rng = random.Random(seed)
+    model, talk = small_model(family="llama", dtype=torch.bfloat16), a_conversation(rng)
+    clean = filled(model, list(talk.ids), [len(talk.ids) - 10, *[1] * 10])
+    generator = torch.Generator().manual_seed(seed)
+    here = Scene(
+        model=model,
+        clean=clean,
+        conversation=talk,
+        place="first-prefix",
+        depth="first",
+        generator=generator,
+    )
+    damaged = FAULTS["element-corrupted"].planted(here)
+    assert check_cache(model, damaged.cache, damaged.intended) == ["element-corrupted"]
+
+
 def test_faults_of_ids_are_faithful_memos_of_other_ids() -> None:
     here, talk = scene(torch.float32), CONVERSATION
     again = FAULTS["history-duplicated"].planted(here).cache

@@ -12,7 +12,6 @@ from introspect.cache_check.judge import nearly_exact, row_faults
 from introspect.cache_check.masks import masks_that_explain
 from introspect.cache_check.passes import Passes
 from introspect.cache_check.search import (
-    alone_slots,
     doubtful_slots,
     explain_few,
     search_blamed,
@@ -98,7 +97,6 @@ def _healed(passes: Passes, blamed: bool) -> list[RowFault]:
     elif _healing_explains(passes):
         budget.limit = HEALED
         passes.again()
-        unexplained = alone_slots(passes)
     else:
         return []
     budget.allow(max(ONE_SEARCH, SOUND - budget.used / budget.unit))

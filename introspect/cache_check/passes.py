@@ -101,12 +101,25 @@ class Passes:
     def again(self) -> None:
         """The whole and then the finer passes, after something was healed.
 
-        Slots healed for what they had read of others' damage are exact by now: they are read as they are.
+        Slots that were healed for what they had read of others' damage come out exact then. They are read as
+        they are again: what was healed in their place would be read by those behind them.
         """
-        for layer in range(self.layers):
-            self.heal(layer, self.exact[layer].all(dim=0).nonzero().flatten())
+        self._restore()
         self.whole()
         self.finer()
+        if self._restore():
+            self.whole()
+            self.finer()
+
+    def _restore(self) -> bool:
+        """Let attention read the cache again where it is exact; whether that changes anything."""
+        changed = False
+        for layer, exact in enumerate(self.exact.all(dim=1)):
+            for name in TENSORS:
+                past, stored = getattr(self.past[layer], name), getattr(self.stored[layer], name)
+                changed |= not torch.equal(past[:, exact], stored[:, exact])
+                past[:, exact] = stored[:, exact]
+        return changed
 
     def finer(self) -> None:
         """Fewer ids at a time, for slots that differ."""

@@ -71,11 +71,6 @@ def explain_few(passes: Passes) -> set[int]:
             with _threads(count):
                 _try_common(passes, few)
                 _search(passes, [slot for slot in _suspects(passes) if slot in few], LONGEST, 2 * LONGEST)
-    return alone_slots(passes)
-
-
-def alone_slots(passes: Passes) -> set[int]:
-    """Open slots that a few elements of one layer set apart, all above it being exact."""
     return {slot for slot, how in _differences(passes).items() if how.alone}
 
 
@@ -95,8 +90,12 @@ def doubtful_slots(passes: Passes) -> set[int]:
 
 
 def search_passes(passes: Passes, besides: Collection[int]) -> None:
-    """Try passes of every length for slots that differ as rounding does, `besides` those looked at before."""
-    _search(passes, [slot for slot in _suspects(passes) if slot not in besides])
+    """Try passes of every length for slots that differ as rounding does, `besides` those looked at before.
+
+    Those that a few elements alone set apart come last: they may be what damaged the others.
+    """
+    suspects = {slot: how for slot, how in _suspects(passes).items() if slot not in besides}
+    _search(passes, sorted(suspects, key=lambda slot: suspects[slot].alone))
 
 
 def _try_other_attention(passes: Passes) -> None:
