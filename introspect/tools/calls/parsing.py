@@ -85,10 +85,14 @@ def _explain_miss(
 
 def _explain_shown(reply: ReplyObjects, forms: CallForms, offered: Collection[str]) -> Unusable | None:
     """Of a reply whose calls are all spoken of, or in results that it wrote itself."""
-    answer = reply.answer
+    parts, start = list[str](), 0
     for found in reply.objects:
         if found.in_result or found.spoken_of:
-            answer = answer.replace(found.source, " ", 1)
+            place = reply.answer.find(found.source, start)
+            if place >= 0:
+                parts.append(reply.answer[start:place])
+                start = place + len(found.source)
+    answer = " ".join([*parts, reply.answer[start:]])
     if _attempts(answer, offered):
         return None
     shown = [
