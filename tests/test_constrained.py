@@ -255,6 +255,7 @@ def test_the_same_seed_gives_the_same_ids() -> None:
         ("“Tool calls”: [1", False),
         ("Here is my thought process: x", False),
         ("a\nUser: x", False),
+        ("TOOL_RESULTS: ", False),
         ("the user: x", True),
     ],
 )
@@ -263,6 +264,33 @@ def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: s
     matcher = vocabulary.compiler.matcher(reply_grammar(schemas_of(tools_named(["query_memory"])), 2000))
     whole = matcher.consume_tokens(list(vocabulary.encoder.encode(said + '{"reasoning": "')))
     assert bool(whole) == taken
+
+
+SAID = (
+    *("x = ", "f(", "`", '"', "> ", "\n", "// ", "/* ", "*/", "# ", "I will not write ", "is, ", "[", "< "),
+    *("TOOL_RESULTS", "TOOL_RESULTS: ", "tool_", "results: ", "tool call", "tool results: ", ">"),
+)
+
+
+@given(
+    st.lists(st.sampled_from(SAID), max_size=4).map("".join),
+    st.booleans(),
+)
+def test_whatever_text_the_grammar_lets_through_a_call_behind_it_is_one(said: str, native: bool) -> None:
+    vocabulary = vocabulary_of("bytes")
+    form = CallSpelling("```json\n", "name", "arguments", "\n```") if native else None
+    bare = '"query_memory", "arguments": {}'
+    call = (
+        f'```json\n{{"name": {bare}}}\n```'
+        if native
+        else f'{{"reasoning": "a", "tool_call": {{"function": {bare}}}}}'
+    )
+    grammar = reply_grammar(schemas_of(tools_named(["query_memory"])), 2000, native=form)
+    ids = list(vocabulary.encoder.encode(said + call))
+    matcher = vocabulary.compiler.matcher(grammar)
+    if matcher.consume_tokens(ids) and matcher.is_accepting():
+        action = parse_reply(said + call, False, 2000, offered=["query_memory"])
+        assert isinstance(action, CallRequest), action
 
 
 @given(st.sets(st.text("ab.01+ é", min_size=1, max_size=8), min_size=1, max_size=12), st.text("ab.01+ é"))

@@ -33,10 +33,12 @@ _TEXT = r"([^{<\[◁]|<[ =0-9-]|\[[^TtRrSs\/{<\[◁])*"
 """Text without a brace, and without what a mark of a thought begins with."""
 _ELSEWHERE = (
     r"tool[_ -]?calls?[\"'“”]",
+    "tool_result",
     r"my (thought process|reasoning steps):",
     r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029](system|user|assistant):",
 )
-"""What would make text a call that was begun, the mark of a thought or another speaker's line."""
+"""What would make text a call that was begun, the head of a result, the mark of a thought or another
+speaker's line."""
 
 
 def reply_grammar(
