@@ -1,6 +1,7 @@
-"""Conversations with calls and results that a chat template is tried with: what templates are known to rewrite.
+"""Conversations with calls and results that a chat template is tried with.
 
-A template may write a message otherwise for its own text, for its place, or for how much follows it.
+They hold what templates are known to rewrite: a template may write a message otherwise for its own text, for
+its place, or for how much follows it.
 """
 
 from __future__ import annotations
@@ -8,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import cycle, islice
 
-from introspect.prompt.framing import REPLY_PROBES, USER_PROBES
+from introspect.prompt.framing import MOST_MESSAGES, REPLY_PROBES, USER_PROBES
 
 PADDED = "\n x {} \n"
 """A text with white space at its edges, which templates trim."""
 VERBATIM = '{"a": "é\\n"}\n<b> \'c\''
 """A result that is written otherwise where a template spells it as JSON or escapes it."""
-MOST_MESSAGES = 80
-"""Messages of the longest conversation: some templates drop what lies far behind."""
 _LONG_RESULT = '{"a": "' + "word " * 4000 + '"}'
 _RESULTS = (VERBATIM, "{}", '{"error": "failed"}', "<think>\nx\n</think>", PADDED, '{"a": [1]}')
 
