@@ -54,7 +54,7 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     if audits.get("skipped"):
         audit = shlex.join(["introspect", "audit", one_line(summary["run"])])
         facts.add_row(
-            "", Text(f"those skipped would have taken too long; {audit} makes them", style="yellow")
+            "", Text(f"the record says why some were skipped; {audit} takes its time", style="yellow")
         )
     for failure in summary.get("failures", ()):
         where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
