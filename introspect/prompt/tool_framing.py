@@ -176,7 +176,7 @@ def _call_spelling(
 def _refuse_ends(tokenizer: Any, family: ChatFamily, call: str) -> None:
     """Raise ModelError where a call spells a token that begins or ends a text or a turn."""
     names = ("bos_token", "eos_token", "pad_token")
-    ends = {*family.control, *(getattr(tokenizer, name, None) for name in names)} - {None, ""}
+    ends = {*family.control, *(str(getattr(tokenizer, name, None) or family.end) for name in names)}
     if spelt := sorted(token for token in ends if token in call):
         raise ModelError(f"its chat template writes {spelt[0]} into a call, which ends a reply")
 
