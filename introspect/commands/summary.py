@@ -59,8 +59,8 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     if audits.get("skipped"):
         for level in summary.get("skipped_levels", ("e1",)):
             audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
-            told = f"{one_line(level)} was skipped, as it takes long; {audit} makes it"
-            facts.add_row("", Text(told, style="yellow"))
+            makes = f"; {audit} makes it" if level != "e0" else ""
+            facts.add_row("", Text(f"{one_line(level)} was skipped, the log says why{makes}", style="yellow"))
     for failure in summary.get("failures", ()):
         where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
         facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))
