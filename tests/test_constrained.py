@@ -37,7 +37,7 @@ from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool
 from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.grammar import reply_grammar
-from introspect.tools.calls.grammar_values import Rules, arguments_rule, one_of
+from introspect.tools.calls.grammar_values import Rules, arguments_rule, literal, one_of
 from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.context import to_json
 from introspect.tools.instruments.domains import domain_values
@@ -265,11 +265,27 @@ def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: s
     assert bool(whole) == taken
 
 
-@given(st.sets(st.text("ab.01+ é", min_size=1, max_size=8), min_size=1, max_size=12), st.text("ab.01+ é"))
+ODD = "ab.01+ é–’→😀<>#&~-/\\\"'|(^$\x7f\u2028"
+
+
+def _taken(grammar: str, text: str) -> bool:
+    """Whether a grammar takes exactly a text."""
+    vocabulary = vocabulary_of("bytes")
+    matcher, ids = vocabulary.compiler.matcher(grammar), list(vocabulary.encoder.encode(text))
+    return int(matcher.try_consume_tokens(ids)) == len(ids) and bool(matcher.is_accepting())
+
+
+@given(st.sets(st.text(ODD, min_size=1, max_size=8), min_size=1, max_size=12), st.text(ODD))
 def test_a_factored_choice_is_of_exactly_its_texts(texts: set[str], other: str) -> None:
-    pattern = re.compile(one_of(sorted(texts)))
-    assert all(pattern.fullmatch(text) for text in texts)
-    assert bool(pattern.fullmatch(other)) == (other in texts)
+    grammar = f"start: /{one_of(sorted(texts))}/\n"
+    assert all(_taken(grammar, text) for text in texts)
+    assert _taken(grammar, other) == (other in texts)
+
+
+@given(st.text(min_size=1, max_size=8), st.sampled_from([*ODD, "\t", "\x00", "\x85"]))
+def test_a_literal_is_its_text_and_nothing_else(text: str, sign: str) -> None:
+    assert _taken(f"start: {literal(text + sign)}\n", text + sign)
+    assert not _taken(f"start: {literal(text + sign)}\n", text)
 
 
 SCHEMAS: list[dict[str, Any]] = [
@@ -285,6 +301,17 @@ SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "additionalProperties": {"type": "integer"}},
     {},
     {"type": "string", "pattern": "^[ab]{2}$"},
+    {"type": "string", "maxLength": 0},
+    {"type": "integer", "multipleOf": 7},
+    {"type": "number", "multipleOf": 0.5, "maximum": 3},
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    {"type": "number", "minimum": -2},
+    {"type": "object", "additionalProperties": {"type": "null"}, "minProperties": 1},
+    {"type": "object", "additionalProperties": {"type": "null"}, "maxProperties": 0},
+    {"type": "object", "additionalProperties": {"type": "null"}, "propertyNames": {"pattern": "^[0-9]$"}},
+    {"type": "object", "additionalProperties": {"type": "null"}, "propertyNames": {"enum": ["a", "b"]}},
+    {"type": "object", "additionalProperties": {"type": "null"}, "propertyNames": {"maxLength": 3}},
+    {"type": "object", "patternProperties": {"^[ab]$": {"type": "null"}}},
 ]
 
 
@@ -300,11 +327,23 @@ def _fits(schema: dict[str, Any], value: Any) -> bool:
         low, high = ("minLength", "maxLength") if isinstance(value, str) else ("minItems", "maxItems")
         if not schema.get(low, 0) <= len(value) <= schema.get(high, 10**6):
             return False
+    if isinstance(value, dict):
+        low, high = schema.get("minProperties", 0), schema.get("maxProperties", 10**6)
+        parts = schema.get("patternProperties", {"": schema.get("additionalProperties", {})})
+        ((pattern, part),) = parts.items()
+        names = {"pattern": pattern, **schema.get("propertyNames", {})}
+        if not low <= len(value) <= high or not all(_fits(names, key) for key in value):
+            return False
+        if not all(_fits(part, item) for item in value.values()):
+            return False
+    if isinstance(value, int | float) and value % schema.get("multipleOf", value or 1):
+        return False
     return (
         value in schema.get("enum", [schema.get("const", value)])
         and not (isinstance(value, int | float) and value < schema.get("minimum", value))
         and not (isinstance(value, int | float) and value > schema.get("maximum", value))
         and not (isinstance(value, int | float) and value <= schema.get("exclusiveMinimum", -float("inf")))
+        and not (isinstance(value, int | float) and value >= schema.get("exclusiveMaximum", float("inf")))
         and not (isinstance(value, str) and not re.search(schema.get("pattern", ""), value))
         and all(_fits(schema.get("items", {}), item) for item in (value if isinstance(value, list) else []))
     )
@@ -323,6 +362,27 @@ def test_a_value_of_each_kind_of_schema_is_of_it(schema: dict[str, Any], require
         value = json.loads(text)
         assert not cut and value.keys() <= {"v"} and (not required or "v" in value)
         assert all(_fits(schema, item) for item in value.values()), text
+
+
+NUMBERS = [schema for schema in SCHEMAS if schema.get("type") in ("integer", "number")]
+
+
+@pytest.mark.parametrize("schema", [*NUMBERS, {"type": "number"}, {"type": "integer"}], ids=str)
+@pytest.mark.parametrize("sign", "0379")
+def test_a_number_ends_though_a_model_would_write_its_digits_for_ever(
+    schema: dict[str, Any], sign: str
+) -> None:
+    vocabulary, rules = vocabulary_of("bytes"), Rules()
+    arguments_rule(rules, {"properties": {"v": schema}, "required": ["v"]}, 60, "start")
+    grammar = "\n".join(f"{name}: {body}" for name, body in rules.lines.items())
+    logits = torch.zeros(vocabulary.size)
+    logits[vocabulary.encoder.encode(".")[0]] = 1.0
+    logits[vocabulary.encoder.encode(sign)[0]] = 2.0
+    constrained, ids = vocabulary.compiler.constrained(GreedySampler(), grammar), list[int]()
+    while not ids or ids[-1] not in vocabulary.stop_ids:
+        ids.append(constrained.choose(logits))
+        assert len(ids) < 50
+    assert _fits(schema, json.loads(vocabulary.encoder.decode(ids[:-1]))["v"])
 
 
 def test_what_a_model_reads_of_a_tool_does_not_name_a_domain() -> None:

@@ -9,6 +9,7 @@ most, as two could have the same key.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,9 @@ def arguments_rule(rules: Rules, schema: Schema, tokens: int, name: str) -> str:
 def _filled(schema: Schema) -> Schema:
     """The schema of an argument that has to be given: an empty text or list of it would say nothing."""
     least = {"string": "minLength", "array": "minItems"}.get(schema.get("type", ""))
-    return {**schema, least: max(1, schema.get(least, 0))} if least else schema
+    if least is None or schema.get(least.replace("min", "max")) == 0:
+        return schema
+    return {**schema, least: max(1, schema.get(least, 0))}
 
 
 def _weight(schema: Schema, own: int, rules: Rules) -> int:
@@ -137,13 +140,13 @@ def _says_more(schema: Schema) -> bool:
 
 
 def _number(rules: Rules, schema: Schema, kind: str, plain: str) -> str:
-    bounds = {key: value for key, value in schema.items() if key.lower().endswith(("minimum", "maximum"))}
-    if not bounds:
+    bounds = {key: schema[key] for key in schema if key.lower().endswith(("minimum", "maximum"))}
+    bounds = {key: value for key, value in bounds.items() if math.isfinite(value)}
+    if not bounds and "multipleOf" not in schema:
         return rules.add(f"a_{kind}", f"/{plain}/")
-    if kind == "integer":
-        largest = 10**MOST_DIGITS
-        bounds = {"minimum": -largest, "maximum": largest} | bounds
-    return f"%json {json.dumps({'type': kind, **bounds})}"
+    largest = max(10**MOST_DIGITS, *(10 * abs(value) for value in (0, *bounds.values())))
+    step = {"multipleOf": schema.get("multipleOf", 1 if kind == "integer" else 10**-MOST_DIGITS)}
+    return f"%json {json.dumps({'type': kind, 'minimum': -largest, 'maximum': largest} | bounds | step)}"
 
 
 def _scalar(rules: Rules, tokens: int) -> str:
@@ -168,14 +171,23 @@ def _item_count(schema: Schema) -> tuple[int, int]:
 
 
 def _object(rules: Rules, schema: Schema, unit: float) -> str:
-    values = schema.get("additionalProperties", True)
+    least, values, names = schema.get("minProperties", 0), schema.get("additionalProperties", True), {}
+    if least > 1:
+        raise ValueError(f"no grammar asks for an object of {least} members, which could have the same key")
+    if schema.get("maxProperties") == 0:
+        return '"{}"'
+    if patterns := schema.get("patternProperties"):
+        pattern, values = next(iter(patterns.items()))
+        names = {"pattern": pattern}
     value = _value(rules, values if isinstance(values, Mapping) else {}, unit, unit)
-    return f'"{{" ({rules.text(max(1, int(unit)), 1)} {literal(": ")} {value})? "}}"'
+    key = _value(rules, {"type": "string", "minLength": 1, **schema.get("propertyNames", names)}, unit, unit)
+    member = f"{key} {literal(': ')} {value}"
+    return f'"{{" {member if least else f"({member})?"} "}}"'
 
 
 def literal(text: str) -> str:
     """A text as the grammar spells it."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def _dumped(value: Any) -> str:
@@ -207,4 +219,5 @@ def _factored(parts: Sequence[tuple[str, ...]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([^\w\s\"'-])", r"\\\1", text)
+    # Of other signs an escape means something else, as that of < the beginning of a word, or nothing at all.
+    return re.sub(r"([\\.+*?()|\[\]{}^$#&~/])", r"\\\1", text)
