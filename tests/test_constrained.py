@@ -21,7 +21,8 @@ from small_tokenizers import chatml_tokenizer, gemma_tokenizer, plain_tokenizer
 from support.amounts import examples
 from support.places import ROOT, needs_tokenizer
 from support.sessions import a_phase, opened_run, phase_for
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from introspect.engine.constrained import GrammarCompiler
 from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSampler, Sampler
@@ -223,6 +224,36 @@ def test_where_the_grammar_may_end_every_stop_id_is_allowed_and_where_it_must_no
     assert allowed() == set(vocabulary.stop_ids)
 
 
+def test_a_form_that_ends_in_a_stop_id_ends_with_it() -> None:
+    vocabulary = vocabulary_of("bytes")
+    (c,), (end, other) = vocabulary.encoder.encode("c"), vocabulary.stop_ids
+    constrained = vocabulary.compiler.constrained(ForcedSampler([c, end]), f'start: "c" <[{end}]>\n')
+    logits = torch.zeros(vocabulary.size)
+    assert constrained.choose(logits) == c
+    allowed = constrained.allowed(vocabulary.size)
+    assert allowed[end] and not allowed[other] and int(allowed.sum()) == 1
+    assert constrained.choose(logits) == end
+
+
+def _moved(token: str, number: int) -> Any:
+    """The tokenizer of `bytes` with one token at an id beyond a hole."""
+    spec = json.loads(chatml_tokenizer().backend_tokenizer.to_str())
+    spec["model"]["vocab"][token] = number
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)))
+
+
+def test_a_hole_in_the_ids_of_a_tokenizer_hides_no_token_behind_it_and_is_never_sampled() -> None:
+    tokenizer, tools = _moved("}", 900), tools_named(["query_memory", "get_layer_names"])
+    vocabulary = Vocabulary(tokenizer, ("<|im_end|>",), 1000)
+    there = set(tokenizer.get_vocab().values())
+    assert len(tokenizer) < 900 in there
+    for seed in range(4):
+        ids, cut = vocabulary.reply(reply_grammar(schemas_of(tools), 800), samplers(seed), seed, 800)
+        assert not cut and 900 in ids and there.issuperset(ids)
+        action = parse_reply(vocabulary.encoder.decode(ids), False, 800)
+        assert isinstance(action, CallRequest | Completion)
+
+
 def test_a_sampler_that_falls_on_a_masked_id_is_given_the_likeliest_allowed_one() -> None:
     vocabulary = vocabulary_of("bytes")
     a, b = (vocabulary.encoder.encode(letter)[0] for letter in "ab")
@@ -256,6 +287,12 @@ def test_the_same_seed_gives_the_same_ids() -> None:
         ("Here is my thought process: x", False),
         ("a\nUser: x", False),
         ("the user: x", True),
+        ("p < 0.05, a <= b, <- and < -1", True),
+        *(
+            (f"<{space}{tag}>", False)
+            for space in (" ", "    ", " \n")
+            for tag in ("think", "/think", "plan")
+        ),
     ],
 )
 def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: str, taken: bool) -> None:
@@ -263,6 +300,22 @@ def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: s
     matcher = vocabulary.compiler.matcher(reply_grammar(schemas_of(tools_named(["query_memory"])), 2000))
     whole = matcher.consume_tokens(list(vocabulary.encoder.encode(said + '{"reasoning": "')))
     assert bool(whole) == taken
+
+
+NAMES = ["think", "THINK", "thought", "ant-plan", "ſcratchpad", "0", "-", "=", "", "my thought process:"]
+_marks = st.tuples(
+    st.sampled_from(["", "<", "[", "◁", "<|", "Here is "]),
+    st.sampled_from(["", " ", "    ", "\n", " /", "/"]),
+    st.sampled_from(NAMES),
+    st.sampled_from(["", ">", "]", "▷", " >", "|>", "\nuser: "]),
+)
+WRITTEN = '{"reasoning": "a", "tool_call": {"function": "query_memory", "arguments": {}}}'
+
+
+@given(st.lists(_marks.map("".join), min_size=1, max_size=3).map("".join))
+def test_text_that_is_let_through_before_a_call_never_costs_the_call(said: str) -> None:
+    if _taken(reply_grammar(schemas_of(tools_named(["query_memory"])), 2000), said + WRITTEN):
+        assert isinstance(parse_reply(said + WRITTEN, False, 2000), CallRequest)
 
 
 ODD = "ab.01+ é–’→😀<>#&~-/\\\"'|(^$\x7f\u2028"
