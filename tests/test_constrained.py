@@ -10,13 +10,14 @@ import re
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 from small_tokenizers import chatml_tokenizer, gemma_tokenizer, plain_tokenizer
 from support.amounts import examples
 from support.places import ROOT, needs_tokenizer
@@ -43,7 +44,7 @@ from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.context import to_json
 from introspect.tools.instruments.domains import domain_values
 from introspect.tools.instruments.names import resolve_module
-from introspect.tools.instruments.registry import tools_named
+from introspect.tools.instruments.registry import ALL_TOOLS, tools_named
 from introspect.tools.schemas import tool_schema
 
 pytest.importorskip("llguidance", reason="the extra `constrain` is not installed")
@@ -504,6 +505,26 @@ def test_without_llguidance_one_line_says_what_to_install_before_a_model_is_look
     with pytest.raises(ConfigError, match=re.escape("pip install 'introspect[constrain]'")) as error:
         prepare(phase, RunOptions(tmp_path))
     assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def test_a_tool_whose_schema_no_grammar_can_be_written_of_is_told_before_a_reply(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def query_memory(context: Any, pairs: Annotated[dict[str, int], Field(min_length=2)]) -> str:
+        """Look.
+
+        Args:
+            pairs: At least two.
+        """
+        return str(pairs)
+
+    query_memory.__annotations__ = {"pairs": Annotated[dict[str, int], Field(min_length=2)], "return": str}
+    loaded: dict[str, Tool] = vars(ALL_TOOLS)["_loaded"]
+    monkeypatch.setitem(loaded, "query_memory", Tool.from_function(query_memory))
+    phase = phase_for(model_dir, generation={"constrain": "calls"}, experiments=TWO_TOOLS, dialect="own")
+    with pytest.raises(ConfigError, match="no object that must have 2 members") as error:
+        opened_run(phase, tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unconstrained_run_says_so(model_dir: Path, tmp_path: Path) -> None:

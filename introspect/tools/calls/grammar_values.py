@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from introspect.errors import ConfigError
 from introspect.tools.domains import DOMAIN
 
 Schema = Mapping[str, Any]
@@ -62,7 +63,7 @@ def arguments_rule(rules: Rules, schema: Schema, tokens: int, name: str) -> str:
     """The rule of an object of arguments; its texts take `tokens` together, required ones more of them.
 
     Members stand in the order of the schema, the required ones first, and no others. Required texts and lists
-    are not empty.
+    are not empty. Raises ConfigError for an object that must have several members.
     """
     properties, required = schema.get("properties", {}), set(schema.get("required", ()))
     share = {key: _REQUIRED_WEIGHT if key in required else _OPTIONAL_WEIGHT for key in properties}
@@ -173,7 +174,11 @@ def _item_count(schema: Schema) -> tuple[int, int]:
 def _object(rules: Rules, schema: Schema, unit: float) -> str:
     least, values, names = schema.get("minProperties", 0), schema.get("additionalProperties", True), {}
     if least > 1:
-        raise ValueError(f"no grammar asks for an object of {least} members, which could have the same key")
+        # Two members could have the same key.
+        raise ConfigError(
+            f"generation.constrain: calls writes no object that must have {least} members; leave out the tool"
+            " that asks for one, or set it to none"
+        )
     if schema.get("maxProperties") == 0:
         return '"{}"'
     if patterns := schema.get("patternProperties"):
