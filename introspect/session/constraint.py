@@ -8,6 +8,7 @@ from typing import Any
 
 from introspect.engine.constrained import GrammarCompiler
 from introspect.engine.sampling import Sampler, sampler_for
+from introspect.errors import ConfigError
 from introspect.model.causal_lm import CausalLM
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.prompt import PromptFormat
@@ -118,11 +119,21 @@ def reply_constraint(
 ) -> ReplyConstraint | None:
     """What holds the replies of a phase to calls; None where they are free.
 
-    Raises ConfigError without llguidance, ModelError for a tokenizer that it cannot read.
+    Raises ConfigError without llguidance and for tools whose schemas no grammar can be written of, ModelError
+    for a tokenizer that it cannot read.
     """
     if phase.generation.constrain == "none":
         return None
     compiler = GrammarCompiler(
         prompt_format.tokenizer, model.config.get_text_config().vocab_size, stop_ids, prompt_format.added_ids
     )
-    return ReplyConstraint(compiler, reply_forms(phase, tools, model, prompt_format, framing))
+    forms = reply_forms(phase, tools, model, prompt_format, framing)
+    for name, form in forms.items():
+        try:
+            compiler.matcher(form.grammar())
+        except ValueError as error:
+            raise ConfigError(
+                f"generation.constrain: calls has no grammar for the tools of experiment '{name}':"
+                f" {str(error).splitlines()[0]}; leave the tool out, or set it to none"
+            ) from None
+    return ReplyConstraint(compiler, forms)

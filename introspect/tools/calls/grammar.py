@@ -29,8 +29,8 @@ Pieces = Callable[[str], Sequence[str | int]]
 """Cuts a template's text into text and the ids of control tokens, which no text spells."""
 TEXT_SHARE, REASONING_SHARE, ARGUMENTS_SHARE = 0.2, 0.1, 0.4
 
-_TEXT = r"([^{<\[◁]|<[ =0-9-]|\[[^TtRrSs\/{<\[◁])*"
-"""Text without a brace, and without what a mark of a thought begins with."""
+_TEXT = r"([^{<\[◁]|< *[=0-9-]|\[[^TtRrSsſ\/{<\[◁])*"
+"""Text without a brace, and without what a mark of a thought begins with: < is less than a number."""
 _ELSEWHERE = (
     r"tool[_ -]?calls?[\"'“”]",
     "tool_result",
