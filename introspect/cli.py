@@ -14,6 +14,8 @@ from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.errors import ExitCode
 from introspect.phase.paths import DEFAULT_OUTPUT
 
+_MODEL = "'tiny', a hub id, a directory or a GGUF file."
+
 app = typer.Typer(
     name="introspect",
     help="Run introspection experiments on a local language model, and replay their records.",
@@ -49,7 +51,8 @@ def run(
         str, typer.Argument(help="A phase name, the path of a YAML file, or '-' for standard input.")
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.", show_default=False)
+        str | None,
+        typer.Option("--model", "-m", help=_MODEL, show_default=False),
     ] = None,
     revision: Revision = None,
     device: Device = None,
@@ -142,7 +145,7 @@ def audit(
 
 @app.command()
 def diagnose(
-    model: Annotated[str, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.")] = "tiny",
+    model: Annotated[str, typer.Option("--model", "-m", help=_MODEL)] = "tiny",
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -191,7 +194,8 @@ def tools(json: Json = False) -> None:
 @app.command()
 def check(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="'tiny', a hub id or a directory.")
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help=_MODEL),
     ] = None,
     template: Annotated[
         list[str] | None,

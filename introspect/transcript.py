@@ -71,6 +71,10 @@ class Transcript:
         """The tools whose result the model sees now."""
         return frozenset(m.function for m in self.window() if m.kind == "tool_result" and m.function)
 
+    def awaits_last_reply(self) -> bool:
+        """Whether the model was told that its next reply is the last of the experiment."""
+        return bool(self.messages) and self.messages[-1].kind == "last_reply"
+
     def dropped_calls(self) -> dict[str, int]:
         """How often each tool was called in what has been dropped."""
         calls: dict[str, int] = {}

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from introspect.cache_check.limits import OUT_OF_REACH
+from introspect.cache_check.naming import UNDECIDED
 from introspect.faults.catalogue import FAULTS, Fault
 
 Key = tuple[str, str, str, str]
@@ -28,11 +29,15 @@ TITLES = {
 }
 
 
+KEPT = "This half was not run again with the other: its figures are those of the run before."
+
+
 @dataclass
 class Cell:
     """One fault in one dtype at one place and depth: over models, how often planted, detected, named.
 
-    `traceless` counts those not planted because every bit of the cache stayed as it was.
+    `traceless` counts those not planted because every bit of the cache stayed as it was. A verdict that is
+    undecided is no detection.
     """
 
     planted: int = 0
@@ -44,7 +49,7 @@ class Cell:
     def note(self, fault: Fault, codes: Sequence[str], traceless: bool) -> None:
         self.traceless += traceless
         self.planted += not traceless
-        self.detected += bool(codes)
+        self.detected += any(code != UNDECIDED for code in codes)
         named = bool(set(codes) & set(fault.codes))
         self.named += named
         if not named and not traceless:
@@ -56,22 +61,29 @@ Matrix = dict[Key, Cell]
 
 @dataclass
 class CleanChecks:
-    """Checks of sound caches by model and dtype, and what was wrongly reported."""
+    """Checks of sound caches by model and dtype, what was wrongly reported, and how many stayed undecided."""
 
     done: collections.Counter[str] = field(default_factory=collections.Counter)
     alarms: list[str] = field(default_factory=list)
+    undecided: int = 0
 
     def note(self, name: str, dtype: torch.dtype, codes: Sequence[str], how: str) -> None:
         label = f"{name}, {str(dtype).removeprefix('torch.')}"
         self.done[label] += 1
-        if codes:
+        if list(codes) == [UNDECIDED]:
+            self.undecided += 1
+        elif codes:
             self.alarms.append(f"{label}: {', '.join(codes)} ({how})")
 
 
 def page(
-    found: dict[str, Matrix], sound: dict[str, CleanChecks], models: Sequence[str], seconds: float
+    found: dict[str, Matrix],
+    sound: dict[str, CleanChecks],
+    models: Sequence[str],
+    seconds: float,
+    earlier: str = "",
 ) -> str:
-    """The whole page, as Markdown."""
+    """The whole page, as Markdown; a half that was not run stays as in the `earlier` page, and says so."""
     lines = [
         "# Faults planted, detected, named",
         "",
@@ -83,10 +95,22 @@ def page(
         f" {torch.get_num_threads()} thread; models: {'; '.join(models)}; {seconds:.0f} s.",
     ]
     for detector, (title, words) in TITLES.items():
+        if detector not in found:
+            lines += _kept(earlier, title)
+            continue
         lines += ["", f"## {title}", "", words, "", _summary(found[detector], sound[detector]), ""]
         lines += [*_table(found[detector]), "", *_sound(sound[detector])]
     lines += ["", "## Out of reach of a check that has state and ids alone", ""]
     return "\n".join([*lines, *[f"- {limit}" for limit in OUT_OF_REACH]]) + "\n"
+
+
+def _kept(earlier: str, title: str) -> list[str]:
+    """The section of an earlier page under its heading, with a line that says so; none without it."""
+    _, heading, rest = earlier.partition(f"\n## {title}\n")
+    if not heading:
+        return []
+    body = rest.partition("\n## ")[0].strip()
+    return ["", f"## {title}", "", *([KEPT, ""] if KEPT not in body else []), body]
 
 
 def _summary(cells: Matrix, sound: CleanChecks) -> str:
@@ -96,7 +120,7 @@ def _summary(cells: Matrix, sound: CleanChecks) -> str:
     return (
         f"**{detected} of {planted} detected ({detected / planted:.2%}), {named} named"
         f" ({named / planted:.2%}); {len(sound.alarms)} false alarms in {sound.done.total():,} checks of"
-        " sound caches.**"
+        f" sound caches, {sound.undecided} undecided.**"
     )
 
 

@@ -171,6 +171,7 @@ def page(rows: Sequence[Row]) -> str:
         "that is no error, of all calls and replies in which neither a call nor a completion could be read.",
         "*Distinct tools*: those with such a result. *Misses*: these replies, by what was said to them.",
         "*Audits*: checks of the cached state that were made. *Garbled*: what `replay` calls corrupt.",
+        "A constrained experiment concludes in the last reply that its limits leave, if it has not before.",
     ]
     for phase in sorted({row.phase for row in newest.values()}):
         of_phase = sorted((row for row in newest.values() if row.phase == phase), key=lambda row: row.key)

@@ -5,6 +5,7 @@ The chat templates are this project's own words for what the families write.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -99,12 +100,19 @@ GEMMA_TEMPLATE = (
 _SPLIT = r" ?[A-Za-z]+|\d| ?[^\sA-Za-z\d]+|\s+"
 
 
-def byte_tokenizer(special: tuple[str, ...], template: str | None, bos: str | None, eos: str) -> Any:
-    """A byte-level BPE with some merges; `special` become control tokens."""
+def byte_tokenizer(
+    special: tuple[str, ...],
+    template: str | None,
+    bos: str | None,
+    eos: str,
+    split: str = _SPLIT,
+    texts: Sequence[str] = TEXTS,
+) -> Any:
+    """A byte-level BPE with some merges of `texts`; `special` become control tokens."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(split), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -112,7 +120,7 @@ def byte_tokenizer(special: tuple[str, ...], template: str | None, bos: str | No
     trainer = trainers.BpeTrainer(
         vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    backend.train_from_iterator(TEXTS, trainer)
+    backend.train_from_iterator(texts, trainer)
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in special])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, bos_token=bos)
     tokenizer.chat_template = template

@@ -26,6 +26,7 @@ from support.sessions import (
 
 from introspect.audits.record import audit_recompute, audit_replay, audit_texts
 from introspect.audits.recorded import RecordAudit, RecordedTurn, audit_schedule, recorded_turns
+from introspect.commands.audit import audit_command
 from introspect.engine.engine import Engine
 from introspect.errors import RecordError
 from introspect.events import Audit, Generation
@@ -304,3 +305,13 @@ def test_a_record_of_a_run_that_cannot_be_is_refused_in_words(
     done = introspect_here(capsys, "audit", str(made), "--level", "e1", "--json")
     assert done.code == (0 if words is None else 2) and (words or "") in done.err
     assert words is None or done.err.startswith("introspect: ")
+
+
+def test_a_record_without_a_turn_has_nothing_to_check(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`passed` would be said of nothing: a run that was broken off in its first reply has no turn."""
+    run = opened_run(phase_for(model_dir), tmp_path)
+    run.writer.close()
+    assert audit_command(str(run.writer.directory), "e1", tmp_path, as_json=False) == 0
+    assert "e1 has nothing to check: 0 turns checked" in capsys.readouterr().out

@@ -413,6 +413,17 @@ def test_a_wrong_id_is_not_called_another_spelling_of_the_text(
         assert codes == ["stale-tokens"]
 
 
+@pytest.mark.parametrize("made", [{"family": "qwen2"}, LOUD], ids=str)
+def test_k_of_another_slot_is_no_other_position_of_the_right_token(made: dict[str, Any]) -> None:
+    """A large bias in K makes each token fit another's position far better than its own fits a wrong one."""
+    model = small_model(**made)
+    for slot, other in ((3, 20), (20, 3), (39, 0), (0, 12), (17, 18)):
+        cache = dynamic(model)
+        keys = cache.layers[0].keys
+        keys[:, :, slot] = keys[:, :, other]
+        assert check_cache(model, cache, IDS, level="layer0") == ["slot-overwritten"], (slot, other)
+
+
 def test_wrong_questions_are_refused(qwen: Any) -> None:
     with pytest.raises(ValueError, match="0 to 639"):
         check_cache(qwen, dynamic(qwen), [*IDS, 640])

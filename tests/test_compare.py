@@ -304,3 +304,20 @@ def test_corruption_is_shown_and_gives_exit_3(
     (damaged / "events.jsonl").write_text(text)
     assert compare_command([str(run_dir), str(damaged)], tmp_path, True) == 3
     assert json.loads(capsys.readouterr().out)["runs"][1]["damage"]
+
+
+def test_settings_that_differ_are_shown_and_no_others(model_dir: Path, tmp_path: Path) -> None:
+    def run(**generation: Any) -> dict[str, Any]:
+        changes = {"max_new_tokens": 8, "seed": 1} | generation
+        opened = opened_run(phase_for(model_dir, generation=changes, limits={"max_turns": 1}), tmp_path)
+        return measured_run(opened.execute(lambda event: None)["run"], tmp_path)
+
+    cool, warm = run(temperature=0.0), run(temperature=1.5, top_p=0.5)
+    shown = shown_for([cool, warm])
+    assert "generation.temperature 0.0" in shown and "generation.temperature 1.5" in shown
+    assert "generation.top_p 1.0" in shown and "generation.top_p 0.5" in shown
+    assert "max_new_tokens" not in shown and "dtype" not in shown
+    other = cool | {"settings": cool["settings"] | {"dtype": '"bfloat16"', "evil": "\x1b[2J"}}
+    shown = shown_for([cool, other])
+    assert 'dtype "float32"' in shown and 'dtype "bfloat16"' in shown and "evil not set" in shown
+    assert "\x1b[2J" not in shown

@@ -10,18 +10,20 @@ import re
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 from small_tokenizers import chatml_tokenizer, gemma_tokenizer, plain_tokenizer
 from support.amounts import examples
 from support.places import ROOT, needs_tokenizer
 from support.sessions import a_phase, opened_run, phase_for
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from introspect.engine.constrained import GrammarCompiler
 from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSampler, Sampler
@@ -37,12 +39,12 @@ from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool
 from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.grammar import reply_grammar
-from introspect.tools.calls.grammar_values import Rules, arguments_rule, one_of
+from introspect.tools.calls.grammar_values import Rules, arguments_rule, literal, one_of
 from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.context import to_json
 from introspect.tools.instruments.domains import domain_values
 from introspect.tools.instruments.names import resolve_module
-from introspect.tools.instruments.registry import tools_named
+from introspect.tools.instruments.registry import ALL_TOOLS, tools_named
 from introspect.tools.schemas import tool_schema
 
 pytest.importorskip("llguidance", reason="the extra `constrain` is not installed")
@@ -223,6 +225,36 @@ def test_where_the_grammar_may_end_every_stop_id_is_allowed_and_where_it_must_no
     assert allowed() == set(vocabulary.stop_ids)
 
 
+def test_a_form_that_ends_in_a_stop_id_ends_with_it() -> None:
+    vocabulary = vocabulary_of("bytes")
+    (c,), (end, other) = vocabulary.encoder.encode("c"), vocabulary.stop_ids
+    constrained = vocabulary.compiler.constrained(ForcedSampler([c, end]), f'start: "c" <[{end}]>\n')
+    logits = torch.zeros(vocabulary.size)
+    assert constrained.choose(logits) == c
+    allowed = constrained.allowed(vocabulary.size)
+    assert allowed[end] and not allowed[other] and int(allowed.sum()) == 1
+    assert constrained.choose(logits) == end
+
+
+def _moved(token: str, number: int) -> Any:
+    """The tokenizer of `bytes` with one token at an id beyond a hole."""
+    spec = json.loads(chatml_tokenizer().backend_tokenizer.to_str())
+    spec["model"]["vocab"][token] = number
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)))
+
+
+def test_a_hole_in_the_ids_of_a_tokenizer_hides_no_token_behind_it_and_is_never_sampled() -> None:
+    tokenizer, tools = _moved("}", 900), tools_named(["query_memory", "get_layer_names"])
+    vocabulary = Vocabulary(tokenizer, ("<|im_end|>",), 1000)
+    there = set(tokenizer.get_vocab().values())
+    assert len(tokenizer) < 900 in there
+    for seed in range(4):
+        ids, cut = vocabulary.reply(reply_grammar(schemas_of(tools), 800), samplers(seed), seed, 800)
+        assert not cut and 900 in ids and there.issuperset(ids)
+        action = parse_reply(vocabulary.encoder.decode(ids), False, 800)
+        assert isinstance(action, CallRequest | Completion)
+
+
 def test_a_sampler_that_falls_on_a_masked_id_is_given_the_likeliest_allowed_one() -> None:
     vocabulary = vocabulary_of("bytes")
     a, b = (vocabulary.encoder.encode(letter)[0] for letter in "ab")
@@ -255,7 +287,14 @@ def test_the_same_seed_gives_the_same_ids() -> None:
         ("“Tool calls”: [1", False),
         ("Here is my thought process: x", False),
         ("a\nUser: x", False),
+        ("TOOL_RESULTS: ", False),
         ("the user: x", True),
+        ("p < 0.05, a <= b, <- and < -1", True),
+        *(
+            (f"<{space}{tag}>", False)
+            for space in (" ", "    ", " \n")
+            for tag in ("think", "/think", "plan")
+        ),
     ],
 )
 def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: str, taken: bool) -> None:
@@ -265,11 +304,70 @@ def test_text_before_a_call_is_nothing_that_hides_it_or_is_taken_for_one(said: s
     assert bool(whole) == taken
 
 
-@given(st.sets(st.text("ab.01+ é", min_size=1, max_size=8), min_size=1, max_size=12), st.text("ab.01+ é"))
+SAID = (
+    *("x = ", "f(", "`", '"', "> ", "\n", "// ", "/* ", "*/", "# ", "I will not write ", "is, ", "[", "< "),
+    *("TOOL_RESULTS", "TOOL_RESULTS: ", "tool_", "results: ", "tool call", "tool results: ", ">"),
+)
+
+
+@given(
+    st.lists(st.sampled_from(SAID), max_size=4).map("".join),
+    st.booleans(),
+)
+def test_whatever_text_the_grammar_lets_through_a_call_behind_it_is_one(said: str, native: bool) -> None:
+    vocabulary = vocabulary_of("bytes")
+    form = CallSpelling("```json\n", "name", "arguments", "\n```") if native else None
+    bare = '"query_memory", "arguments": {}'
+    call = (
+        f'```json\n{{"name": {bare}}}\n```'
+        if native
+        else f'{{"reasoning": "a", "tool_call": {{"function": {bare}}}}}'
+    )
+    grammar = reply_grammar(schemas_of(tools_named(["query_memory"])), 2000, native=form)
+    ids = list(vocabulary.encoder.encode(said + call))
+    matcher = vocabulary.compiler.matcher(grammar)
+    if matcher.consume_tokens(ids) and matcher.is_accepting():
+        action = parse_reply(said + call, False, 2000, offered=["query_memory"])
+        assert isinstance(action, CallRequest), action
+
+
+NAMES = ["think", "THINK", "thought", "ant-plan", "ſcratchpad", "0", "-", "=", "", "my thought process:"]
+_marks = st.tuples(
+    st.sampled_from(["", "<", "[", "◁", "<|", "Here is "]),
+    st.sampled_from(["", " ", "    ", "\n", " /", "/"]),
+    st.sampled_from(NAMES),
+    st.sampled_from(["", ">", "]", "▷", " >", "|>", "\nuser: "]),
+)
+WRITTEN = '{"reasoning": "a", "tool_call": {"function": "query_memory", "arguments": {}}}'
+
+
+@given(st.lists(_marks.map("".join), min_size=1, max_size=3).map("".join))
+def test_text_that_is_let_through_before_a_call_never_costs_the_call(said: str) -> None:
+    if _taken(reply_grammar(schemas_of(tools_named(["query_memory"])), 2000), said + WRITTEN):
+        assert isinstance(parse_reply(said + WRITTEN, False, 2000), CallRequest)
+
+
+ODD = "ab.01+ é–’→😀<>#&~-/\\\"'|(^$\x7f\u2028"
+
+
+def _taken(grammar: str, text: str) -> bool:
+    """Whether a grammar takes exactly a text."""
+    vocabulary = vocabulary_of("bytes")
+    matcher, ids = vocabulary.compiler.matcher(grammar), list(vocabulary.encoder.encode(text))
+    return int(matcher.try_consume_tokens(ids)) == len(ids) and bool(matcher.is_accepting())
+
+
+@given(st.sets(st.text(ODD, min_size=1, max_size=8), min_size=1, max_size=12), st.text(ODD))
 def test_a_factored_choice_is_of_exactly_its_texts(texts: set[str], other: str) -> None:
-    pattern = re.compile(one_of(sorted(texts)))
-    assert all(pattern.fullmatch(text) for text in texts)
-    assert bool(pattern.fullmatch(other)) == (other in texts)
+    grammar = f"start: /{one_of(sorted(texts))}/\n"
+    assert all(_taken(grammar, text) for text in texts)
+    assert _taken(grammar, other) == (other in texts)
+
+
+@given(st.text(min_size=1, max_size=8), st.sampled_from([*ODD, "\t", "\x00", "\x85"]))
+def test_a_literal_is_its_text_and_nothing_else(text: str, sign: str) -> None:
+    assert _taken(f"start: {literal(text + sign)}\n", text + sign)
+    assert not _taken(f"start: {literal(text + sign)}\n", text)
 
 
 SCHEMAS: list[dict[str, Any]] = [
@@ -285,6 +383,17 @@ SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "additionalProperties": {"type": "integer"}},
     {},
     {"type": "string", "pattern": "^[ab]{2}$"},
+    {"type": "string", "maxLength": 0},
+    {"type": "integer", "multipleOf": 7},
+    {"type": "number", "multipleOf": 0.5, "maximum": 3},
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    {"type": "number", "minimum": -2},
+    {"type": "object", "additionalProperties": {"type": "null"}, "minProperties": 1},
+    {"type": "object", "additionalProperties": {"type": "null"}, "maxProperties": 0},
+    {"type": "object", "additionalProperties": {"type": "null"}, "propertyNames": {"pattern": "^[0-9]$"}},
+    {"type": "object", "additionalProperties": {"type": "null"}, "propertyNames": {"enum": ["a", "b"]}},
+    {"type": "object", "additionalProperties": {"type": "null"}, "propertyNames": {"maxLength": 3}},
+    {"type": "object", "patternProperties": {"^[ab]$": {"type": "null"}}},
 ]
 
 
@@ -300,11 +409,23 @@ def _fits(schema: dict[str, Any], value: Any) -> bool:
         low, high = ("minLength", "maxLength") if isinstance(value, str) else ("minItems", "maxItems")
         if not schema.get(low, 0) <= len(value) <= schema.get(high, 10**6):
             return False
+    if isinstance(value, dict):
+        low, high = schema.get("minProperties", 0), schema.get("maxProperties", 10**6)
+        parts = schema.get("patternProperties", {"": schema.get("additionalProperties", {})})
+        ((pattern, part),) = parts.items()
+        names = {"pattern": pattern, **schema.get("propertyNames", {})}
+        if not low <= len(value) <= high or not all(_fits(names, key) for key in value):
+            return False
+        if not all(_fits(part, item) for item in value.values()):
+            return False
+    if isinstance(value, int | float) and value % schema.get("multipleOf", value or 1):
+        return False
     return (
         value in schema.get("enum", [schema.get("const", value)])
         and not (isinstance(value, int | float) and value < schema.get("minimum", value))
         and not (isinstance(value, int | float) and value > schema.get("maximum", value))
         and not (isinstance(value, int | float) and value <= schema.get("exclusiveMinimum", -float("inf")))
+        and not (isinstance(value, int | float) and value >= schema.get("exclusiveMaximum", float("inf")))
         and not (isinstance(value, str) and not re.search(schema.get("pattern", ""), value))
         and all(_fits(schema.get("items", {}), item) for item in (value if isinstance(value, list) else []))
     )
@@ -323,6 +444,27 @@ def test_a_value_of_each_kind_of_schema_is_of_it(schema: dict[str, Any], require
         value = json.loads(text)
         assert not cut and value.keys() <= {"v"} and (not required or "v" in value)
         assert all(_fits(schema, item) for item in value.values()), text
+
+
+NUMBERS = [schema for schema in SCHEMAS if schema.get("type") in ("integer", "number")]
+
+
+@pytest.mark.parametrize("schema", [*NUMBERS, {"type": "number"}, {"type": "integer"}], ids=str)
+@pytest.mark.parametrize("sign", "0379")
+def test_a_number_ends_though_a_model_would_write_its_digits_for_ever(
+    schema: dict[str, Any], sign: str
+) -> None:
+    vocabulary, rules = vocabulary_of("bytes"), Rules()
+    arguments_rule(rules, {"properties": {"v": schema}, "required": ["v"]}, 60, "start")
+    grammar = "\n".join(f"{name}: {body}" for name, body in rules.lines.items())
+    logits = torch.zeros(vocabulary.size)
+    logits[vocabulary.encoder.encode(".")[0]] = 1.0
+    logits[vocabulary.encoder.encode(sign)[0]] = 2.0
+    constrained, ids = vocabulary.compiler.constrained(GreedySampler(), grammar), list[int]()
+    while not ids or ids[-1] not in vocabulary.stop_ids:
+        ids.append(constrained.choose(logits))
+        assert len(ids) < 50
+    assert _fits(schema, json.loads(vocabulary.encoder.decode(ids[:-1]))["v"])
 
 
 def test_what_a_model_reads_of_a_tool_does_not_name_a_domain() -> None:
@@ -393,6 +535,26 @@ def test_without_llguidance_one_line_says_what_to_install_before_a_model_is_look
     assert "\n" not in str(error.value) and error.value.exit_code == 2
 
 
+def test_a_tool_whose_schema_no_grammar_can_be_written_of_is_told_before_a_reply(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def query_memory(context: Any, pairs: Annotated[dict[str, int], Field(min_length=2)]) -> str:
+        """Look.
+
+        Args:
+            pairs: At least two.
+        """
+        return str(pairs)
+
+    query_memory.__annotations__ = {"pairs": Annotated[dict[str, int], Field(min_length=2)], "return": str}
+    loaded: dict[str, Tool] = vars(ALL_TOOLS)["_loaded"]
+    monkeypatch.setitem(loaded, "query_memory", Tool.from_function(query_memory))
+    phase = phase_for(model_dir, generation={"constrain": "calls"}, experiments=TWO_TOOLS, dialect="own")
+    with pytest.raises(ConfigError, match="no object that must have 2 members") as error:
+        opened_run(phase, tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_an_unconstrained_run_says_so(model_dir: Path, tmp_path: Path) -> None:
     run = opened_run(phase_for(model_dir, limits={"max_turns": 1}), tmp_path)
     assert run.start.environment["constrain"] == "none" and "grammars" not in run.start.environment
@@ -459,3 +621,26 @@ def test_leaving_tools_out_needs_a_grammar(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nextends: phase1a\ngeneration: {no_repeat_tools: true}\n")
     with pytest.raises(ConfigError, match="no_repeat_tools narrows constrained replies"):
         load_phase(str(tmp_path / "mine.yaml"))
+
+
+def test_the_last_reply_that_limits_leave_is_the_conclusion(model_dir: Path, tmp_path: Path) -> None:
+    """A call in it would give a result that nobody reads. The reason says that it was asked for."""
+    generation = {"max_new_tokens": 700, "constrain": "calls", "temperature": 1.5}
+    calls, reasons = 0, []
+    for seed in range(4):
+        phase = phase_for(
+            model_dir,
+            generation=generation | {"seed": seed},
+            limits={"max_turns": 3},
+            experiments=TWO_TOOLS,
+            dialect="own",
+            system_prompt={"detail": "full", "text": "You examine yourself."},
+        )
+        seen: list[Any] = []
+        summary = opened_run(phase, tmp_path / str(seed)).execute(seen.append)
+        calls += sum(event.event == "tool_call" for event in seen)
+        assert summary["status"] == "complete" and summary["turns"] <= 3
+        reasons += [event.reason for event in seen if event.event == "experiment_end"]
+        if summary["turns"] == 3:
+            assert reasons[-1].endswith("(in the last reply that its limits left)")
+    assert calls > 2 and any("last reply" in reason for reason in reasons)

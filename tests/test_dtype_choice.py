@@ -138,7 +138,7 @@ def test_one_line_says_which_dtype_where_and_why_in_check_a_dry_run_the_record_a
     where = ["--device", "cpu"]
     row = json.loads(introspect_here(capsys, "check", str(model_dir), *where, "--json").out)[0]
     line = row["model"]["placement"]
-    assert line == "float32 on cpu: device asked for, stored in it"
+    assert line == "float32 on cpu: device asked for, its weights are read in it"
     assert line in " ".join(introspect_here(capsys, "check", str(model_dir), *where).out.split())
     assert line in introspect_here(capsys, "run", phase, *where, "--dry-run").out
     dry = json.loads(introspect_here(capsys, "run", phase, *where, "--dry-run", "--json").out)

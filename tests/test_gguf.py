@@ -340,3 +340,38 @@ def test_without_its_package_the_way_to_have_it_is_told(
     with pytest.raises(ModelError, match=r"pip install 'introspect\[gguf\]'$"):
         loaded_from(file)
     assert row_of(file)["supported"] is False
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("change", ["offset + 1", "offset + 32", "offset of another", "smaller type"])
+def test_a_tensor_that_stands_elsewhere_than_the_format_has_it_is_refused(
+    llama: Path, tmp_path: Path, place: str, change: str
+) -> None:
+    """A wrong offset or type would load other weights in silence. The name stands before both fields."""
+    file = write_gguf(llama, tmp_path / "model.gguf", "F16")
+    header = read_header(file)
+    matrices = [name for name, tensor in header.tensors.items() if len(tensor.shape) == 2]
+    name = {"first": matrices[0], "middle": matrices[len(matrices) // 2], "last": list(header.tensors)[-1]}[
+        place
+    ]
+    tensor = header.tensors[name]
+    contents = bytearray(file.read_bytes())
+    named = len(name).to_bytes(8, "little") + name.encode()
+    kind_at = contents.index(named) + len(named) + 4 + 8 * len(tensor.shape)
+    offset_at = kind_at + 4
+    (offset,) = struct.unpack_from("<Q", contents, offset_at)
+    other = next(t for n, t in header.tensors.items() if n != name)
+    begin = tensor.start - offset
+    changed = {
+        "offset + 1": offset + 1,
+        "offset + 32": offset + 32,
+        "offset of another": other.start - begin,
+        "smaller type": offset,
+    }[change]
+    struct.pack_into("<Q", contents, offset_at, changed)
+    if change == "smaller type":
+        smaller = {0: 1, 1: 8}[tensor.kind]  # F32 to F16, F16 to Q8_0
+        struct.pack_into("<I", contents, kind_at, smaller)
+    file.write_bytes(contents)
+    with pytest.raises(ModelError, match="damaged GGUF file"):
+        loaded_from(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.sessions import DONE, STEPS, a_phase, forced_session, run_session
+from support.sessions import DONE, STEPS, a_phase, call_text, forced_session, run_session
 
 from introspect import events
 from introspect.prompt.formats import ChatML
@@ -59,3 +59,15 @@ def test_the_brief_form_says_no_more_than_the_model_that_knows_it_was_trained_on
 ) -> None:
     _, stream, _ = stream_of(model, byte_format, STEPS, {"max_turns": 4}, "brief")
     assert not [e for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]
+
+
+@pytest.mark.parametrize("limits", [{"max_turns": 2}, {"max_calls": 2}])
+@pytest.mark.parametrize("first", [call_text("get_weight_statistics", layer_name="nowhere"), "Only prose."])
+def test_the_conclusion_that_was_asked_for_is_taken_whatever_came_before(
+    model: Any, byte_format: ChatML, limits: dict[str, int], first: str
+) -> None:
+    """Elsewhere a claim before any call has succeeded is answered; here no reply is left to say it again."""
+    _, stream, status = stream_of(model, byte_format, [first, DONE, DONE], limits)
+    assert status == "complete"
+    kinds = [e.kind for e in stream if isinstance(e, events.UserMessage)]
+    assert kinds.count("last_reply") == 1

@@ -25,7 +25,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-prose = st.text(st.characters(exclude_characters="{}<"), max_size=60)
+prose = st.text(st.characters(exclude_characters="{}<>=(#/"), max_size=60)
 
 
 def parse(text: str, truncated: bool = False) -> Any:
@@ -40,7 +40,12 @@ def parse(text: str, truncated: bool = False) -> Any:
 )
 def test_a_call_is_found_anywhere(before: str, after: str, name: str, arguments: dict[str, Any]) -> None:
     call = json.dumps({"reasoning": "r", "tool_call": {"function": name, "arguments": arguments}})
-    for text in (f"{before}{call}{after}", f"{before}\n```json\n{call}\n```\n{after}"):
+    for text in (
+        f"{before}{call}",
+        f"{call}{after}",
+        f"{before}\n{call}\n{after}",
+        f"{before}\n```json\n{call}\n```\n{after}",
+    ):
         assert parse(text) == CallRequest(name, arguments, "r")
 
 

@@ -62,6 +62,9 @@ OLDER_RESULTS_DROPPED = (
 )
 
 
+MANY_DROPPED = CHATML_TEMPLATE.replace("message.content", "message.content * (loop.revindex < 30)")
+
+
 @pytest.mark.parametrize(
     ("family", "template", "said"),
     [
@@ -72,6 +75,7 @@ OLDER_RESULTS_DROPPED = (
             r"the reply '<think>\nI wonder.\n</think>\n\nSo it is.' becomes"
             r" '<|im_end|>\n<|im_start|>assistant\n\n\nSo it is.<|im_end|>\n<|im_start|>user\n' once",
         ),
+        ("chatml", MANY_DROPPED, "where ChatML has 's<|im_end|>"),
         ("llama3", EARLIER_TRIMMED, "white space of some messages"),
         ("gemma", ANSWERS_MERGED, "where Gemma has 'TOOL_RESULTS:"),
     ],

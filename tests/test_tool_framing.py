@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from small_tokenizers import (
     TOOL_CHATML_TEMPLATE,
     TOOL_LLAMA3_TEMPLATE,
+    byte_tokenizer,
     chatml_tokenizer,
     gemma_tokenizer,
     llama3_tokenizer,
@@ -46,6 +47,13 @@ words = st.sampled_from(["the", "\n", " ", "{", '"', "<tool_response>", "é", "G
 plain = st.lists(words, max_size=6).map("".join)
 hostile = st.lists(st.one_of(words, st.sampled_from(CONTROL)), max_size=6).map("".join)
 kinds = st.sampled_from(["memory_note", "tool_result", "feedback", "reply"])
+
+
+def joining_tokenizer(template: str) -> Any:
+    """ChatML of a tokenizer that joins a full stop with the newlines behind it, as those of Qwen do."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    texts = ["It is so.\n\nLook."] * 9
+    return byte_tokenizer(special, template, None, "<|im_end|>", r"[^\sA-Za-z\d]+[\r\n]*|\w+|\s+", texts)
 
 
 def window_of(prompt_format: PromptFormat, task: str, said: list[tuple[str, str]]) -> list[Message]:
@@ -190,6 +198,98 @@ def test_a_template_that_rewrites_with_tools_is_not_spoken_to_in_its_own(
     tokenizer.chat_template = TOOL_CHATML_TEMPLATE.replace(*change)
     with pytest.raises(ModelError, match=why):
         measure_tool_framing(tokenizer, framing, SCHEMAS)
+
+
+_REPLY = "{{ '\\n' + message.content }}"
+_RESULT = "'<|im_start|>user\\n<tool_response>\\n' + message.content"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (_REPLY, "{{ '\\n' + (message.content.split('</think>')[-1] if tools else message.content) }}"),
+        (_REPLY, "{{ '\\n' + (message.content | trim if tools else message.content) }}"),
+        (
+            _REPLY,
+            "{{ '\\n' + (message.content | trim if tools and message.role == 'user' else message.content) }}",
+        ),
+        ("+ first.content }}", "+ (first.content | trim if tools else first.content) }}"),
+        (_RESULT, _RESULT + " * (loop.revindex < 9)"),
+        (_RESULT, _RESULT + " * (messages | length < 30)"),
+        (_RESULT, _RESULT + " * (message.content | length < 3000)"),
+        (
+            "{{ '<|im_start|>user\\n<tool_response>",
+            "{{ raise_exception('a tool failed') if 'error' in message.content }}{{ '<|im_start|>user"
+            "\\n<tool_response>",
+        ),
+    ],
+)
+def test_what_is_written_otherwise_only_with_tools_is_found(change: tuple[str, str]) -> None:
+    tokenizer = tool_chatml_tokenizer()
+    assert TOOL_CHATML_TEMPLATE.count(change[0]) == 1
+    tokenizer.chat_template = TOOL_CHATML_TEMPLATE.replace(*change)
+    prompt_format = prompt_format_for(tokenizer, "m")
+    dialect = choose_dialect(PHASE, TOOLS, prompt_format)
+    assert dialect.name == "own" and "chat template" in dialect.reason
+
+
+@EVERY
+@pytest.mark.parametrize("result", ["\n {} \n", "x"])
+def test_a_result_is_trimmed_where_the_template_trims_it(name: str, result: str) -> None:
+    tokenizer = FORMATS[name].tokenizer
+    written = tokenizer.chat_template
+    assert ("message.content | tojson" in written) != ("</tool_response>" in written)
+    changed = written.replace("message.content | tojson", "message.content | trim | tojson")
+    changed = changed.replace("+ message.content + '\\n</tool", "+ (message.content | trim) + '\\n</tool")
+    assert changed != written
+    prompt_format = prompt_format_for(tokenizer, name)
+    try:
+        tokenizer.chat_template = changed
+        tools = measure_tool_framing(tokenizer, prompt_format.framing, SCHEMAS)
+        window = window_of(prompt_format, "Go.", [("reply", "I look."), ("tool_result", result)])
+        prompt = prompt_format.render("S", window, tools)
+        assert prompt_format.decode(prompt.token_ids) == by_template(tokenizer, "S", window)
+    finally:
+        tokenizer.chat_template = written
+
+
+@pytest.mark.parametrize(
+    ("end", "own"),
+    [
+        ("<|im_end|>\\n", False),
+        ("<|im_end|>", False),
+        ("", True),
+        ("<|endoftext|>", True),
+        ("<|endoftext|><|im_end|>\\n", True),
+    ],
+)
+def test_a_call_ends_as_a_reply_does_and_spells_no_token_that_ends_a_text(end: str, own: bool) -> None:
+    tokenizer = tool_chatml_tokenizer()
+    tokenizer.pad_token = "<|endoftext|>"
+    close = "{{ '<|im_end|>\\n' }}{%- endif -%}{%- endfor -%}"
+    assert TOOL_CHATML_TEMPLATE.count(close) == 1
+    closed = f"{{{{ '{end}' if message.tool_calls else '<|im_end|>\\n' }}}}"
+    tokenizer.chat_template = TOOL_CHATML_TEMPLATE.replace(close, closed + "{%- endif -%}{%- endfor -%}")
+    dialect = choose_dialect(PHASE, TOOLS, prompt_format_for(tokenizer, "m"))
+    assert (dialect.name == "own") == own
+    assert not any(token in dialect.forms.call for token in tokenizer.all_special_tokens)
+
+
+def test_a_seam_that_the_tokenizer_joins_is_not_fed_in_two() -> None:
+    """System and task in one turn where tools are given: what ends one and begins the other is one token."""
+    before = "{{ '<|im_end|>\\n' }}{%- for message in messages[1:] -%}"
+    assert TOOL_CHATML_TEMPLATE.count(before) == 1
+    one_turn = TOOL_CHATML_TEMPLATE.replace(
+        before,
+        "{{ '\\n\\n' + messages[1].content if tools else '' }}{{ '<|im_end|>\\n' }}"
+        "{%- for message in messages[2 if tools else 1:] -%}",
+    )
+    for template, expected in ((TOOL_CHATML_TEMPLATE, "native"), (one_turn, "own")):
+        tokenizer = joining_tokenizer(template)
+        assert len(tokenizer(".\n\n")["input_ids"]) == 1
+        dialect = choose_dialect(PHASE, TOOLS, prompt_format_for(tokenizer, "m"))
+        assert dialect.name == expected, dialect.reason
+        assert expected == "native" or "its tokenizer reads" in dialect.reason
 
 
 def test_a_tool_that_spells_a_control_token_is_not_put_into_the_block() -> None:

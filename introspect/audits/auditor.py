@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 
 from introspect.audits.examiner import Examiner
-from introspect.audits.intent import check_intent, unrendered_prose
+from introspect.audits.intent import intent_of_turn, unrendered_prose
 from introspect.audits.one_pass import (
     FORWARD_FAULT,
     against_one_pass,
@@ -115,21 +115,18 @@ class RunAuditor:
     def _e0(self, state: CachedTurn) -> Audit:
         began = time.perf_counter()
         found = check_structure(state.cache, state.token_ids)
-        intent: list[CacheFault] = []
-        if self.tokenizer is not None:
-            decoded = len(state.token_ids) - state.prompt_tokens
-            fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
-            intent = check_intent(self.tokenizer, fed, state.messages, self._framing, state.tools)
+        intent, unmade = intent_of_turn(self.tokenizer, state, self._framing)
         # What the text of the ids shows is the better name for ids that are not those meant.
         named = bool(intent) and intent[0].code != "unknown"
         found = intent if named else self._examiner.named(state, found) or intent
         codes = tuple(fault.code for fault in found)
         count = len(state.token_ids)
         detail = "; ".join(f"{fault.code}: {fault.detail}" for fault in found)
-        detail = detail or f"{count} tokens as meant{unrendered_prose(self._framing, state.tools)}"
+        detail = detail or unmade or f"{count} tokens as meant{unrendered_prose(self._framing, state.tools)}"
         figures = {"tokens": count, "layers": len(state.cache.layers), "bytes": state.cache.nbytes}
         seconds = time.perf_counter() - began
-        return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds)
+        skipped = None if codes else unmade
+        return _verdict(state, "e0", detail, figures, codes=codes, seconds=seconds, skipped=skipped)
 
     def _e1(self, state: CachedTurn, length: int, e2_due: bool) -> Audit:
         began = time.perf_counter()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from introspect.cache_check.examine import CacheFault
+from introspect.cache_check.naming import UNDECIDED
 from introspect.errors import UnsupportedCache
 from introspect.model.cache_audit import examine_cache
 from introspect.session.protocols import CachedTurn
@@ -31,11 +33,15 @@ class Examiner:
             if len(lengths) == 1:
                 for layer in prompt.layers:
                     layer.truncate(max(0, layer.get_seq_length() - decoded))
-            faults = examine_cache(self.model, prompt, state.token_ids[: state.prompt_tokens])
-            faults = faults or examine_cache(self.model, state.cache, state.token_ids)
+            faults = self._named(prompt, state.token_ids[: state.prompt_tokens])
+            faults = faults or self._named(state.cache, state.token_ids)
         except UnsupportedCache:
             return found
         return [replace(fault, detail=self._detail(fault)) for fault in faults] or found
+
+    def _named(self, cache: Any, token_ids: Sequence[int]) -> list[CacheFault]:
+        """What an examination finds and names: what may be rounding has no name."""
+        return [fault for fault in examine_cache(self.model, cache, token_ids) if fault.code != UNDECIDED]
 
     def _detail(self, fault: CacheFault) -> str:
         """What was seen, with what the slot holds and what it should hold, as text, side by side."""

@@ -15,10 +15,12 @@ from itertools import pairwise
 from typing import Any
 
 from introspect.cache_check.examine import CacheFault
+from introspect.errors import ModelError
 from introspect.prompt.content_encoder import scrubbed
 from introspect.prompt.families import Framing, Messages
 from introspect.prompt.framing import measure_framing, rendered, system_prose
 from introspect.prompt.tool_framing import ToolFraming, measure_tool_framing
+from introspect.session.protocols import CachedTurn
 from introspect.tally import common_prefix
 
 _SHOWN = 40
@@ -38,7 +40,8 @@ def check_intent(
     """Codes, with both texts side by side, where a prompt is not what the template writes of `messages`.
 
     `framing` is that of the tokenizer's template; it is measured where it is not given. With `tools`, the
-    template is given their schemas, and results as messages of the role `tool`.
+    template is given their schemas, and results as messages of the role `tool`. Raises ModelError where the
+    template fails.
     """
     framing = framing or measure_framing(tokenizer)
     conversation = [(role, scrubbed(text)) for role, text in messages]
@@ -51,6 +54,23 @@ def check_intent(
     if fed == expected or _normalised(tokenizer, fed) == _normalised(tokenizer, expected):
         return _control_tokens_in_content(tokenizer, prompt_ids, conversation, framing, expected)
     return [_named(_parts(fed, framing), _parts(expected, framing), framing)]
+
+
+def intent_of_turn(
+    tokenizer: Any, state: CachedTurn, framing: Framing
+) -> tuple[list[CacheFault], str | None]:
+    """What `check_intent` finds in the prompt of a turn, and why it cannot be asked: one of the two at most.
+
+    A template may fail on a text that it was not measured with. Nothing is asked without a `tokenizer`.
+    """
+    if tokenizer is None:
+        return [], None
+    decoded = len(state.token_ids) - state.prompt_tokens
+    fed = state.cache.token_ids[: len(state.cache.token_ids) - decoded]
+    try:
+        return check_intent(tokenizer, fed, state.messages, framing, state.tools), None
+    except ModelError as error:
+        return [], f"the prompt cannot be compared with what the chat template writes: {error}"
 
 
 def _template_text(

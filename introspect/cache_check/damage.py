@@ -1,198 +1,173 @@
-"""Which rows of K and V rounding does not explain: thresholds in rounding steps of the value.
-
-A row is one slot of K, or of V, of one layer. How far rounding moves a row is measured on the spot, from the
-recomputations. The thresholds over it were chosen while `scripts/fault_matrix.py` was run, on its five random
-models in fp32 and bf16, until it found every fault and blamed none of 10,000 sound caches; how far each may
-move before that changes was not measured. Run the matrix anew after any change.
-"""
+"""Which damage there is in a cache: what differs is searched for, healed and judged again, in a budget."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import torch
 
+from introspect.cache_check.budget import DAMAGED, HEALED, ONE_SEARCH, OTHER_FILLING, SHORTEST, SOUND, TRIAL
+from introspect.cache_check.judge import nearly_exact, row_faults
+from introspect.cache_check.masks import masks_that_explain
 from introspect.cache_check.passes import Passes
-from introspect.cache_check.rounding import TENSORS, few_of, noise_step, rounding_step
-from introspect.cache_check.search import explain_few, search_passes
+from introspect.cache_check.search import (
+    doubtful_slots,
+    explain_few,
+    search_blamed,
+    search_few,
+    search_passes,
+)
 from introspect.cache_check.signs import RowFault
 
-LEAST_NOISE = 0.15
-"""Rounding steps, root mean square, that the noise of a row is at least taken to be. Lower, and a row next to
-which no recomputation differs is blamed for its first flip; higher, and faults of a few steps hide."""
-DENSE = 6.0
-"""How many times the noise of such rows the error of a row must be for the whole row to be damaged. Lower,
-and sound rows of another thread count are blamed; higher, and a copy in a format only little smaller
-passes."""
-LEAST_DENSE = 1.5
-"""Rounding steps, root mean square, that the error of a row must also exceed to be damaged as a whole. Lower,
-and exact surroundings, whose noise is LEAST_NOISE, make damage of one step of rounding."""
-OUTLIER = 12.0
-"""How many times the error of its row's other elements, or the noise, an element's error must be for it alone
-to be damaged. Lower, and the tail of ordinary rounding is blamed; higher, and small bit flips pass."""
-OUTLIER_OVER_SPREAD = 8.0
-"""How many times the widest spread of the recomputations in its row that error must be too. Lower, and rows
-that rounding moves far, as behind a loud channel, are blamed."""
-LEAST_OUTLIER = 3
-"""Rounding steps that the error of such an element must also exceed: OUTLIER alone says little where all else
-is exact."""
-ISOLATED_STEPS = 4.0
-"""Own rounding steps that an element must be off by to be damaged where all around it is equal to the bit. It
-is the limit that `limits.OUT_OF_REACH` states: lower, and rounding of a pass that was not tried is blamed."""
-LEAST_ISOLATED = 1.25
-"""Steps of its row or pair that such an element must be off by, unless all else is equal to the bit. Added
-when single flips of rounding were blamed: lower, and they are again where an element came out small."""
-LEAST_PARTNER = 2
-"""Steps of its pair that an element of K must be off by where its partner in the pair is off too: rounding
-moves both."""
-CLIFF = 2.5
-"""Median of error over noise from which a layer that differs throughout, above an exact one, is damaged.
-Lower, and the layer where another backend's rounding sets in is blamed; higher, and swapped layers pass."""
-CLIFF_BELOW, CLIFF_HERE = 0.95, 0.5
-"""Share of exact rows that the layer below a cliff has at least, and that the layer itself has at most."""
-CARRIED = 2
-"""How much of a row's noise in one layer may come back in those above it, as a factor of its ratio to the
-usual noise. Lower, and what rounding carries upwards is blamed; higher, and damage above noise hides."""
-NEARLY_EXACT = 0.8
-"""Share of a row's elements that are equal to the bit where only a few are not. Lower, and rows of noise are
-healed as if they were sound; higher, and a row with several flipped bits is not told from noise."""
-MANY_DIFFER = 3, 20
-"""Rows, or one in so many of a layer, that may differ before rounding is not as it was at filling."""
+BEHIND, LEAST_EXPLAINED = 16, 3
+"""Slots behind a healed one of which so many, or all, have to be exact then for it to be damaged. Chosen;
+with fewer, a sound slot behind the rounding of a pass not tried comes out exact by chance."""
+TELLING = 0.01
+"""Share of the usual error from which a damaged row is asked for masks. Chosen; lower, and noise blamed
+besides hides the right mask.
+"""
 HEALINGS = 3
 """Damaged layers at most that are healed to see what lies above them. It bounds the work of a cache damaged
 throughout; damage in a further layer is then counted with that below it."""
 
 
-def find_damage(passes: Passes) -> list[RowFault]:
-    """Recompute, judge layer by layer from the first on, heal what is damaged and look again above it."""
-    passes.run()
+class Damage(NamedTuple):
+    """Damaged rows, and what a mask with a hole, and one that ends too soon, leave of the error in layer 1 at
+    best, as a share; None where none explains it."""
+
+    rows: list[RowFault]
+    hole: float | None = None
+    short: float | None = None
+
+
+def find_damage(passes: Passes) -> Damage:
+    """Judge what recomputation of the whole left; where rounding does not explain it, search, heal and judge
+    again.
+
+    The budget of the passes is kept to: nothing more is computed where rounding explains what differs after
+    what a sound cache may cost. `passes` have computed the whole. Masks that explain layer 1 explain all
+    above it, so that nothing is healed then.
+    """
     if not passes.open_slots():
+        return Damage([])
+    passes.budget.limit = SOUND
+    passes.finer()
+    search_few(passes)
+    if passes.length < SHORTEST:
+        passes.budget.limit = SOUND - TRIAL
+        search_passes(passes, ())
+        passes.budget.limit = SOUND
+    if blamed := _blamed(passes):
+        passes.budget.allow(ONE_SEARCH)
+        search_blamed(passes, {fault.slot for fault in blamed})
+        blamed = _blamed(passes)
+    if blamed:
+        passes.budget.limit = HEALED
+        masked = _under_masks(passes, blamed)
+        if masked.hole is not None or masked.short is not None:
+            return masked
+    rows = _healed(passes, bool(blamed))
+    passes.budget.limit = DAMAGED
+    return _under_masks(passes, rows)
+
+
+def _under_masks(passes: Passes, rows: list[RowFault]) -> Damage:
+    """The rows, and whether masks explain them where layer 1 is the first that is damaged."""
+    first = min((row.layer for row in rows), default=None)
+    lowest = [row for row in rows if row.layer == first]
+    if first != 1 or not any(row.dense for row in lowest):
+        return Damage(rows)
+    usual = sorted(row.relative for row in lowest)[len(lowest) // 2]
+    slots = sorted({row.slot for row in lowest if row.relative >= TELLING * usual})
+    masks = masks_that_explain(passes.model, passes.stored, passes.token_ids, slots, passes.budget)
+    return Damage(rows, *masks)
+
+
+def _healed(passes: Passes, blamed: bool) -> list[RowFault]:
+    """Rows that are damaged still when other passes were tried and what is damaged below them was healed."""
+    budget = passes.budget
+    unexplained: set[int] = set()
+    if blamed:
+        budget.allow(OTHER_FILLING)
+        unexplained = explain_few(passes)
+        budget.limit = HEALED
+        if _heal_nearly_exact(passes):
+            passes.again()
+    elif _healing_explains(passes):
+        budget.limit = HEALED
+        passes.again()
+    else:
         return []
-    unexplained = explain_few(passes)
+    budget.allow(max(ONE_SEARCH, SOUND - budget.used / budget.unit))
+    search_passes(passes, unexplained)
+    found = _heal_and_judge(passes, unexplained)
+    doubtful = doubtful_slots(passes)
+    if found and doubtful and not any(fault.certain or fault.slot not in doubtful for fault in found):
+        budget.limit = DAMAGED
+        search_few(passes, doubtful)
+        found = [fault for fault in found if bool((~passes.exact[:, :, fault.slot]).any())]
+        doubtful = doubtful_slots(passes)
+    return [replace(fault, certain=fault.certain or fault.slot not in doubtful) for fault in found]
+
+
+def _blamed(passes: Passes) -> list[RowFault]:
+    return [fault for layer in range(passes.layers) for fault in row_faults(passes, layer)]
+
+
+def _healing_explains(passes: Passes) -> bool:
+    """Heal slots that few elements set apart; whether what lies behind them is exact then.
+
+    Slots behind damage that came after them differ from all recomputations, which read the damage. Their
+    noise hides it, and what they show once it is healed tells it from rounding of a pass not tried.
+    """
+    before = passes.open_slots()
+    healed = _heal_nearly_exact(passes)
+    if not healed:
+        return False
+    if healed[0] == before[0]:
+        passes.budget.allow(max(TRIAL, SOUND - passes.budget.used / passes.budget.unit))
+    behind = [slot for slot in before if slot > healed[0]][:BEHIND]
+    # What comes behind was most likely written in the same pass.
+    for size in dict.fromkeys((int(passes.kind[healed[0]]), passes.length, 1)):
+        passes.try_chunks(size, behind)
+        if _explained(passes, behind):
+            return True
+    if passes.length < SHORTEST:
+        search_passes(passes, ())
+    return _explained(passes, behind)
+
+
+def _explained(passes: Passes, slots: list[int]) -> bool:
+    """Whether enough of some slots that were open are exact now."""
+    left = set(slots) & set(passes.open_slots())
+    return len(slots) - len(left) >= LEAST_EXPLAINED or (bool(slots) and not left)
+
+
+def _heal_nearly_exact(passes: Passes) -> list[int]:
+    """Heal slots that few elements of a layer set apart; which they are, in order."""
+    healed: set[int] = set()
     for layer in range(passes.layers):
-        nearly = (_is_nearly_exact(passes, layer) & ~passes.exact[layer].all(dim=0)).nonzero().flatten()
+        nearly = (nearly_exact(passes, layer) & ~passes.exact[layer].all(dim=0)).nonzero().flatten()
         if len(nearly):
             passes.heal(layer, nearly)
-    passes.run()
-    search_passes(passes, unexplained)
+            healed |= set(nearly.tolist())
+    return sorted(healed)
+
+
+def _heal_and_judge(passes: Passes, unexplained: set[int]) -> list[RowFault]:
+    """The faults of each layer from the first on, those below healed as far as the budget goes."""
     found: list[RowFault] = []
-    layer, healings = 0, 0
-    while layer < passes.layers:
-        faults = [fault for tensor in range(2) for fault in _judge(passes, layer, tensor)]
+    healings = 0
+    for layer in range(passes.layers):
+        faults = row_faults(passes, layer)
         found += faults
-        if faults and healings < HEALINGS and layer + 1 < passes.layers:
+        if faults and healings < HEALINGS and not bool(passes.exact[layer + 1 :].all()):
             slots = torch.tensor(sorted({fault.slot for fault in faults}), device=passes.score.device)
-            if not bool(passes.exact[layer + 1 :].all()):
-                passes.heal(layer, slots)
-                passes.run()
-                search_passes(passes, unexplained)
-                healings += 1
-        layer += 1
+            passes.heal(layer, slots)
+            passes.budget.limit = HEALED
+            passes.again()
+            passes.budget.allow(ONE_SEARCH)
+            search_passes(passes, unexplained)
+            healings += 1
     return found
-
-
-def _judge(passes: Passes, layer: int, tensor: int) -> list[RowFault]:
-    differs = ~passes.exact[layer, tensor]
-    if not bool(differs.any()):
-        return []
-    best = getattr(passes.best[layer], TENSORS[tensor])
-    difference = passes.differences(layer, tensor)
-    unit = noise_step(best, TENSORS[tensor], best.dtype)
-    errors = difference / unit
-    own = difference / rounding_step(best, best.dtype)
-    spread = passes.spread[layer][tensor] / unit
-    size, count = _root_mean_square(errors), (difference > 0).sum(dim=(0, 2))
-    noise = _noise(spread, differs)
-    ratio = torch.where(differs, size / noise, 0.0)
-    dense = (ratio > DENSE * _carried(passes, layer)) & (size > LEAST_DENSE)
-    if _is_cliff(passes, layer, tensor) and float(ratio[differs].median()) > CLIFF:
-        dense = dense | differs
-    top = errors.amax(dim=(0, 2))
-    rest = ((errors.pow(2).sum(dim=(0, 2)) - top.pow(2)).clamp_min(0) / max(1, passes.elements - 1)).sqrt()
-    few = count <= few_of(passes.elements)
-    open_slots = int((~passes.exact.all(dim=0).all(dim=0)).sum())
-    # In wide formats a large K bias leaves rounding as single flips, just what one bad element looks like.
-    wide = layer > 0 and TENSORS[tensor] == "keys" and torch.finfo(best.dtype).bits > 16
-    flips = ((spread > 0).sum(dim=(0, 2)) < passes.elements / 2) & wide
-    alone = _stands_alone(own, errors, TENSORS[tensor], (count == 1) & (open_slots == 1) & ~flips)
-    isolated = few & alone & _is_exact_around(passes, layer)
-    outlier = (top > OUTLIER * torch.maximum(rest, noise)) & (top > LEAST_OUTLIER)
-    outlier &= top > OUTLIER_OVER_SPREAD * spread.amax(dim=(0, 2))
-    wrong = differs & (dense | isolated | outlier)
-    single = isolated | outlier | few
-    length = best.double().pow(2).sum(dim=(0, 2)).sqrt().clamp_min(1e-30)
-    relative = difference.pow(2).sum(dim=(0, 2)).sqrt() / length
-    return [
-        RowFault(
-            layer=layer,
-            slot=slot,
-            tensor=TENSORS[tensor],
-            steps=float(own[:, slot].max()),
-            elements=int(count[slot]),
-            dense=not bool(single[slot]),
-            relative=float(relative[slot]),
-        )
-        for slot in wrong.nonzero().flatten().tolist()
-    ]
-
-
-def _noise(spread: torch.Tensor, differs: torch.Tensor) -> torch.Tensor:
-    """Noise of each row, `[slot]`: the spread of the recomputations in it, or the usual one where larger."""
-    rows = _root_mean_square(spread)
-    usual = rows[differs].pow(2).mean().sqrt()
-    return torch.maximum(rows, usual).clamp_min(LEAST_NOISE)
-
-
-def _stands_alone(own: torch.Tensor, errors: torch.Tensor, tensor: str, only: torch.Tensor) -> torch.Tensor:
-    """Which rows have an element off by several of its own steps that rounding cannot have moved, `[slot]`.
-
-    Rounding moves an element by about one step of what it was computed from, which may be many of its own
-    where it came out small; in K it moves both partners of a pair. `only`, `[slot]`: this is the one element
-    of the whole cache that no recomputation gives, and no other rounding is about.
-    """
-    far = (own >= ISOLATED_STEPS) & (only[:, None] | (errors > LEAST_ISOLATED))
-    if tensor == "keys":
-        partner = own.roll(own.shape[-1] // 2, dims=-1)
-        far = far & ((partner == 0) | (errors > LEAST_PARTNER))
-    return far.any(dim=2).any(dim=0)
-
-
-def _carried(passes: Passes, layer: int) -> torch.Tensor:
-    """How much more noise a row may have because it had more than usual in a layer below, `[slot]`."""
-    worst = torch.ones_like(passes.score)
-    for below in range(layer):
-        for tensor in range(2):
-            differs = ~passes.exact[below, tensor]
-            if bool(differs.any()):
-                unit = noise_step(getattr(passes.best[below], TENSORS[tensor]), TENSORS[tensor], passes.dtype)
-                size = _root_mean_square(passes.differences(below, tensor) / unit)
-                ratio = size / _noise(passes.spread[below][tensor] / unit, differs)
-                worst = torch.maximum(worst, torch.where(differs, CARRIED * ratio, 1.0))
-    return worst
-
-
-def _root_mean_square(steps: torch.Tensor) -> torch.Tensor:
-    return steps.pow(2).mean(dim=(0, 2)).sqrt()
-
-
-def _is_exact_around(passes: Passes, layer: int) -> torch.Tensor:
-    """Which slots are exact but for a few elements of a layer, `[slot]`.
-
-    Where many slots are not, rounding is not as it was when the cache was filled: then what lies above such
-    an element has to be exact too.
-    """
-    many = int((~passes.exact[layer].all(dim=0)).sum()) > max(MANY_DIFFER[0], passes.length // MANY_DIFFER[1])
-    above = passes.exact[layer + 1 :].all(dim=0).all(dim=0)
-    return _is_nearly_exact(passes, layer) & (above | (not many))
-
-
-def _is_nearly_exact(passes: Passes, layer: int) -> torch.Tensor:
-    """Which slots are equal to the bit below a layer and but for a few elements in it, `[slot]`."""
-    below = passes.exact[:layer].all(dim=0).all(dim=0)
-    return below & (passes.equal[layer] >= NEARLY_EXACT * passes.elements).all(dim=0)
-
-
-def _is_cliff(passes: Passes, layer: int, tensor: int) -> bool:
-    """Whether most rows differ in a layer and hardly any in the one below."""
-    if layer == 0:
-        return True
-    below, here = passes.exact[layer - 1], passes.exact[layer, tensor]
-    return float(below.double().mean()) > CLIFF_BELOW and float(here.double().mean()) < CLIFF_HERE

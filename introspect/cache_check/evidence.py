@@ -73,9 +73,8 @@ def read_slots(
 def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[int]) -> dict[int, SlotContent]:
     where = torch.tensor(slots, device=stored.keys.device)
     keys, values = (t[:, where].transpose(0, 1) for t in (stored.keys, stored.values))
-    tokens, fits, _ = _nearest_tokens(model, values, likely, 1)
     flat = _turned(model, keys.double(), where, -1.0).to(keys.dtype)
-    key_tokens, key_fits, usual = _nearest_tokens(model, flat, likely, 0)
+    (key_tokens, key_fits, usual), (tokens, fits, _) = _nearest_tokens(model, (flat, values), likely)
     positions, placed = _nearest_positions(model, keys, tokens, where, stored.length, usual)
     return {
         slot: SlotContent(
@@ -88,32 +87,46 @@ def _read(model: Any, stored: StoredLayer, slots: list[int], likely: Sequence[in
 
 
 def _nearest_tokens(
-    model: Any, rows: torch.Tensor, likely: Sequence[int], tensor: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The token that fits each row best, whether it fits, and how far tokens usually lie from the row.
+    model: Any, wanted: Sequence[torch.Tensor], likely: Sequence[int]
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For K and for V: the token that fits each row best, whether it fits, and how far others usually lie.
 
-    `rows` is `[row, kv_head, head_dim]`, K at position 0 (`tensor` 0) or V (1).
+    That is from the row, or from each other where they lie nearer: a K at another position is far from all.
+
+    `wanted` are K at position 0, and V, `[row, kv_head, head_dim]`. It takes K and V of layer 0 of the whole
+    vocabulary, and of no deeper layer.
     """
-    wanted = rows.reshape(len(rows), -1).double()
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    device = rows.device
-    best = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=device)
-    tokens = torch.zeros(len(rows), dtype=torch.long, device=device)
-    total = torch.zeros_like(best)
+    device = wanted[0].device
+    rows = [tensor.reshape(len(tensor), -1).double() for tensor in wanted]
+    best = [torch.full((len(row),), torch.inf, dtype=torch.float64, device=device) for row in rows]
+    tokens = [torch.zeros(len(row), dtype=torch.long, device=device) for row in rows]
+    total = [torch.zeros_like(row) for row in best]
+    sums = [torch.zeros_like(row[0]) for row in rows]
+    squares = [torch.zeros_like(row[0, 0]) for row in rows]
     batches = [
         torch.arange(a, min(a + BATCH, vocabulary), device=device) for a in range(0, vocabulary, BATCH)
     ]
     preferred = torch.tensor(sorted(set(likely)), device=device, dtype=torch.long)
     for ids in [preferred, *batches] if len(preferred) else batches:
-        candidates = first_projections(model, ids, torch.zeros_like(ids))[tensor]
-        distances = torch.cdist(wanted, candidates.reshape(len(ids), -1).double())
-        least, index = distances.min(dim=1)
-        better = least < best * (1 - 1e-9)
-        best = torch.where(better, least, best)
-        tokens = torch.where(better, ids[index], tokens)
-        total += distances.sum(dim=1)
-    usual = total / (vocabulary + len(preferred))
-    return tokens, best <= torch.maximum(FITS * usual, _rounding(rows).sqrt()), usual
+        for i, candidates in enumerate(first_projections(model, ids, torch.zeros_like(ids))):
+            states = candidates.reshape(len(ids), -1).double()
+            distances = torch.cdist(rows[i], states)
+            least, index = distances.min(dim=1)
+            better = least < best[i] * (1 - 1e-9)
+            best[i] = torch.where(better, least, best[i])
+            tokens[i] = torch.where(better, ids[index], tokens[i])
+            total[i] += distances.sum(dim=1)
+            sums[i] += states.sum(dim=0)
+            squares[i] += states.pow(2).sum()
+    count = vocabulary + len(preferred)
+    found = []
+    for i, row in enumerate(wanted):
+        usual = total[i] / count
+        apart = (2 * (squares[i] / count - (sums[i] / count).pow(2).sum())).clamp_min(0).sqrt()
+        fits = best[i] <= torch.maximum(FITS * usual, _rounding(row).sqrt())
+        found.append((tokens[i], fits, torch.minimum(usual, apart)))
+    return found
 
 
 def _nearest_positions(
@@ -127,7 +140,7 @@ def _nearest_positions(
     """The position at which K of `tokens` fits `keys`, `[row, kv_head, head_dim]`, best, and whether it does.
 
     A slot's own position is taken where it fits no worse than the best. `usual` is how far K of other tokens
-    lies: with a large bias in K every token fits a position better than it fits another one.
+    lies: with a large bias in K every token fits the right position better than its own one fits another.
     """
     config = model.config.get_text_config()
     window = min(config.max_position_embeddings, LARGEST_WINDOW, max(4096, 4 * length))

@@ -3,8 +3,9 @@
 OUT_OF_REACH = (
     "A single element that is off by fewer than 4 rounding steps of its value, in any layer.",
     "In layers above the first, an element that is off by less than the rounding of its slot, where the"
-    " pass that wrote the slot is not found among those tried (passes of 1 to 48 ids, or of all at"
-    " once). On the machine and thread count that filled the cache this concerns some slots in fp32; on"
+    " pass that wrote the slot is not found among those tried (of all ids at once, and of 1 to 48, the"
+    " short ones first, as far as the bound on the work goes). On the machine and thread count that filled"
+    " the cache this concerns some slots in fp32; on"
     " another machine, thread count or attention backend it concerns most. Layer 0 is not affected.",
     "In fp32 with large K biases, above the first layer: an element of K that is off by less than its rotary"
     " pair's rounding. Single flips of rounding look just like it.",

@@ -28,6 +28,9 @@ ALIKE = 4
 """How many times the error that the better of two masks leaves the other may leave to explain the rows as
 well."""
 
+UNDECIDED = "undecided"
+"""The code of what is neither shown sound nor damaged: no fault's name, and no silence."""
+
 
 class ContentRow(NamedTuple):
     """Codes of a fault that shows in which token or position slots hold, and the test for it."""
@@ -222,6 +225,8 @@ MEANINGS: dict[str, str] = {
     "foreign-cache": "no token of this model at any position gives this state or shape",
     "control-token-in-content": "a control token stands where text spells it out",
     "unknown": "detected, not named",
+    UNDECIDED: "differs from all that was recomputed, by no more than rounding in passes not tried may:"
+    " neither sound nor damaged is shown",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from introspect.cache_check.budget import Budget
 from introspect.cache_check.recompute import recompute
 from introspect.cache_check.rounding import TENSORS
 from introspect.cache_check.view import StoredLayer
@@ -21,22 +22,25 @@ CHUNKS = (8, 1, 3)
 """Ids of a pass in the recomputations after that of all ids at once: a few, one, and a number that is a
 multiple of no block size. Chosen for the kernels of CPUs, of which each takes another; without one of them
 its slots are left to the search."""
-FEW_SMALL, FEW_LARGE = 4096, 512
-"""Passes at most of a recomputation of few ids at a time, for a small model and for a larger one. Chosen for
-time: a longer cache is recomputed less finely, and more of it is left to the search."""
-SMALL_MODEL = 5_000_000
-"""Parameters up to which a model counts as small, and more passes are tried. Chosen for time: the tiny model
-and random test models lie below, and any real one above."""
+SAMPLED = 96
+"""Passes of few ids up to which each is made. Of more, so many are made, evenly spread, and others where
+those beside them gave what the cache holds: a cache not filled that way needs the size of its rounding alone.
+Chosen for time."""
 
 
 class Passes:
     """Recomputations of a cache. `best` is, for each slot, the one with the most bits in common with it.
 
+    `told`: the schedule is known. `tries` counts the passes that were tried for a slot beyond those; `kind`
+    is how many ids the pass held that gave its `best`.
+
     Args:
         model: Inside `undisturbed`.
         stored: The cache.
-        token_ids: The id of every slot. `positions`: where each stands; 0, 1, 2, ... where None.
+        token_ids: The id of every slot, at positions 0, 1, 2, ...
         layers: How many layers are looked at.
+        budget: What may be computed; nothing beyond it is.
+        schedule: The passes that filled the cache, as ids of each; one pass of all ids where None.
     """
 
     def __init__(
@@ -44,13 +48,16 @@ class Passes:
         model: Any,
         stored: Sequence[StoredLayer],
         token_ids: Sequence[int],
-        positions: Sequence[int] | None = None,
         layers: int | None = None,
+        budget: Budget | None = None,
+        schedule: Sequence[int] | None = None,
     ) -> None:
-        self.model, self.token_ids, self.positions = model, list(token_ids), positions
-        self.small = sum(p.numel() for p in model.parameters()) <= SMALL_MODEL
+        self.model, self.token_ids = model, list(token_ids)
         self.layers = layers or len(stored)
+        self.budget = budget or Budget(len(self.token_ids), self.layers)
         self.length = len(self.token_ids)
+        self.told = schedule is not None
+        self.schedule = list(schedule) if schedule is not None else [self.length]
         self.stored = [StoredLayer(s.keys[:, : self.length], s.values[:, : self.length]) for s in stored]
         self.stored = self.stored[: self.layers]
         self.past = [StoredLayer(s.keys.clone(), s.values.clone()) for s in self.stored]
@@ -63,6 +70,9 @@ class Passes:
         device = self.stored[0].keys.device
         self.equal = torch.full((self.layers, 2, self.length), -1, dtype=torch.long, device=device)
         self.score = torch.full((self.length,), -1.0, dtype=torch.float64, device=device)
+        self.tries = torch.zeros(self.length, dtype=torch.long, device=device)
+        self.kind = torch.full((self.length,), self.length, dtype=torch.long, device=device)
+        self.compared = torch.zeros(self.length, dtype=torch.bool, device=device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,14 +89,40 @@ class Passes:
         """Which rows are bit-equal to a recomputation, `[layer, tensor, slot]`."""
         return self.equal == self.elements
 
-    def run(self) -> None:
-        """All ids at once, then fewer at a time where that leaves slots that differ. May be run again."""
-        if not self.first:
-            self.add(0, self.recompute(0, [self.length], None))
-            if bool(self.exact.all()):
-                return
-        self.first = []
-        self.add(0, self.recompute(0, [self.length], self.past))
+    def whole(self) -> None:
+        """All ids in the passes of the schedule, one where none is known; attention reads the cache.
+
+        Where this gives the bits of every slot, so does a repetition that reads nothing of the cache.
+        """
+        if self.budget.affords(self.length, self.layers):
+            self.first = []
+            self.add(0, self.recompute(0, self.schedule), self.length)
+
+    def again(self) -> None:
+        """The whole and then the finer passes, after something was healed.
+
+        Slots that were healed for what they had read of others' damage come out exact then. They are read as
+        they are again: what was healed in their place would be read by those behind them.
+        """
+        self._restore()
+        self.whole()
+        self.finer()
+        if self._restore():
+            self.whole()
+            self.finer()
+
+    def _restore(self) -> bool:
+        """Let attention read the cache again where it is exact; whether that changes anything."""
+        changed = False
+        for layer, exact in enumerate(self.exact.all(dim=1)):
+            for name in TENSORS:
+                past, stored = getattr(self.past[layer], name), getattr(self.stored[layer], name)
+                changed |= not torch.equal(past[:, exact], stored[:, exact])
+                past[:, exact] = stored[:, exact]
+        return changed
+
+    def finer(self) -> None:
+        """Fewer ids at a time, for slots that differ."""
         for size in CHUNKS:
             self.try_chunks(size, self.open_slots())
 
@@ -97,11 +133,38 @@ class Passes:
 
     def try_chunks(self, size: int, slots: Sequence[int], widen: bool = True) -> None:
         """Recompute some slots in passes of `size` ids; `widen` counts them as what rounding can do."""
-        if len(slots) > (FEW_SMALL if self.small else FEW_LARGE) * size:
-            return
-        for start, end in block_ranges(slots, size, self.length):
-            chunks = [min(size, end - begin) for begin in range(start, end, size)]
-            self.add(start, self.recompute(start, chunks, self.past), widen)
+        starts = sorted({slot - slot % size for slot in slots})
+        some = starts[:: -(-len(starts) // SAMPLED)] if len(starts) > SAMPLED else starts
+        self._run_chunks(size, some, widen)
+        if len(some) < len(starts):
+            exact = self.exact.all(dim=0).all(dim=0)
+            fits = [bool(exact[start : start + size].all()) for start in some]
+            between = [
+                start
+                for at, nearest in enumerate(some)
+                for start in starts
+                if nearest < start < (some[at + 1] if at + 1 < len(some) else self.length)
+                and (fits[at] or fits[min(at + 1, len(some) - 1)])
+            ]
+            self._run_chunks(size, between, widen)
+
+    def _run_chunks(self, size: int, starts: Sequence[int], widen: bool) -> None:
+        """Passes of `size` ids from each of `starts` on, neighbours together, while they can be had."""
+        for start, end in block_ranges(starts, size, self.length):
+            left = self.budget.left // self.layers
+            if not self.budget.affords(end - start, self.layers):
+                end = start + left - left % size
+            if end > start:
+                chunks = [min(size, end - begin) for begin in range(start, end, size)]
+                self.add(start, self.recompute(start, chunks), size, widen)
+
+    def try_pass(self, start: int, size: int) -> bool:
+        """One pass of `size` ids from `start` on; False where it cannot be had any more."""
+        if not self.budget.affords(size, self.layers):
+            return False
+        self.tries[start : start + size] += 1
+        self.add(start, self.recompute(start, [size]), size)
+        return True
 
     def heal(self, layer: int, slots: torch.Tensor) -> None:
         """Let attention read the recomputation in place of these slots of a layer from now on."""
@@ -115,14 +178,14 @@ class Passes:
         apart: torch.Tensor = (cached.double() - best.double()).abs()
         return apart
 
-    def recompute(
-        self, start: int, chunks: Sequence[int], past: Sequence[StoredLayer] | None
-    ) -> list[StoredLayer]:
+    def recompute(self, start: int, chunks: Sequence[int]) -> list[StoredLayer]:
         """Every layer of the slots from `start` on, in passes of `chunks` ids; attention reads `past`."""
-        return recompute(self.model, self.token_ids, self.layers, chunks, self.positions, past, start)
+        self.budget.spend(sum(chunks), self.layers)
+        return recompute(self.model, self.token_ids, self.layers, chunks, past=self.past, start=start)
 
-    def add(self, start: int, found: list[StoredLayer], widen: bool = True) -> None:
-        """Keep the slots of a recomputation that lie nearer to the cache than those so far."""
+    def add(self, start: int, found: list[StoredLayer], size: int, widen: bool = True) -> None:
+        """Keep the slots of a recomputation, in passes of `size` ids, that lie nearer to the cache than those
+        so far."""
         end = start + found[0].length
         equal = torch.stack(
             [
@@ -140,6 +203,7 @@ class Passes:
         score = depth.double() + equal.sum(dim=(0, 1)).double() / (2 * self.layers * self.elements + 1)
         better = score > self.score[start:end]
         self.score[start:end][better] = score[better]
+        self.kind[start:end][better] = size
         self.equal[:, :, start:end][:, :, better] = equal[:, :, better]
         for cached, new in zip(self.best, found, strict=True):
             for name in TENSORS:
@@ -148,6 +212,8 @@ class Passes:
             return
         if not self.first and start == 0 and end == self.length:
             self.first = found
+        else:
+            self.compared[start:end] = True
         for layer, (base, new) in enumerate(zip(self.first, found, strict=True)):
             for i, name in enumerate(TENSORS):
                 apart = (

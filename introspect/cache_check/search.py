@@ -16,11 +16,15 @@ from introspect.cache_check.rounding import TENSORS, few_of, noise_step
 LONGEST = 48
 """Ids at most of a pass that is tried. Chosen: with fewer, sound slots that a longer chunk wrote stay
 unexplained where its kernel is none of the common ones; with more, each slot costs more passes."""
+SHORT = 8
+"""Ids of the passes that are tried first, wherever in them the slot stood. Chosen: they cost the least, and
+many slots of a long pass come out as in a short one."""
 PER_SLOT = 300
 """Passes at most that are tried for one slot. Chosen, so that one odd slot does not use up a whole search."""
-TRIES_SMALL, TRIES_LARGE = 600, 60
-"""Passes of one search at most, for a small model and for a larger one. 2400 were tried for small ones, and
-`diagnose` took over two minutes. With fewer, more sound caches with odd passes are blamed."""
+ENOUGH = 8
+"""Passes tried in vain for a slot from which what is left of it is damage, not rounding of a pass not tried.
+Kernels are few, and likely passes come first. Chosen; lower, and sound slots get a fault's name where
+`undecided` is meant; higher, and damage is called `undecided`."""
 MOST_EAGER = 1024
 """Slots up to which another attention backend is tried: one keeps a number for each pair of slots. Chosen for
 memory; beyond it a sound cache of another backend may be blamed."""
@@ -70,9 +74,28 @@ def explain_few(passes: Passes) -> set[int]:
     return {slot for slot, how in _differences(passes).items() if how.alone}
 
 
+def search_few(passes: Passes, besides: Collection[int] = ()) -> None:
+    """Look for the passes that wrote slots which few elements set apart, and `besides` these."""
+    _search(passes, [slot for slot, how in _suspects(passes).items() if how.alone or slot in besides])
+
+
+def search_blamed(passes: Passes, blamed: Collection[int]) -> None:
+    """Try passes of every length for slots that were blamed, but differ as rounding does."""
+    _search(passes, [slot for slot in _suspects(passes) if slot in blamed])
+
+
+def doubtful_slots(passes: Passes) -> set[int]:
+    """Slots that differ as rounding does, with too few passes tried for them to say that it is none."""
+    return {slot for slot in _suspects(passes) if int(passes.tries[slot]) < ENOUGH}
+
+
 def search_passes(passes: Passes, besides: Collection[int]) -> None:
-    """Try passes of every length for slots that differ as rounding does, `besides` those looked at before."""
-    _search(passes, [slot for slot in _suspects(passes) if slot not in besides])
+    """Try passes of every length for slots that differ as rounding does, `besides` those looked at before.
+
+    Those that a few elements alone set apart come last: they may be what damaged the others.
+    """
+    suspects = {slot: how for slot, how in _suspects(passes).items() if slot not in besides}
+    _search(passes, sorted(suspects, key=lambda slot: suspects[slot].alone))
 
 
 def _try_other_attention(passes: Passes) -> None:
@@ -92,20 +115,24 @@ def _try_common(passes: Passes, slots: Collection[int]) -> None:
 
 
 def _search(passes: Passes, slots: Sequence[int], most: int = PER_SLOT, left: int | None = None) -> None:
-    """Try passes of every length that could hold a slot: those that end at it first, likely ones first."""
-    if left is None:
-        left = TRIES_SMALL if passes.small else TRIES_LARGE
+    """Try passes of every length that could hold a slot: those that end at it first, likely ones first.
+
+    It ends when the budget does, or after `left` passes.
+    """
     lengths = list(range(2, LONGEST + 1))
     for slot in slots:
         tries = 0
         for start, size in _passes_with(slot, lengths, slot + 1 not in slots, passes.length):
             if left == 0 or tries == most or bool(passes.exact[:, :, slot].all()):
                 break
-            left, tries = left - 1, tries + 1
-            passes.add(start, passes.recompute(start, [size], passes.past))
+            if not passes.try_pass(start, size):
+                return
+            left, tries = None if left is None else left - 1, tries + 1
             if bool(passes.exact[:, :, slot].all()):
                 lengths.remove(size)
                 lengths.insert(0, size)
+        else:
+            passes.tries[slot] = max(ENOUGH, int(passes.tries[slot]))
 
 
 def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -> Iterator[tuple[int, int]]:
@@ -118,7 +145,10 @@ def _passes_with(slot: int, lengths: Sequence[int], ending: bool, length: int) -
 
 
 def _likely_first(slot: int, lengths: Sequence[int], ending: bool, length: int) -> Iterator[tuple[int, int]]:
-    """A pass may have ended at the slot, and one has begun at 0 and one ended with the cache."""
+    """Short ones, which are cheap; then those that end at the slot, begin at 0 or end with the cache."""
+    short = [size for size in lengths if size <= SHORT]
+    yield from ((slot + 1 - size, size) for size in short)
+    yield from ((slot - offset, size) for size in short for offset in range(size))
     if ending:
         yield from ((slot + 1 - size, size) for size in list(lengths))
     yield from ((0, size) for size in list(lengths))

@@ -31,7 +31,8 @@ class RowFault:
     """A row that rounding does not explain. `steps` is its largest error in rounding steps of the value.
 
     `elements` counts those that differ; `dense` where the whole row is damaged; `relative` is the length of
-    the error divided by that of the row.
+    the error divided by that of the row. `certain` where no rounding is that large, whatever passes filled
+    the cache.
     """
 
     layer: int
@@ -41,6 +42,7 @@ class RowFault:
     elements: int
     dense: bool
     relative: float
+    certain: bool = True
 
 
 @dataclass(frozen=True)

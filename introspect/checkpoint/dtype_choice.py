@@ -152,7 +152,7 @@ def _on_cpu(stored: str | None, units: bool, need: Need) -> tuple[str, str]:
     if stored == "bfloat16":
         return "float32", "stored in bfloat16, for which torch finds no units in this processor"
     if stored == "float32":
-        return "float32", "stored in it"
+        return "float32", "its weights are read in it"
     return "float32", f"{_stored(stored)}, which bfloat16 would round"
 
 
@@ -163,7 +163,7 @@ def _on_gpu(device: str, units: bool) -> tuple[str, str]:
 
 
 def _stored(dtype: str | None) -> str:
-    return f"stored in {dtype}" if dtype else "stored in what its files do not say"
+    return f"stored in {dtype}" if dtype else "stored in a dtype that its files do not name"
 
 
 def _warnings(dtype: str, device: str, stored: str | None, units: bool) -> list[tuple[str, str]]:

@@ -48,6 +48,11 @@ class GgufFile:
     tensors: Mapping[str, GgufTensor]
 
     @property
+    def alignment(self) -> int:
+        """Bytes of which every tensor's beginning is a multiple, behind the header."""
+        return self.number("general.alignment") or ALIGNMENT
+
+    @property
     def architecture(self) -> str:
         """llama.cpp's name of the kind of model; empty where the file names none."""
         return self.text("general.architecture") or ""
@@ -122,8 +127,8 @@ class _Reader:
             metadata[key] = self._value(kind)
         described = [self._tensor() for _ in range(count)]
         alignment = metadata.get("general.alignment", ALIGNMENT)
-        if type(alignment) is not int or alignment < 1:
-            raise _Damaged("its alignment is no number of bytes")
+        if type(alignment) is not int or alignment < 8 or alignment % 8:
+            raise _Damaged("its alignment is no multiple of 8 bytes")
         begin = -(-self._at // alignment) * alignment
         tensors = {name: GgufTensor(shape, kind, begin + at) for name, shape, kind, at in described}
         if len(tensors) != count:

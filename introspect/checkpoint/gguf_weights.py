@@ -51,6 +51,7 @@ class GgufWeights(Weights):
         config = config_of(header)
         require_reader(path)
         types = Counter(_checked_type(header, name) for name in header.tensors)
+        _refuse_misplaced(header)
         placed = _placed(config)
         names = {placed[name]: name for name in header.tensors if name in placed}
         return cls(
@@ -169,11 +170,38 @@ def _checked_type(header: GgufFile, name: str) -> str:
         raise ModelError(
             f"{header.path}: a damaged GGUF file ({one_line(name)} is no whole number of blocks)"
         )
-    if tensor.start + prod(tensor.shape) // block * size > header.size:
+    if tensor.start + _bytes(tensor) > header.size:
         raise ModelError(
             f"{header.path}: a damaged GGUF file (it ends before {one_line(name)} does); download it again"
         )
     return str(kind.name)
+
+
+def _bytes(tensor: GgufTensor) -> int:
+    import gguf
+
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(tensor.kind)]
+    return prod(tensor.shape) // int(block) * int(size)
+
+
+def _refuse_misplaced(header: GgufFile) -> None:
+    """Raise ModelError where tensors do not stand one behind the other: some would be read as others.
+
+    The format has them so, in the order of the header and with no more than padding between them.
+    """
+    expected = None
+    for name, tensor in header.tensors.items():
+        if expected is not None and tensor.start != expected:
+            raise ModelError(
+                f"{header.path}: a damaged GGUF file ({one_line(name)} begins at byte {tensor.start}, not at"
+                f" {expected}, where what stands before it ends); download it again"
+            )
+        expected = -(-(tensor.start + _bytes(tensor)) // header.alignment) * header.alignment
+    if expected is not None and header.size > expected:
+        raise ModelError(
+            f"{header.path}: a damaged GGUF file ({header.size - expected} bytes stand behind its last"
+            " tensor); download it again"
+        )
 
 
 def _dequantised(contents: np.ndarray, tensor: GgufTensor) -> np.ndarray:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from introspect.checkpoint.config_sizes import refuse_sizes
 from introspect.checkpoint.gguf_config import config_of
@@ -22,6 +22,7 @@ from introspect.model.context_length import usable_context
 from introspect.phase.paths import shown
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.prompt import PromptFormat
+from introspect.templates.trial import refuse_costly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -48,8 +49,7 @@ def load_tokenizer(source: ModelSource) -> tuple[PreTrainedTokenizerBase, Prompt
     from transformers import AutoTokenizer
 
     if source.path.is_file():
-        tokenizer = tokenizer_of(read_header(source.path))
-        return tokenizer, prompt_format_for(tokenizer, source.name)
+        return _with_format(tokenizer_of(read_header(source.path)), source.name)
     if (source.path / "config.json").is_file():
         refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
     if not any((source.path / file).is_file() for file in VOCABULARIES):
@@ -58,7 +58,12 @@ def load_tokenizer(source: ModelSource) -> tuple[PreTrainedTokenizerBase, Prompt
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:  # whatever a broken tokenizer makes the library raise
         raise ModelError(f"{source.name}: its tokenizer cannot be read: {short(error)}") from None
-    return tokenizer, prompt_format_for(tokenizer, source.name)
+    return _with_format(tokenizer, source.name)
+
+
+def _with_format(tokenizer: Any, name: str) -> tuple[PreTrainedTokenizerBase, PromptFormat]:
+    refuse_costly(tokenizer.chat_template, tokenizer.special_tokens_map, name)
+    return tokenizer, prompt_format_for(tokenizer, name)
 
 
 @quiet_library()

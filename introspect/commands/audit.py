@@ -18,7 +18,7 @@ from introspect.commands.recorded_engine import (
     torch_threads,
 )
 from introspect.commands.status import busy
-from introspect.display import one_line
+from introspect.display import counted, one_line
 from introspect.errors import ConfigError, ExitCode, RecordError
 from introspect.events import SCHEMA_VERSION, AuditLevel, RunStart
 from introspect.runlog.reader import EventLog, read_events
@@ -144,9 +144,14 @@ def _show(report: dict[str, object]) -> None:
         console.print(table)
     for line in [*report["damage"], *report["notes"]]:  # type: ignore[misc]
         console.print(Text(one_line(line), style="yellow"))
-    word = "FAILED" if report["failed"] else "passed"
-    style = "bold red" if report["failed"] else "green"
-    turns = f"{report['checked']} turns checked, {len(failures)} failures"
+    word, style = "passed", "green"
+    if report["failed"]:
+        word, style = "FAILED", "bold red"
+    elif not report["checked"]:
+        word, style = "has nothing to check", "yellow"
+    checked = report["checked"]
+    assert isinstance(checked, int)
+    turns = f"{counted(checked, 'turn')} checked, {counted(len(failures), 'failure')}"
     damage = report["damage"]
     assert isinstance(damage, list)
     lines = f", {len(damage)} lines of the record damaged" if damage else ""

@@ -21,6 +21,8 @@ _LABEL = 12
 _COLUMN = 33
 _MOST_TOOLS = 32
 """Tools that are shown: a model may call any number that do not exist."""
+_MOST_SETTINGS = 16
+_SHOWN_ELSEWHERE = {"name", "title", "model", "experiments", "documents"}
 _MOST_NUMBERS = 6
 """Numbers that are not right and are shown as examples; JSON has all of them."""
 
@@ -42,6 +44,7 @@ def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
 
 def show_comparison(runs: list[JSON], console: Console) -> None:
     tools = list(dict.fromkeys(name for run in runs for name in run["tool_calls"]["by_tool"]))
+    settings = _differing(runs)
     beside = max(1, (console.width - _LABEL) // (_COLUMN + 1))
     for place in range(0, len(runs), beside):
         if place:
@@ -51,14 +54,21 @@ def show_comparison(runs: list[JSON], console: Console) -> None:
         table.add_column(width=_LABEL, style="dim")
         for _ in chunk:
             table.add_column(width=_COLUMN, overflow="fold")
-        columns = [_rows(run, tools) for run in chunk]
+        columns = [_rows(run, tools, settings) for run in chunk]
         for label in columns[0]:
             table.add_row(label, *(column[label] for column in columns))
         console.print(table)
 
 
-def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
-    """What stands in the column of a run, by label. `tools` are those of all runs, in one order for all."""
+def _differing(runs: Sequence[JSON]) -> list[str]:
+    """The settings that are not the same in all runs, but for those that the table shows in other rows."""
+    names = dict.fromkeys(name for run in runs for name in run["settings"])
+    kept = [name for name in names if name.partition(".")[0] not in _SHOWN_ELSEWHERE]
+    return [name for name in kept if len({run["settings"].get(name) for run in runs}) > 1]
+
+
+def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str, Text]:
+    """What stands in the column of a run, by label. `tools` and `settings` are in one order for all runs."""
     tokens, calls, audits, numbers = (run[key] for key in ("tokens", "tool_calls", "audits", "numbers"))
     economy = f"{tokens['prefilled'] / tokens['minimum']:.3f}" if tokens["minimum"] else "-"
     bad = run["status"] in ("failed", "corrupt") or is_corrupt(run)
@@ -68,6 +78,9 @@ def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
         "phase": _text([_with_requirement(run)]),
         "model": _text([f"{run['model']}, seed {run['seed']}", f"weights {str(run['weight_hash'])[:12]}"]),
         "status": Text("\n".join([one_line(status), *_oddities(run)]), style="bold red" if bad else ""),
+        "settings\nthat differ": _text(
+            [_setting(name, run["settings"].get(name)) for name in settings[:_MOST_SETTINGS]] or ["none"]
+        ),
         "experiments\nturns/notes": _text([_experiment(row) for row in run["experiments"]]),
         "turns": _text([f"{run['turns']}, {run['prunes']} prunes"]),
         "tokens": _text(
@@ -90,6 +103,11 @@ def _rows(run: JSON, tools: Sequence[str]) -> dict[str, Text]:
             ]
         ),
     }
+
+
+def _setting(name: str, value: str | None) -> str:
+    shown = "not set" if value is None else value
+    return f"{name} {shown if len(shown) <= _COLUMN else shown[: _COLUMN - 1] + '…'}"
 
 
 def _text(lines: Sequence[str]) -> Text:

@@ -103,9 +103,9 @@ def _show_hypotheses(console: Console, rows: dict[str, Row]) -> None:
 
     told = [(text, rows[name]) for text, name in HYPOTHESES if name in rows]
     if told:
-        console.print()
+        console.print("\nwhat the bug report supposed that this program began with, in its order:")
     for text, row in told:
-        console.print(f"{text}: KL {_figure(row.kl_mean)}, top-1 {_figure(row.top1)}")
+        console.print(f"  {text}: KL {_figure(row.kl_mean)}, top-1 {_figure(row.top1)}")
 
 
 def _print_row(

@@ -40,6 +40,8 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     style = STATUS_STYLES.get(summary["status"], "")
     rest = f", seed {summary['seed']}, {summary['seconds']} s"
     facts.add_row("status", Text.assemble((summary["status"], style), rest))
+    if summary["status"] == "interrupted":
+        facts.add_row("", Text("a reply that was broken off is not in the record", style="yellow"))
     facts.add_row(
         "tokens",
         f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (of at least {tokens['minimum']})",
@@ -50,12 +52,15 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     if summary.get("no_tool_used") or idle:
         where = "" if summary.get("no_tool_used") else f" in {', '.join(idle)}"
         facts.add_row("", Text(f"no tool was used{where}", style="yellow"))
+    if summary["status"] == "failed" and summary.get("no_tool_used") and calls["malformed"]:
+        held = "--set generation.constrain=calls holds a model that writes no call to calls"
+        facts.add_row("", Text(held, style="yellow"))
     facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
     if audits.get("skipped"):
-        audit = shlex.join(["introspect", "audit", one_line(summary["run"])])
-        facts.add_row(
-            "", Text(f"those skipped would have taken too long; {audit} makes them", style="yellow")
-        )
+        for level in summary.get("skipped_levels", ("e1",)):
+            audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
+            makes = f"; {audit} makes it" if level != "e0" else ""
+            facts.add_row("", Text(f"{one_line(level)} was skipped, the log says why{makes}", style="yellow"))
     for failure in summary.get("failures", ()):
         where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
         facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from introspect import events
 from introspect.commands.live_line import LiveLine
-from introspect.display import one_line, printable
+from introspect.display import counted, one_line, printable
 from introspect.events import Event
 from introspect.tally import passes_per_second
 
@@ -160,17 +160,13 @@ def _user_message(view: RunView, event: events.UserMessage) -> None:
         view.say(f"→ {event.text}", "yellow", INDENT)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _prune(view: RunView, event: events.Prune) -> None:
     if event.refused:
         view.say(f"prune refused: {event.refused}", "yellow")
         return
-    dropped = f"dropped {_count(event.dropped_turns, 'turn')}, kept {event.kept_turns}"
+    dropped = f"dropped {counted(event.dropped_turns, 'turn')}, kept {event.kept_turns}"
     shortened = (
-        f", shortened {_count(len(event.shortened_messages), 'result')}" if event.shortened_messages else ""
+        f", shortened {counted(len(event.shortened_messages), 'result')}" if event.shortened_messages else ""
     )
     saved = f"{event.tokens_before} → {event.tokens_after} tokens"
     view.say(f"prune: {dropped}{shortened}, {saved}; cache keeps {event.cached_after}", "magenta")
@@ -220,7 +216,7 @@ def _error(view: RunView, event: events.Error) -> None:
 
 def _experiment_end(view: RunView, event: events.ExperimentEnd) -> None:
     reason = f" ({event.reason})" if event.reason else ""
-    text = f"{event.name}: {event.status} after {event.turns} turns{reason}"
+    text = f"{event.name}: {event.status} after {counted(event.turns, 'turn')}{reason}"
     view.say(text, STATUS_STYLES.get(event.status, ""))
 
 

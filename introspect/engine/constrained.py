@@ -7,6 +7,7 @@ log-probabilities and digests are of the logits that the model gave.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Collection
 from typing import Any
 
@@ -33,9 +34,9 @@ def refuse_without_llguidance() -> None:
 class GrammarCompiler:
     """Compiles grammars, texts in llguidance's dialect of Lark, for the vocabulary of one model.
 
-    `vocabulary` is how many logits the model gives, which may be more than the tokenizer has ids. `stop_ids`
-    end a reply, and stand for nothing else. `added_ids` are the tokenizer's control tokens: none is sampled
-    but where a grammar names it.
+    `vocabulary` is how many logits the model gives, which may be more than the tokenizer has ids; ids that it
+    does not have are never sampled. `stop_ids` end a reply, and stand for nothing else. `added_ids` are the
+    tokenizer's control tokens: none is sampled but where a grammar names it.
     """
 
     def __init__(
@@ -43,16 +44,14 @@ class GrammarCompiler:
     ) -> None:
         """Raises ConfigError without llguidance, ModelError for a tokenizer that it cannot read."""
         refuse_without_llguidance()
-        from llguidance.hf import from_tokenizer
-
         self.stop_ids = sorted(number for number in stop_ids if 0 <= number < vocabulary)
         self.added_ids = frozenset(added_ids)
         self.vocabulary = vocabulary
         try:
-            self._tokenizer = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=self.stop_ids)
+            self._tokenizer = _readable(tokenizer, vocabulary, self.stop_ids)
         except Exception as error:  # a library in another language: its errors have no kind of their own
             raise ModelError(f"generation.constrain: llguidance cannot read the tokenizer: {error}") from None
-        self._tokenizer_size = len(tokenizer)
+        self._missing = frozenset(range(vocabulary)) - set(tokenizer.get_vocab().values())
         self._compiled: dict[str, Any] = {}
 
     def matcher(self, grammar: str) -> Any:
@@ -70,18 +69,40 @@ class GrammarCompiler:
 
     def constrained(self, sampler: Sampler, grammar: str) -> ConstrainedSampler:
         """The sampler held to a grammar, for one reply."""
-        named = {number for number in self.added_ids if f"<[{number}]>" in grammar}
+        special = self.added_ids.union(self.stop_ids)
+        named = {number for number in special if f"<[{number}]>" in grammar}
         never = [number for number in self.added_ids - named if number < self.vocabulary]
         return ConstrainedSampler(
-            sampler, self.matcher(grammar), never=never, stop_ids=self.stop_ids, size=self._tokenizer_size
+            sampler,
+            self.matcher(grammar),
+            never=self._missing.union(never),
+            stop_ids=self.stop_ids,
+            named=named,
         )
+
+
+def _readable(tokenizer: Any, vocabulary: int, stop_ids: list[int]) -> Any:
+    """A tokenizer as llguidance reads it, which counts ids up to their number: holes in them are filled."""
+    from llguidance import LLTokenizer
+    from llguidance.hf import from_tokenizer
+
+    ids = set(tokenizer.get_vocab().values())
+    holes = set(range(max(ids))) - ids
+    described = json.loads(tokenizer.backend_tokenizer.to_str()) if holes else {}
+    if not isinstance(described.get("model", {}).get("vocab"), dict):
+        return from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=stop_ids)
+    # Read from its description, a token that is added to a vocabulary without it would take another id.
+    added = {token["content"]: token["id"] for token in described["added_tokens"]}
+    described["model"]["vocab"] |= added | {f"<hole{number}>": number for number in holes}
+    described |= {"padding": None, "truncation": None}
+    return LLTokenizer(json.dumps(described), n_vocab=vocabulary, eos_token=stop_ids)
 
 
 class ConstrainedSampler:
     """Holds a sampler to a grammar: it chooses among the ids that the grammar allows, and from no others.
 
-    `never` are ids that are masked whatever the grammar says, and so are all from `size` on. `stop_ids` are
-    allowed where the grammar may end, and nothing else is where it has to.
+    `never` are ids that are masked whatever the grammar says. `stop_ids` are allowed where the grammar may
+    end, and nothing else is where it has to; one that is `named` in the grammar also where it stands there.
     """
 
     def __init__(
@@ -91,11 +112,14 @@ class ConstrainedSampler:
         *,
         never: Collection[int],
         stop_ids: Collection[int],
-        size: int,
+        named: Collection[int] = (),
     ) -> None:
         self._sampler, self._matcher = sampler, matcher
-        self._never, self._stop = torch.tensor(list(never), dtype=torch.long), torch.tensor(list(stop_ids))
-        self._stop_ids, self._size = frozenset(stop_ids), size
+        self._stop_ids = frozenset(stop_ids)
+        self._never, self._stop, self._named_stop = (
+            torch.tensor(sorted(ids), dtype=torch.long)
+            for ids in (never, self._stop_ids, self._stop_ids.intersection(named))
+        )
 
     def choose(self, logits: torch.Tensor) -> int:
         """Raises RuntimeError where the grammar cannot be followed any further."""
@@ -114,10 +138,9 @@ class ConstrainedSampler:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
             raise RuntimeError(f"the grammar cannot be followed: {self._matcher.get_error()}")
-        mask = np.zeros(vocabulary, dtype=np.bool_)
-        known = min(vocabulary, self._size)
-        mask[:known] = np.unpackbits(bits, count=known, bitorder="little")
-        allowed = torch.from_numpy(mask)
+        allowed = torch.from_numpy(np.unpackbits(bits, count=vocabulary, bitorder="little").astype(np.bool_))
+        ends = allowed[self._named_stop]
         allowed[self._never] = False
         allowed[self._stop] = self._matcher.is_accepting()
+        allowed[self._named_stop] |= ends
         return allowed

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from introspect.cache_check.naming import UNDECIDED
 from introspect.engine.cache import TokenCache
 from introspect.engine.finite import examine_logits, largest_difference
 from introspect.errors import ModelError
@@ -82,7 +83,7 @@ def _row(
     return Row(
         fault=fault.name if fault else CLEAN,
         meaning=fault.meaning if fault else "Nothing: the prefix kept, the kept turns prefilled.",
-        detected=bool(found),
+        detected=any(finding.code != UNDECIDED for finding in found),
         named=list(dict.fromkeys(finding.code for finding in found)),
         expected=list(fault.codes) if fault else [],
         kl_mean=kl_mean,

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from introspect.cache_check.examine import CacheFault, examine_content, examine_shape
+from introspect.cache_check.content import examine_content
+from introspect.cache_check.examine import CacheFault, examine_shape
 from introspect.cache_check.view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.engine.cache import TokenCache
 from introspect.model.causal_lm import CausalLM
@@ -19,40 +20,69 @@ from introspect.model.hooks import undisturbed
 
 
 def check_cache(
-    model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+    model: CausalLM,
+    cache: Any,
+    token_ids: Sequence[int],
+    level: Literal["all", "layer0"] = "all",
+    passes: Sequence[int] | None = None,
 ) -> list[str]:
     """What is wrong with a cache that is meant to hold `token_ids`: stable codes, empty where nothing is.
 
     It does not matter how the cache was filled: in one pass, in chunks or token by token. Rounding between
     such schedules is no fault. Cache, model and mode are left as they were found.
 
+    The work is bounded, in forward passes of the given ids (all of them, or all cached slots where those are
+    more, through all layers; fewer ids or layers count in proportion): at most 3 where rounding explains all
+    that differs, at most 12 in any case. A cache of fewer than 512 ids counts as one of 2,048. A sound cache
+    costs up to 12 where damage is suspected after 3, as where another attention backend or number of threads
+    filled it. Where slots hold other tokens, K and V of layer 0 of the whole vocabulary are
+    computed besides, once for every 512 such slots. Passes of single ids take longer, each, than their share.
+
+    Where the bound ends before it is known whether rounding explains what is seen, the verdict is one code,
+    `undecided`: neither shown sound nor damaged. Damage smaller than the noise of rounding between schedules
+    cannot be told from it without the schedule.
+
     Args:
         model: A transformers causal language model with full attention and rotary positions.
         cache: A transformers cache of batch 1, about to be used.
         token_ids: The ids that stand in it, at positions 0, 1, 2, ...
         level: `all` looks at every layer; `layer0`, the cheap look, at tokens and positions alone.
+        passes: How many ids each forward pass held that filled the cache, in their order, such as
+            `[300, 200, 1, 1]`, where that is known. They are repeated once: 1 forward pass in ids. Where this
+            gives every bit of the cache, the cache is proved to be what these passes make of the ids, and
+            nothing more is computed. Where it does not, and no damage is larger than rounding, the code is
+            `undecided`: damage, or passes, threads or a device other than those that filled it.
 
     Raises:
         UnsupportedCache: The model's family or the cache's class is not among those that can be judged, or
             the cache holds a batch of several rows.
-        ValueError: Ids that are no flat list of integers, an id that is not in the model's vocabulary, or an
-            unknown level.
+        ValueError: Ids that are no flat list of integers, an id that is not in the model's vocabulary, an
+            unknown level, or passes that do not add up to the ids.
     """
-    return list(dict.fromkeys(finding.code for finding in examine_cache(model, cache, token_ids, level)))
+    return list(
+        dict.fromkeys(finding.code for finding in examine_cache(model, cache, token_ids, level, passes))
+    )
 
 
 def examine_cache(
-    model: CausalLM, cache: Any, token_ids: Sequence[int], level: Literal["all", "layer0"] = "all"
+    model: CausalLM,
+    cache: Any,
+    token_ids: Sequence[int],
+    level: Literal["all", "layer0"] = "all",
+    passes: Sequence[int] | None = None,
 ) -> list[CacheFault]:
     """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds."""
     if level not in ("all", "layer0"):
         raise ValueError(f"level {level!r}: 'all' or 'layer0'")
     refuse_model(model)
     refuse_cache(cache)
-    ids = _flat(token_ids)
+    ids = _flat(token_ids, "token_ids: a flat list of integers, one for each slot")
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if ids and (min(ids) < 0 or max(ids) >= vocabulary):
         raise ValueError(f"ids run from {min(ids)} to {max(ids)}, the model's from 0 to {vocabulary - 1}")
+    schedule = None if passes is None else _flat(passes, "passes: a flat list of integers, one for each pass")
+    if schedule is not None and (sum(schedule) != len(ids) or min(schedule, default=1) < 1):
+        raise ValueError(f"passes of {sum(schedule)} ids in all, each of 1 or more: {len(ids)} are given")
     geometry = geometry_of(model)
     if found := examine_shape(cache, geometry):
         return found
@@ -64,14 +94,14 @@ def examine_cache(
         detail = f"nothing is cached, {len(ids)} ids are meant"
         return [CacheFault(code=code, detail=detail, layer=0, slot=0, slots=len(ids))]
     with undisturbed(model):
-        return examine_content(model, stored_layers(cache, geometry), ids, level == "all")
+        return examine_content(model, stored_layers(cache, geometry), ids, level == "all", schedule)
 
 
-def _flat(token_ids: Sequence[int]) -> list[int]:
+def _flat(numbers: Sequence[int], meant: str) -> list[int]:
     try:
-        return [index(token_id) for token_id in token_ids]
+        return [index(number) for number in numbers]
     except TypeError:
-        raise ValueError("token_ids: a flat list of integers, one for each slot") from None
+        raise ValueError(meant) from None
 
 
 def check_structure(cache: TokenCache, token_ids: Sequence[int]) -> list[CacheFault]:

@@ -30,6 +30,8 @@ REPLY_PROBES = (
 )
 """Replies that templates are known to write otherwise once more follows."""
 USER_PROBES = ("TOOL_RESULTS:\n{}", "<tool_response>\nx\n</tool_response>", "<think>x</think> /no_think")
+MOST_MESSAGES = 80
+"""Messages of the longest conversation: some templates drop what lies far behind."""
 SHOWN = 40
 """Characters of either rendering that an error quotes."""
 _MARK = "\ue0f1"
@@ -153,7 +155,8 @@ def _conversations() -> list[list[tuple[str, str]]]:
         [("user", "Question one."), ("assistant", "a0"), ("user", text), ("assistant", "a1"), *_REST[1:]]
         for text in USER_PROBES
     ]
-    return [[("system", "s"), *messages] for messages in (*with_reply, *with_user)]
+    long = [("user", "Question one."), *_REST * (MOST_MESSAGES // 2)]
+    return [[("system", "s"), *messages] for messages in (*with_reply, *with_user, long)]
 
 
 _REST = (("assistant", "Answer two."), ("user", "Question three."))

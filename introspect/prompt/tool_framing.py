@@ -15,6 +15,7 @@ from typing import Any
 from introspect.errors import ModelError
 from introspect.prompt.families import ChatFamily, Framing, Messages
 from introspect.prompt.framing import SHOWN, rendered
+from introspect.prompt.tool_probes import PADDED, VERBATIM, tool_conversations
 from introspect.tally import common_prefix
 
 ToolSchema = dict[str, Any]
@@ -22,8 +23,6 @@ ToolSchema = dict[str, Any]
 
 _SYSTEM, _USER, _RESULT = "\ue0f1", "\ue0f2", "\ue0f3"
 _ARGUMENTS = {"where": 'a "meadow"', "count": 3}
-_VERBATIM = '{"a": "é\\n"}\n<b> \'c\''
-"""A result that is written otherwise where a template spells it as JSON or escapes it."""
 _NAME_KEYS = ("name", "function")
 _ARGUMENT_KEYS = ("arguments", "parameters")
 
@@ -48,7 +47,8 @@ class ToolFraming:
     """What a template writes around messages where `schemas` are given.
 
     `head` stands before the system text, `between` behind it up to the text of the first user, `tail` behind
-    that; `result` before and behind a tool's result, which stands as JSON text where `result_as_json`.
+    that; `result` before and behind a tool's result, which stands as JSON text where `result_as_json` and
+    without white space at its edges where `result_trimmed`.
     """
 
     schemas: tuple[ToolSchema, ...]
@@ -58,10 +58,12 @@ class ToolFraming:
     result: tuple[str, str]
     result_as_json: bool
     call: CallSpelling
+    result_trimmed: bool = False
 
     def result_text(self, text: str) -> str:
         """A result as it stands in the prompt."""
-        return json.dumps(text, ensure_ascii=False) if self.result_as_json else text
+        shown = text.strip() if self.result_trimmed else text
+        return json.dumps(shown, ensure_ascii=False) if self.result_as_json else shown
 
     def described(self) -> dict[str, Any]:
         """The framing for the record of a run: everything that is written around messages, to the letter."""
@@ -101,7 +103,9 @@ def measure_tool_framing(tokenizer: Any, framing: Framing, schemas: Sequence[Too
     answered = written(("assistant", "a1"), ("tool", _RESULT))
     if not answered.startswith(begun + reply):
         raise ModelError(_otherwise(answered, begun + reply, family))
-    as_json = _VERBATIM not in written(("assistant", "a1"), ("tool", _VERBATIM))
+    as_json = VERBATIM not in written(("assistant", "a1"), ("tool", VERBATIM))
+    padded = json.dumps(PADDED) if as_json else PADDED
+    trimmed = padded not in written(("assistant", "a1"), ("tool", PADDED))
     mark = f'"{_RESULT}"' if as_json else _RESULT
     before, after = _around(answered.removeprefix(begun + reply), (mark,), "a tool's result")
     measured = ToolFraming(
@@ -112,6 +116,7 @@ def measure_tool_framing(tokenizer: Any, framing: Framing, schemas: Sequence[Too
         result=(before, after.removesuffix(opening)),
         result_as_json=as_json,
         call=_call_spelling(tokenizer, family, begun, schemas),
+        result_trimmed=trimmed,
     )
     _refuse_rewriting(tokenizer, framing, measured)
     return measured
@@ -121,7 +126,8 @@ def framed_text(framing: Framing, tools: ToolFraming, messages: Messages) -> str
     """The whole prompt as a template of such framings writes it; `messages` begin with system and user."""
     family = framing.family
     assert family is not None
-    written = tools.head + messages[0][1] + tools.between + messages[1][1] + tools.tail
+    system, task = (text.strip() if framing.trims else text for _, text in messages[:2])
+    written = tools.head + system + tools.between + task + tools.tail
     for role, content in messages[2:]:
         shown = content.strip() if framing.trims else content
         if role == "tool":
@@ -147,7 +153,10 @@ def _call_spelling(
             continue
         role = family.start + family.role("assistant") + family.header_end
         if text.startswith(begun + role):
-            region = text.removeprefix(begun + role).partition(family.end)[0].strip()
+            region, _, rest = text.removeprefix(begun + role).partition(family.end)
+            if rest.strip() != family.header("assistant").strip():
+                raise ModelError(f"its chat template ends a call otherwise than a reply: {text[-SHOWN:]!r}")
+            region = region.strip()
             break
     brace = region.find("{")
     try:
@@ -158,32 +167,26 @@ def _call_spelling(
         names = [key for key in _NAME_KEYS if value.get(key) == name]
         arguments = [key for key in _ARGUMENT_KEYS if value.get(key) == _ARGUMENTS]
         if names and arguments:
+            _refuse_ends(tokenizer, family, region)
             return CallSpelling(region[:brace], names[0], arguments[0], region[stop:])
     why = failure or f"it writes {region[: 2 * SHOWN]!r}"
     raise ModelError(f"its chat template writes a call otherwise than as one JSON object: {why}")
 
 
+def _refuse_ends(tokenizer: Any, family: ChatFamily, call: str) -> None:
+    """Raise ModelError where a call spells a token that begins or ends a text or a turn."""
+    names = ("bos_token", "eos_token", "pad_token")
+    ends = {*family.control, *(str(getattr(tokenizer, name, None) or family.end) for name in names)}
+    if spelt := sorted(token for token in ends if token in call):
+        raise ModelError(f"its chat template writes {spelt[0]} into a call, which ends a reply")
+
+
 def _refuse_rewriting(tokenizer: Any, framing: Framing, tools: ToolFraming) -> None:
     """Raise ModelError where a conversation with calls is written otherwise than message by message."""
     name = tools.schemas[0]["function"]["name"]
-    call = tools.call.text(name, _ARGUMENTS)
-    messages: list[tuple[str, str]] = [("system", "S1"), ("user", "u1 {}")]
-    for role, text in (
-        ("assistant", f"I look.\n{call}"),
-        ("tool", _VERBATIM.strip()),
-        ("assistant", call),
-        ("tool", "{}"),
-        ("assistant", "a3"),
-        ("user", "<tool_response>u2"),
-        ("user", "u3"),
-        ("assistant", f"{call} a4"),
-        ("tool", '{"a": [1]}'),
-    ):
-        messages.append((role, text))
-        written, expected = (
-            rendered(tokenizer, messages, tools.schemas),
-            framed_text(framing, tools, messages),
-        )
+    for messages in tool_conversations(tools.call.text(name, _ARGUMENTS)):
+        written = rendered(tokenizer, messages, tools.schemas)
+        expected = framed_text(framing, tools, messages)
         if written != expected:
             assert framing.family is not None
             raise ModelError(_otherwise(written, expected, framing.family))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ def figures_of(log: EventLog) -> JSON:
         "weight_hash": _text(start.environment.get("weight_hash")),
         "seed": start.seed,
         "fault": start.fault,
+        "settings": _settings(start),
         "constrain": _text(start.environment.get("constrain")) or "none",
         "no_repeat_tools": start.environment.get("no_repeat_tools") is True,
         "grammars": _grammars(start.environment.get("grammars")),
@@ -78,6 +80,23 @@ def _seconds(log: EventLog) -> float:
     except ValueError:
         return 0.0
     return round((last - first).total_seconds(), 3)
+
+
+def _settings(start: ev.RunStart) -> dict[str, str]:
+    """What a run was set to, by dotted keys, each as JSON has it; what it ran on under its own names."""
+    flat: dict[str, str] = {}
+
+    def add(prefix: str, value: object) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = json.dumps(value, ensure_ascii=True)
+
+    add("", start.settings)
+    for name in ("dtype", "device", "threads", "attention"):
+        add(name, start.environment.get(name))
+    return flat
 
 
 def _requirement(found: JSON | None) -> JSON | None:

@@ -105,6 +105,7 @@ class Run:
             "tokens": {"system": self.start.system_tokens, **tally.tokens()},
             "tool_calls": tally.tool_calls(),
             "audits": dict(tally.audits),
+            "skipped_levels": list(tally.skipped_levels),
             "failures": tally.failures,
             "fault": self.start.fault,
             "forced_from": self.start.forced_from,

@@ -8,6 +8,7 @@ from typing import Any
 
 from introspect.engine.constrained import GrammarCompiler
 from introspect.engine.sampling import Sampler, sampler_for
+from introspect.errors import ConfigError
 from introspect.model.causal_lm import CausalLM
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.prompt import PromptFormat
@@ -17,6 +18,7 @@ from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import Pieces, reply_grammar
 from introspect.tools.instruments.domains import domain_values
+from introspect.transcript import Transcript
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +82,31 @@ class ReplyConstraint:
         return self.compiler.constrained(sampler, self.forms[experiment].grammar(without))
 
 
+def withheld_tools(phase: PhaseConfig, transcript: Transcript) -> frozenset[str]:
+    """The tools that the next constrained reply cannot call, of all that a phase has.
+
+    In the last reply of an experiment they are all: nobody would read what a call gives.
+    """
+    if transcript.awaits_last_reply():
+        return frozenset(phase.tools)
+    return transcript.tools_in_view() if phase.generation.no_repeat_tools else frozenset()
+
+
 def reply_sampler(
-    phase: PhaseConfig, experiment: int, seed: int, constraint: ReplyConstraint | None, seen: Collection[str]
+    phase: PhaseConfig,
+    experiment: int,
+    seed: int,
+    constraint: ReplyConstraint | None,
+    withheld: Collection[str],
 ) -> Sampler:
     """What chooses the ids of one reply of an experiment, held to calls where there is a constraint.
 
-    `seen` are the tools whose result the model still sees.
+    `withheld` are the tools that it cannot call then.
     """
     sampler = sampler_for(phase.generation.temperature, phase.generation.top_p, seed)
     if constraint is None:
         return sampler
-    without = seen if phase.generation.no_repeat_tools else ()
-    return constraint.constrained(sampler, phase.experiments[experiment].name, without)
+    return constraint.constrained(sampler, phase.experiments[experiment].name, withheld)
 
 
 def reply_constraint(
@@ -104,11 +119,21 @@ def reply_constraint(
 ) -> ReplyConstraint | None:
     """What holds the replies of a phase to calls; None where they are free.
 
-    Raises ConfigError without llguidance, ModelError for a tokenizer that it cannot read.
+    Raises ConfigError without llguidance and for tools whose schemas no grammar can be written of, ModelError
+    for a tokenizer that it cannot read.
     """
     if phase.generation.constrain == "none":
         return None
     compiler = GrammarCompiler(
         prompt_format.tokenizer, model.config.get_text_config().vocab_size, stop_ids, prompt_format.added_ids
     )
-    return ReplyConstraint(compiler, reply_forms(phase, tools, model, prompt_format, framing))
+    forms = reply_forms(phase, tools, model, prompt_format, framing)
+    for name, form in forms.items():
+        try:
+            compiler.matcher(form.grammar())
+        except ValueError as error:
+            raise ConfigError(
+                f"generation.constrain: calls has no grammar for the tools of experiment '{name}':"
+                f" {str(error).splitlines()[0]}; leave the tool out, or set it to none"
+            ) from None
+    return ReplyConstraint(compiler, forms)

@@ -38,6 +38,12 @@ FINISH_SCHEMA: ToolSchema = {
 }
 
 
+_SEAMS = (("S", "Look."), ("You look at yourself.", "Look at 1."), ("{}", "\n{x}\n"), ("S\n", " x"))
+"""System prompts and tasks of every kind of edge."""
+_SAID = (("{}", "No."), ('{"a": "b."}', "{}\n"), ("[1]\n", "\n\nx"), ("\n x", " y"))
+"""Results, and notes and feedback, likewise."""
+
+
 @dataclass(frozen=True)
 class Dialect:
     """`reason` says why it is this one; `forms` is how the model is told to write."""
@@ -73,7 +79,8 @@ def choose_dialect(phase: PhaseConfig, tools: Mapping[str, Tool], prompt_format:
         for experiment in phase.experiments:
             offered = {name: tools[name] for name in phase.tools_of(experiment)}
             framing = _framing_of(offered, "full", prompt_format)
-            _refuse_other_ids(prompt_format, framing)
+            system = build_native_prompt(phase, offered, framing.call)
+            _refuse_other_ids(prompt_format, framing, system, experiment.task)
     except ModelError as error:
         if phase.dialect == "native":
             raise ConfigError(f"dialect native: {error}; use dialect auto or own") from None
@@ -118,25 +125,30 @@ def _framing_of(tools: Mapping[str, Tool], detail: Detail, prompt_format: Prompt
     return measure_tool_framing(prompt_format.tokenizer, prompt_format.framing, [*schemas, FINISH_SCHEMA])
 
 
-def _refuse_other_ids(prompt_format: PromptFormat, framing: ToolFraming) -> None:
-    """Raise ModelError where the tokenizer reads its template's text otherwise than it is fed here."""
+def _refuse_other_ids(prompt_format: PromptFormat, framing: ToolFraming, system: str, task: str) -> None:
+    """Raise ModelError where the tokenizer reads its template's text otherwise than it is fed here.
+
+    Tried with the system prompt and the task of an experiment, and with texts that a tokenizer may join with
+    what stands beside them.
+    """
     tokenizer = prompt_format.tokenizer
     call = framing.call.text(FINISH, {"summary": "x"})
-    window = Transcript().append("task", "Look.")
-    window = window.append(
-        "reply", call, reply_ids=tuple(tokenizer(call, add_special_tokens=False)["input_ids"])
-    )
-    window = window.append("tool_result", "{}").append("feedback", "No.")
-    messages = [("system", "S"), *((told_role(m), m.text) for m in window.window())]
-    text = rendered(tokenizer, messages, framing.schemas)
-    read = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    fed = prompt_format.render("S", window.window(), framing).token_ids
-    if read != fed:
-        at = common_prefix(read, fed)
-        raise ModelError(
-            "its tokenizer reads what its chat template writes otherwise than it is fed here, from"
-            f" {prompt_format.decode(read[at : at + 8])!r} on"
-        )
+    spelt = tuple(tokenizer(call, add_special_tokens=False)["input_ids"])
+    for begun, asked in ((system, task), *_SEAMS):
+        window = Transcript().append("task", asked)
+        for result, said in _SAID:
+            window = window.append("reply", call, reply_ids=spelt).append("tool_result", result)
+            window = window.append("memory_note", said).append("feedback", said)
+        messages = [("system", begun), *((told_role(m), m.text) for m in window.window())]
+        text = rendered(tokenizer, messages, framing.schemas)
+        read = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        fed = prompt_format.render(begun, window.window(), framing).token_ids
+        if read != fed:
+            at = common_prefix(read, fed)
+            raise ModelError(
+                "its tokenizer reads what its chat template writes otherwise than it is fed here, from"
+                f" {prompt_format.decode(read[at : at + 8])!r} on"
+            )
 
 
 def told_role(message: Message) -> str:

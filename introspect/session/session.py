@@ -16,7 +16,7 @@ from introspect.engine.strategies import new_cache
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
-from introspect.session.constraint import ReplyConstraint, reply_constraint, reply_sampler
+from introspect.session.constraint import ReplyConstraint, reply_constraint, reply_sampler, withheld_tools
 from introspect.session.dialect import (
     Dialect,
     Instructions,
@@ -146,8 +146,8 @@ class Session:
         if self.forced_replies is not None:
             forced = self.forced_replies[self.experiment, self.turn]
         asked = len(forced) if forced is not None else self.phase.generation.max_new_tokens
-        seen = self.transcript.tools_in_view()
-        free = reply_sampler(self.phase, self.experiment, seed, self.constraint, seen)
+        withheld = withheld_tools(self.phase, self.transcript)
+        free = reply_sampler(self.phase, self.experiment, seed, self.constraint, withheld)
         return GenerationRequest(
             experiment=self.experiment,
             turn=self.turn,

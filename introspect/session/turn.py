@@ -26,6 +26,8 @@ Steps = Generator[Step, Answer | None, T]
 CORRUPT: Ending = ("corrupt", "the cached state is not what it must be")
 NON_FINITE: Ending = ("corrupt", "the model's logits are not finite")
 OUTGROWN: Ending = ("failed", "the conversation outgrew the model's context and nothing can be dropped")
+LAST_REPLY = " (in the last reply that its limits left)"
+"""Said of a conclusion that the model was asked for."""
 NO_FURTHER_REPLY: Ending = ("limited", "the forced record has no further reply")
 
 
@@ -156,13 +158,14 @@ def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[
         text, reply.finish_reason == "length", granted, session.dialect.forms, session.tools.keys()
     )
     function = action.function if isinstance(action, CallRequest) else None
+    last = session.transcript.awaits_last_reply()
     session.transcript = session.transcript.append(
         "reply", text, reply_ids=session.content_ids(reply), function=function
     )
     if isinstance(action, Completion):
         session.misses = 0
-        if not session.completion_is_premature():
-            return "complete", action.reasoning
+        if last or not session.completion_is_premature():
+            return "complete", f"{action.reasoning}{LAST_REPLY * last}"
         yield from answer_claim(session)
         return None
     if isinstance(action, CallRequest):

@@ -63,17 +63,33 @@ def checked(hint: Any) -> Any:
     """The type with validators in it that keep pydantic from reading a value as what it does not say."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return Annotated[(checked(parts[0]), *parts[1:])]
+        return _checked_within(parts[0], parts[1:])
     if origin in (Union, UnionType):
         return Union[tuple(checked(part) for part in parts)]  # noqa: UP007
     if origin is list:
         return Annotated[list[checked(parts[0])], BeforeValidator(_as_list)]  # type: ignore[misc]
+    if origin is dict and _parts(parts[0])[0] is int:
+        return Annotated[hint, _INTEGER_KEYS]
+    return _checked_within(hint, ()) if hint in (int, float, bool) else hint
+
+
+def _checked_within(hint: Any, notes: tuple[Any, ...]) -> Any:
+    """A type with its notes and validators: bounds stand before these, or no schema would tell of them."""
     guards: dict[Any, tuple[Any, ...]] = {
         int: (BeforeValidator(_no_boolean), AfterValidator(_within_64_bits)),
         float: (BeforeValidator(_no_boolean),),
         bool: (BeforeValidator(_spelt_boolean), Field(strict=True)),
     }
-    return Annotated[(hint, *guards[hint])] if hint in guards else hint
+    parts = get_args(hint)
+    if get_origin(hint) in (Union, UnionType) and len(parts) == 2 and NoneType in parts:
+        return Union[tuple(  # noqa: UP007
+            part if part is NoneType else checked(Annotated[(part, *notes)]) for part in parts
+        )]  # fmt: skip
+    return Annotated[(hint, *notes, *guards[hint])] if hint in guards else Annotated[(checked(hint), *notes)]
+
+
+_INTEGER_KEYS = Field(json_schema_extra={"propertyNames": {"pattern": "^(0|-?[1-9][0-9]{0,8})$"}})
+"""What no schema of pydantic tells: that the keys of an object, which are texts, have to be integers."""
 
 
 def _parts(hint: Any) -> tuple[Any, list[Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from introspect.tools.calls.actions import Action, CallForms, CallRequest, Unusable, refused
 from introspect.tools.calls.call_parts import Parts, parts_of_call, taken_beside
-from introspect.tools.calls.call_words import ARGUMENT_KEYS, NAME_KEYS, plain_key
+from introspect.tools.calls.call_words import ARGUMENT_KEYS, NAME_KEYS, OTHER_NAME_KEYS, plain_key
 from introspect.tools.calls.completion import completion_of, finished
 from introspect.tools.calls.echoed_schema import is_schema
 from introspect.tools.calls.reply_objects import Found
@@ -31,8 +31,14 @@ def action_of(found: Found, forms: CallForms, offered: Collection[str]) -> Actio
     inside tags, or bare where its name is an offered tool's and arguments stand beside it. Its name is under
     `function` or `name`, also in an object under `function`, or in the tag; its arguments are under one of
     `arguments`, `parameters`, `args`, `params`, `kwargs`, `input`, in the call or beside it, as an object or
-    as the text of one. Anything else that stands in it is refused by name.
+    as the text of one. Anything else that stands in it is refused by name. What is spoken of, or stands in a
+    result that the model wrote itself, asks for nothing.
     """
+    return None if found.spoken_of or found.in_result else shown_action(found, forms, offered)
+
+
+def shown_action(found: Found, forms: CallForms, offered: Collection[str]) -> Action | None:
+    """What an object would ask for if it were not only shown."""
     if found.function is not None:
         named = Parts(names=[("function", found.function)], arguments=[("arguments", found.value)])
         return finished(_call(named, forms), forms)
@@ -42,9 +48,9 @@ def action_of(found: Found, forms: CallForms, offered: Collection[str]) -> Actio
     if found.tagged and any(plain_key(key) in (*NAME_KEYS, *ARGUMENT_KEYS) for key in found.value):
         return finished(_call(parts_of_call(Parts(), found.value), forms), forms)
     parts = parts_of_call(Parts(), found.value)
-    if parts.arguments and not found.spoken_of and _is_offered(parts, forms, offered):
+    if parts.arguments and _is_offered(parts, forms, offered):
         return finished(_call(parts, forms), forms)
-    return None if found.spoken_of else completion_of(found.value, forms)
+    return completion_of(found.value, forms)
 
 
 def unknown_tool(found: Found) -> str | None:
@@ -52,7 +58,21 @@ def unknown_tool(found: Found) -> str | None:
     parts = parts_of_call(Parts(), found.value)
     names = [item for _, item in parts.names if isinstance(item, str) and item]
     with_arguments = any(isinstance(item, dict | str) for _, item in parts.arguments)
-    return names[0] if with_arguments and names and not parts.strays and not found.spoken_of else None
+    shown = found.spoken_of or found.in_result
+    return names[0] if with_arguments and names and not parts.strays and not shown else None
+
+
+def misplaced_name(found: Found, offered: Collection[str]) -> str | None:
+    """The key that names an offered tool where no call has its name: `{"tool": NAME, …}`, `{NAME: {…}}`."""
+    if found.spoken_of or found.in_result:
+        return None
+    with_arguments = any(plain_key(key) in ARGUMENT_KEYS for key in found.value)
+    for key, item in found.value.items():
+        is_key = key in offered and isinstance(item, dict) and len(found.value) == 1
+        is_item = plain_key(key) in OTHER_NAME_KEYS and isinstance(item, str) and item in offered
+        if is_key or (is_item and with_arguments):
+            return key
+    return None
 
 
 def _call_beside(value: dict[str, Any], calls: dict[str, Any], forms: CallForms) -> CallRequest | Unusable:

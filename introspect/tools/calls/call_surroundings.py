@@ -25,9 +25,10 @@ _OBJECT_BEHIND = re.compile(
     r"{0,4}\{",
     re.I,
 )
-_KEY = r"""["'“]tool[_ -]?calls?["'”]\s{0,9}:\s{0,9}[\[{"']"""
+_KEY = r"""(?:["'“”„]|[{,]\s{0,9})tool[_ -]?calls?(?:["'“”]\s{0,9}:\s{0,9}[\[{"'“”]|\s{0,9}:\s{0,9}[\[{])"""
 _ATTEMPT = re.compile(rf"{_KEY}|(?<!`)(?:{OPENING})(?!`)", re.I)
-_NAME = re.compile(r"""["'“](?:name|function)["'”]\s{0,9}:\s{0,9}["'“]([\w.-]{1,64})["'”]""", re.I)
+_NAME = re.compile(r"""["'“”„](?:name|function)["'“”]\s{0,9}:\s{0,9}["'“”„]([\w.-]{1,64})["'“”]""", re.I)
+_NAME_IN_TAG = re.compile(rf"(?<!`)(?:{OPENING})\s{{0,9}}[\"'`]?([\w.-]{{1,64}})", re.I)
 
 
 def attempts(text: str, offered: Collection[str]) -> bool:
@@ -35,10 +36,15 @@ def attempts(text: str, offered: Collection[str]) -> bool:
     return _ATTEMPT.search(text) is not None or any(match[1] in offered for match in _NAME.finditer(text))
 
 
+def begins_call(found: Found, offered: Collection[str]) -> bool:
+    """Whether a broken object is meant as a call."""
+    return not found.spoken_of and not found.in_result and attempts(found.source, offered)
+
+
 def with_surroundings(
     action: Action,
     found: Found,
-    others: list[dict[str, Any]],
+    others: list[Found],
     answer: str,
     forms: CallForms,
     offered: Collection[str],
@@ -47,9 +53,10 @@ def with_surroundings(
 
     `others` are the other objects of the reply, `answer` its text outside of thoughts.
     """
+    rest = answer.replace(found.source, " ", 1)
     member = _MEMBER_BEHIND.match(found.after)
     if isinstance(action, Completion):
-        if attempts(answer.replace(found.source, " ", 1), offered):
+        if attempts(rest, offered):
             return refused("several-calls", "'complete' stands beside a call", forms.either)
         return action
     if not isinstance(action, CallRequest):
@@ -57,7 +64,15 @@ def with_surroundings(
     if member is not None and not _is_prose(member[1]):
         what = f"'{quotable(member[1])}' stands behind the end of your call: it has a closing brace too many"
         return refused("unknown-key", what, forms.call)
-    apart = next((key for other in others for key in _arguments_alone(other)), None)
+    broken = next((other.problem for other in others if other.problem and begins_call(other, offered)), None)
+    if broken is not None:
+        what = f"Your reply has two calls, and one of them is not valid JSON: {broken}"
+        return refused("several-calls", what, "exactly one")
+    named = next((match[1] for match in _NAME_IN_TAG.finditer(rest) if match[1] in offered), None)
+    if named is not None:
+        what = f"Your reply has two calls, and the one of '{quotable(named)}' is no JSON object"
+        return refused("several-calls", what, "exactly one")
+    apart = next((key for other in others for key in _arguments_alone(other.value)), None)
     if apart is not None:
         return refused("unknown-key", f"'{quotable(apart)}' stands outside of your call", forms.call)
     with_arguments = found.function is not None or _has_arguments(found.value)

@@ -19,7 +19,8 @@ OPENING = (
     rf"<\|?{_WORD}\|?>|<\|python_tag\|>|\[TOOL_CALLS?\]|<function(?:=|\sname=)[\"']?[\w.-]{{1,64}}[\"']?>"
 )
 """What a call begins with; a name in it is that of the tool."""
-TAGS = rf"{OPENING}|<\|?/{_WORD}\|?>|\[/TOOL_CALLS?\]|</function>"
+CLOSING = rf"<\|?/{_WORD}\|?>|\[/TOOL_CALLS?\]|</function>"
+TAGS = rf"{OPENING}|{CLOSING}"
 """All marks, without groups."""
 _NAMED = re.compile(r"<function(?:=|\sname=)[\"']?([\w.-]+)", re.I)
 

@@ -12,7 +12,10 @@ _KEYWORDS = frozenset(
     (
         *("type", "description", "title", "format", "default", "enum", "const", "example", "examples"),
         *("properties", "required", "items", "additionalProperties", "anyOf", "oneOf", "allOf", "nullable"),
-        *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "pattern", "minItems", "maxItems", "uniqueItems", "prefixItems"),
+        *("minProperties", "maxProperties", "propertyNames", "patternProperties"),
+        *("$schema", "$id", "$ref", "$defs", "definitions", "x-domain"),
     )
 )
 
@@ -33,4 +36,10 @@ def _is_described(item: dict[str, Any]) -> bool:
     types = item.get("type")
     named = types if isinstance(types, list) else [types]
     known = all(isinstance(kind, str) and kind.lower() in _TYPES for kind in named)
-    return known or isinstance(item.get("properties"), dict)
+    choices = (item.get(key) for key in ("anyOf", "oneOf", "allOf"))
+    chosen = any(isinstance(parts, list) and parts and all(map(_is_part, parts)) for parts in choices)
+    return known or chosen or isinstance(item.get("properties"), dict) or isinstance(item.get("$ref"), str)
+
+
+def _is_part(item: Any) -> bool:
+    return isinstance(item, dict) and _is_described(item)

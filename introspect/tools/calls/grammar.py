@@ -29,14 +29,16 @@ Pieces = Callable[[str], Sequence[str | int]]
 """Cuts a template's text into text and the ids of control tokens, which no text spells."""
 TEXT_SHARE, REASONING_SHARE, ARGUMENTS_SHARE = 0.2, 0.1, 0.4
 
-_TEXT = r"([^{<\[◁]|<[ =0-9-]|\[[^TtRrSs\/{<\[◁])*"
-"""Text without a brace, and without what a mark of a thought begins with."""
+_TEXT = r"([^{<\[◁]|< *[=0-9-]|\[[^TtRrSsſ\/{<\[◁])*"
+"""Text without a brace, and without what a mark of a thought begins with: < is less than a number."""
 _ELSEWHERE = (
     r"tool[_ -]?calls?[\"'“”]",
+    "tool_result",
     r"my (thought process|reasoning steps):",
     r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029](system|user|assistant):",
 )
-"""What would make text a call that was begun, the mark of a thought or another speaker's line."""
+"""What would make text a call that was begun, the head of a result, the mark of a thought or another
+speaker's line."""
 
 
 def reply_grammar(

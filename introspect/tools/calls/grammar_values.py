@@ -9,11 +9,13 @@ most, as two could have the same key.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from introspect.errors import ConfigError
 from introspect.tools.domains import DOMAIN
 
 Schema = Mapping[str, Any]
@@ -61,7 +63,7 @@ def arguments_rule(rules: Rules, schema: Schema, tokens: int, name: str) -> str:
     """The rule of an object of arguments; its texts take `tokens` together, required ones more of them.
 
     Members stand in the order of the schema, the required ones first, and no others. Required texts and lists
-    are not empty.
+    are not empty. Raises ConfigError for an object that must have several members.
     """
     properties, required = schema.get("properties", {}), set(schema.get("required", ()))
     share = {key: _REQUIRED_WEIGHT if key in required else _OPTIONAL_WEIGHT for key in properties}
@@ -90,7 +92,9 @@ def arguments_rule(rules: Rules, schema: Schema, tokens: int, name: str) -> str:
 def _filled(schema: Schema) -> Schema:
     """The schema of an argument that has to be given: an empty text or list of it would say nothing."""
     least = {"string": "minLength", "array": "minItems"}.get(schema.get("type", ""))
-    return {**schema, least: max(1, schema.get(least, 0))} if least else schema
+    if least is None or schema.get(least.replace("min", "max")) == 0:
+        return schema
+    return {**schema, least: max(1, schema.get(least, 0))}
 
 
 def _weight(schema: Schema, own: int, rules: Rules) -> int:
@@ -137,13 +141,13 @@ def _says_more(schema: Schema) -> bool:
 
 
 def _number(rules: Rules, schema: Schema, kind: str, plain: str) -> str:
-    bounds = {key: value for key, value in schema.items() if key.lower().endswith(("minimum", "maximum"))}
-    if not bounds:
+    bounds = {key: schema[key] for key in schema if key.lower().endswith(("minimum", "maximum"))}
+    bounds = {key: value for key, value in bounds.items() if math.isfinite(value)}
+    if not bounds and "multipleOf" not in schema:
         return rules.add(f"a_{kind}", f"/{plain}/")
-    if kind == "integer":
-        largest = 10**MOST_DIGITS
-        bounds = {"minimum": -largest, "maximum": largest} | bounds
-    return f"%json {json.dumps({'type': kind, **bounds})}"
+    largest = max(10**MOST_DIGITS, *(10 * abs(value) for value in (0, *bounds.values())))
+    step = {"multipleOf": schema.get("multipleOf", 1 if kind == "integer" else 10**-MOST_DIGITS)}
+    return f"%json {json.dumps({'type': kind, 'minimum': -largest, 'maximum': largest} | bounds | step)}"
 
 
 def _scalar(rules: Rules, tokens: int) -> str:
@@ -168,14 +172,27 @@ def _item_count(schema: Schema) -> tuple[int, int]:
 
 
 def _object(rules: Rules, schema: Schema, unit: float) -> str:
-    values = schema.get("additionalProperties", True)
+    least, values, names = schema.get("minProperties", 0), schema.get("additionalProperties", True), {}
+    if least > 1:
+        # Two members could have the same key.
+        raise ConfigError(
+            f"generation.constrain: calls writes no object that must have {least} members; leave out the tool"
+            " that asks for one, or set it to none"
+        )
+    if schema.get("maxProperties") == 0:
+        return '"{}"'
+    if patterns := schema.get("patternProperties"):
+        pattern, values = next(iter(patterns.items()))
+        names = {"pattern": pattern}
     value = _value(rules, values if isinstance(values, Mapping) else {}, unit, unit)
-    return f'"{{" ({rules.text(max(1, int(unit)), 1)} {literal(": ")} {value})? "}}"'
+    key = _value(rules, {"type": "string", "minLength": 1, **schema.get("propertyNames", names)}, unit, unit)
+    member = f"{key} {literal(': ')} {value}"
+    return f'"{{" {member if least else f"({member})?"} "}}"'
 
 
 def literal(text: str) -> str:
     """A text as the grammar spells it."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def _dumped(value: Any) -> str:
@@ -207,4 +224,5 @@ def _factored(parts: Sequence[tuple[str, ...]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([^\w\s\"'-])", r"\\\1", text)
+    # Of other signs an escape means something else, as that of < the beginning of a word, or nothing at all.
+    return re.sub(r"([\\.+*?()|\[\]{}^$#&~/])", r"\\\1", text)

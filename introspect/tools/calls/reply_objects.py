@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from introspect.tools.calls.call_tags import OPENING, TAGS, opened
+from introspect.tools.calls.call_tags import CLOSING, OPENING, TAGS, opened
+from introspect.tools.calls.quotation import (
+    RESULT_MARKS,
+    follows_result_mark,
+    in_sentence,
+    is_spoken_of,
+    last_result_end,
+)
 from introspect.tools.calls.strict_json import LENIENT, STRICT, problem_of
-from introspect.tools.calls.thoughts import MARKS, PATTERN, Thoughts, between_quotes, is_mention
+from introspect.tools.calls.thoughts import MARKS, PATTERN, Thoughts, is_mention
 
-_TOKENS = re.compile(rf"(?P<brace>[{{}}])|(?P<tag>{TAGS})|{PATTERN}", re.I)
+_TOKENS = re.compile(rf"(?P<brace>[{{}}])|(?P<tag>{TAGS})|(?P<result>{RESULT_MARKS})|{PATTERN}", re.I)
 _BEFORE_A_VALUE = re.compile(
     r"""(?:["'’”]\s{0,9}:|[{,]\s{0,9}\w{1,64}\s{0,9}:|\[|["'\]}]\s{0,9},)\s{0,99}\Z"""
 )
 """What stands before an object that is a value in another one, however that one is spelt."""
-_IN_CODE = re.compile(r"[=(]\s{0,9}[rbf]?[\"']{0,3}\Z")
-"""What stands before an object in a program: it is assigned, or given to a function."""
-_MORE = re.compile(r"\S")
-_WORDS_BEFORE = re.compile(r"\w[ \t,:'’]{0,9}\Z")
-_WORDS_BEHIND = re.compile(r"[ \t]{1,9}[\w=-]")
-"""What stands around an object in the middle of a sentence: the words on both sides are on its line."""
 _MARKS_BEFORE = re.compile(rf"(?:(?:{OPENING})[\s\[]{{0,9}}){{1,3}}\Z", re.I)
+_MARKS_BEHIND = re.compile(rf"(?:[\s\]}}]{{0,9}}(?:{CLOSING})){{1,3}}|\s{{0,9}}\]", re.I)
+_BRACE = re.compile(r"[{}]")
 _LOOK_BACK = 200
 _LOOK_AHEAD = 300
 
@@ -32,9 +35,10 @@ class Found:
     """An outermost object: its value, or what is wrong with it; `tagged` inside the tags of a call.
 
     `function` is the name that a tag gave to the tool whose arguments the object is, None where none did.
-    `spoken_of` says that it is quoted in a sentence, or a part of a program.
-    `source` is its text where it is sound, with the marks right before it, `after` the beginning of what
-    follows it.
+    `spoken_of` says that it is quoted in a sentence, or a part of a program, `in_result` that it stands in
+    what the model wrote as the result of a tool. `source` is its text with the marks right before it, a
+    broken one's up to the brace that closes it or to the next object; `after` is the beginning of what
+    follows a sound one.
     """
 
     value: dict[str, Any]
@@ -42,6 +46,7 @@ class Found:
     tagged: bool
     function: str | None = None
     spoken_of: bool = False
+    in_result: bool = False
     source: str = ""
     after: str = ""
 
@@ -73,12 +78,13 @@ class _Scan:
     def __init__(self, text: str, most_broken: int) -> None:
         self.text, self.left = text, most_broken
         self.thoughts = Thoughts(text)
-        self.outermost = len(text) - len(text.lstrip()), len(text.rstrip())
-        self.tagged = False
+        self.tagged = self.in_result = False
+        self.last_result_end = last_result_end(text)
         self.function: str | None = None
         self.depth, self.place, self.objects_from = 0, 0, 0
         self.answer: list[str] = []
         self.objects: list[Found] = []
+        self.broken_from: int | None = None
 
     def run(self) -> ReplyObjects:
         answer_from: int | None = 0
@@ -87,18 +93,24 @@ class _Scan:
             if match.lastgroup == "brace":
                 self._take_brace(match)
             elif match.lastgroup == "tag":
-                if not is_mention(match):
+                if not is_mention(match) and not in_sentence(self.text, match.start(), match.end()):
                     self.tagged, self.function = opened(match[0])
+            elif match.lastgroup == "result":
+                closed = "/" not in match[0] and self.last_result_end >= match.end()
+                self.in_result = closed and not is_mention(match)
             elif self.thoughts.take(match):
                 self.answer, self.objects, answer_from = [], [], match.end()
+                self.broken_from, self.in_result = None, False
                 self.tagged, self.function, self.depth, self.objects_from = False, None, 0, 0
             elif self.thoughts.open and answer_from is not None:
                 self.answer.append(self.text[answer_from : match.start()])
+                self._end_broken(match.start())
                 answer_from = None
             elif not self.thoughts.open and answer_from is None:
                 answer_from, self.objects_from = match.end(), 0
         if answer_from is not None:
             self.answer.append(self.text[answer_from:])
+            self._end_broken(len(self.text))
         return ReplyObjects("".join(self.answer), self.objects, bool(self.thoughts.open))
 
     def _next(self) -> re.Match[str] | None:
@@ -114,38 +126,42 @@ class _Scan:
             return
         start = match.start()
         look_from = max(0, start - _LOOK_BACK)
-        nested = self.depth > 0 and _BEFORE_A_VALUE.search(self.text, look_from, start) is not None
+        marks = _MARKS_BEFORE.search(self.text, look_from, start)
+        is_value = marks is None and _BEFORE_A_VALUE.search(self.text, look_from, start) is not None
         value, problem, self.place = self._decoded(start)
-        if not nested:
+        if self.depth == 0 or not is_value:
+            begin = marks.start() if marks else start
+            self._end_broken(begin)
             end = start if problem else self.place
-            after = self.text[end : end + _LOOK_AHEAD]
-            marks = _MARKS_BEFORE.search(self.text, look_from, start)
-            source = self.text[marks.start() if marks else start : end]
+            behind = _MARKS_BEHIND.match(self.text, end) if marks else None
             self.objects.append(
                 Found(
                     value=value,
                     problem=problem,
                     tagged=self.tagged,
                     function=self.function,
-                    spoken_of=self._is_spoken_of(start, end),
-                    source=source,
-                    after=after,
+                    spoken_of=not problem and is_spoken_of(self.text, begin, behind.end() if behind else end),
+                    in_result=self.in_result or follows_result_mark(self.text, begin),
+                    source=self.text[begin:end],
+                    after=self.text[end : end + _LOOK_AHEAD],
                 )
             )
             self.function = None
+            self.broken_from = begin if problem else None
 
-    def _is_spoken_of(self, start: int, end: int) -> bool:
-        """Whether an object is quoted beside other words, or stands in a program."""
-        if _MORE.search(self.text, end) is None:
-            # A program or a sentence goes on behind what it quotes.
-            return False
-        if _IN_CODE.search(self.text, max(0, start - _LOOK_BACK), start) is not None:
-            return True
-        before = max(0, start - _LOOK_BACK)
-        if _WORDS_BEHIND.match(self.text, end) and _WORDS_BEFORE.search(self.text, before, start):
-            return True
-        alone = (start - 1, end + 1) == self.outermost
-        return not alone and between_quotes(self.text, start, end)
+    def _end_broken(self, limit: int) -> None:
+        """Give the latest object its text where it is broken: what begins at `limit` is no part of it."""
+        if self.broken_from is None:
+            return
+        start, depth, end = self.broken_from, 0, limit
+        for brace in _BRACE.finditer(self.text, start, limit):
+            depth += 1 if brace[0] == "{" else -1
+            if depth <= 0:
+                end = brace.end()
+                break
+        spoken_of = is_spoken_of(self.text, start, end)
+        self.objects[-1] = replace(self.objects[-1], source=self.text[start:end], spoken_of=spoken_of)
+        self.broken_from = None
 
     def _decoded(self, start: int) -> tuple[dict[str, Any], str | None, int]:
         """The object that begins at `start`: its value, what is wrong with it, and where to go on."""
