@@ -8,13 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from introspect.commands.exit import exit_code
-from introspect.commands.options import Device, Dtype, Json, Output, Paths, Revision, SystemTokens
+from introspect.commands.options import MODEL, Device, Dtype, Json, Output, Paths, Revision, SystemTokens
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.errors import ExitCode
 from introspect.phase.paths import DEFAULT_OUTPUT
-
-_MODEL = "'tiny', a hub id, a directory or a GGUF file."
 
 app = typer.Typer(
     name="introspect",
@@ -52,7 +50,7 @@ def run(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help=_MODEL, show_default=False),
+        typer.Option("--model", "-m", help=MODEL, show_default=False),
     ] = None,
     revision: Revision = None,
     device: Device = None,
@@ -145,7 +143,7 @@ def audit(
 
 @app.command()
 def diagnose(
-    model: Annotated[str, typer.Option("--model", "-m", help=_MODEL)] = "tiny",
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -169,7 +167,7 @@ def diagnose(
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Option("--model", "-m", help="'tiny', a hub id or a directory.")] = "tiny",
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
     dtype: Dtype = "auto",
     path: Paths = None,
     system: SystemTokens = None,
@@ -195,7 +193,7 @@ def tools(json: Json = False) -> None:
 def check(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help=_MODEL),
+        typer.Argument(metavar="[MODEL]...", help=MODEL),
     ] = None,
     template: Annotated[
         list[str] | None,

@@ -14,6 +14,7 @@ def _output(given: str) -> Path:
     return look(str(given), "--output ")[0]
 
 
+MODEL = "'tiny', a hub id, a directory or a GGUF file."
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Parent of run directories.", parser=_output, metavar="DIR")
 ]
