@@ -19,7 +19,7 @@ import introspect.cache_check
 from introspect.cache_check.naming import CONTENT, DAMAGE, MEANINGS, UNDECIDED
 from introspect.faults.catalogue import FAULTS, Fault
 from introspect.faults.scene import DEPTHS, PLACES, Conversation, Scene, fed, own_copy
-from introspect.model.cache_audit import check_cache
+from introspect.model.cache_audit import check_cache, examine_cache
 
 CODES = set(MEANINGS) - {"tail-missing", UNDECIDED}
 DTYPES = [torch.float32, torch.bfloat16]
@@ -205,3 +205,26 @@ def test_the_matrix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert half.count(KEPT) == (name != only)
             count = 24 * runs if name == only else 24
             assert f"**{count} of {count} detected (100.00%)" in half and half.count("\n\n\n") == 0
+
+
+@pytest.mark.parametrize("share", [20, 48, 56])
+@pytest.mark.parametrize("name", ["prefix-scaled", "prefix-mutated", "foreign-cache"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma", "qwen3"])
+def test_a_prefix_that_is_most_of_a_cache_is_named_as_a_short_one_is(
+    family: str, name: str, share: int
+) -> None:
+    """A system prompt often takes four fifths of what is cached, all of which is then unreadable."""
+    model = small_model(family=family, dtype=torch.float32)
+    draw = random.Random(1)
+    ids = tuple(draw.randrange(5, 600) for _ in range(60))
+    scene = Scene(
+        model=model,
+        clean=fed(model, ids),
+        conversation=Conversation(ids, share, (7, 8, 9)),
+        place="first-prefix",
+        depth="first",
+        generator=torch.Generator().manual_seed(3),
+    )
+    damaged = FAULTS[name].planted(scene)
+    found = examine_cache(model, damaged.cache.fork(), damaged.intended)
+    assert {finding.code for finding in found} & set(FAULTS[name].codes)
