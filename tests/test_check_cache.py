@@ -11,6 +11,7 @@ import torch
 from fault_matrix import a_schedule, filled
 from small_models import FAMILIES, LOUD_CHANNEL, fill_weights, small_model
 from support.amounts import sampled
+from support.library_caches import IDS, LOUD, dynamic
 from transformers import (
     DynamicCache,
     EncoderDecoderCache,
@@ -28,19 +29,6 @@ from introspect.errors import IntrospectError, UnsupportedCache
 from introspect.model.cache_audit import check_cache, examine_cache
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-IDS = torch.randint(0, 640, (40,), generator=torch.Generator().manual_seed(3)).tolist()
-LOUD = {"family": "qwen2", "key_bias": 100.0, "loud": 50.0}
-
-
-def dynamic(model: Any, ids: list[int] = IDS, chunks: list[int] | None = None) -> DynamicCache:
-    """A cache of transformers' own class, filled in passes of `chunks`."""
-    cache = DynamicCache(config=model.config)
-    begin = 0
-    with torch.no_grad():
-        for size in chunks or [len(ids)]:
-            model(input_ids=torch.tensor([ids[begin : begin + size]]), past_key_values=cache)
-            begin += size
-    return cache
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from fault_matrix import a_conversation, a_schedule, filled
 from small_models import small_model
 from support.amounts import sampled
-from test_check_cache import IDS, LOUD, dynamic
+from support.library_caches import IDS, LOUD, dynamic
 
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.scene import Scene

@@ -132,7 +132,7 @@ def resealed(run: Path, number: int, **changes: Any) -> Path:
     ("number", "field", "known"),
     [
         (1, "finish_reason", "stop, length, non-finite"),
-        (2, "kind", "task, memory_note, feedback"),
+        (2, "kind", "task, memory_note, feedback, last_reply"),
         (3, "level", "e0, e1, e2"),
         (4, "status", "complete, limited, failed, corrupt"),
         (5, "status", "complete, limited, failed, corrupt, interrupted"),

@@ -43,7 +43,7 @@ SOUND: list[Any] = [TOOL_CHATML_TEMPLATE, {"default": TOOL_CHATML_TEMPLATE}]
 
 @pytest.mark.parametrize("template", [None, "", "{{ 1 // 0 }}", "{% if %}", *SOUND])
 def test_what_else_a_template_does_is_not_judged_here(template: Any) -> None:
-    refuse_costly(template, {}, "some/model")
+    assert refuse_costly(template, {}, "some/model") is None  # type: ignore[func-returns-value]
 
 
 def test_a_directory_and_a_gguf_file_are_refused_before_they_are_rendered(tmp_path: Path) -> None:
