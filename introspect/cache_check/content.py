@@ -56,7 +56,7 @@ def examine_content(
     if common:
         if schedule is not None and sum(schedule) != common:
             schedule = None
-        passes = Passes(model, stored, token_ids[:common], layers, budget, schedule)
+        passes = Passes(model, stored, token_ids[:common], layers=layers, budget=budget, schedule=schedule)
         passes.whole()
         wrong = gross_slots(stored[0], passes.first[0]) + wrong
     if passes is None or wrong:
