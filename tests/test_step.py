@@ -152,7 +152,10 @@ def test_a_pass_over_several_ids_is_as_it_ever_was() -> None:
 
 def test_compiled_kernels_are_the_plain_pass_up_to_rounding_in_bf16() -> None:
     model = small_model("qwen2", torch.bfloat16, 2)
-    step = usable_step(model)
+    try:
+        step = usable_step(model)
+    except ValueError as error:
+        pytest.skip(f"no compiler that torch can use: {error}")
     assert step.kernels.name.startswith("inductor ")
     plain, stepped, _ = by_both(model, step)
     exact = by_both(model.float(), Step(model.float(), UNCOMPILED))[0]
@@ -182,9 +185,9 @@ def test_a_run_says_how_it_decoded_and_its_record_is_audited_so(model_dir: Path,
     assert audit_command(summary["run"], "e1", tmp_path, as_json=True) == 0
 
 
-def test_a_small_model_is_decoded_plainly_unless_it_is_asked_for() -> None:
+def test_a_model_is_decoded_plainly_unless_the_step_is_asked_for() -> None:
     model = random_model()
-    assert choose_decode_path(model).name == PLAIN and "too few" in choose_decode_path(model).reason
+    assert choose_decode_path(model).name == PLAIN
     assert choose_decode_path(model, "step").name == STEP
     eager = small_model("qwen2", torch.float32, 2)
     eager.set_attn_implementation("eager")
