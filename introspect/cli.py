@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from introspect.commands.exit import exit_code
+from introspect.commands.options import MODEL, Device, Dtype, Json, Output, Paths, Revision, SystemTokens
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.errors import ExitCode
-from introspect.phase.paths import DEFAULT_OUTPUT, look
-
-
-def _output(given: str) -> Path:
-    return look(str(given), "--output ")[0]
-
-
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Parent of run directories.", parser=_output, metavar="DIR")
-]
-Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON line on stdout, the rest on stderr.")]
-
-_MODEL = "'tiny', a hub id, a directory or a GGUF file."
+from introspect.phase.paths import DEFAULT_OUTPUT
 
 app = typer.Typer(
     name="introspect",
@@ -65,7 +50,7 @@ def run(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help=_MODEL, show_default=False),
+        typer.Option("--model", "-m", help=MODEL, show_default=False),
     ] = None,
     revision: Revision = None,
     device: Device = None,
@@ -158,7 +143,7 @@ def audit(
 
 @app.command()
 def diagnose(
-    model: Annotated[str, typer.Option("--model", "-m", help=_MODEL)] = "tiny",
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -181,6 +166,22 @@ def diagnose(
 
 
 @app.command()
+def bench(
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
+    dtype: Dtype = "auto",
+    path: Paths = None,
+    system: SystemTokens = None,
+    turns: Annotated[int, typer.Option(help="Turns of 256 prefilled and 64 decoded tokens.", min=2)] = 12,
+    json: Json = False,
+) -> None:
+    """Measure a session with a model on this machine: prefill, decode and prunes, by each decode path."""
+    from introspect.commands.bench import bench_command
+
+    settings = {"model.id": model, "model.dtype": dtype, "model.device": "cpu"}
+    raise typer.Exit(bench_command(settings, path or ("plain", "step"), system or (2048,), turns, json))
+
+
+@app.command()
 def tools(json: Json = False) -> None:
     """List the tools that a phase can give to a model."""
     from introspect.commands.tools import tools_command
@@ -192,7 +193,7 @@ def tools(json: Json = False) -> None:
 def check(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help=_MODEL),
+        typer.Argument(metavar="[MODEL]...", help=MODEL),
     ] = None,
     template: Annotated[
         list[str] | None,

@@ -64,12 +64,14 @@ class Tally:
     expected_ids)`. `expected_ids` are those that the cache holds by now: the last prompt and what was sampled
     after it but the last id, which no pass was fed. `audits` counts the checks made of each level, those
     `skipped` and those `failed`; `skipped_levels` and `codes`, what was found, have each once. `by_tool` has
-    calls and those that succeeded. `decode_seconds` span decoding alone, in records of schema 1 hashing too.
+    calls and those that succeeded, `decode_paths` ids by the path that decoded them. `decode_seconds` span
+    decoding alone, in records of schema 1 hashing too.
     """
 
     turns: int = 0
     prunes: int = 0
     generated: int = 0
+    decode_paths: dict[str, int] = field(default_factory=dict)
     prefilled: int = 0
     minimum: int = 0
     cached_peak: int = 0
@@ -178,6 +180,8 @@ class Tally:
         self.turns += 1
         self.experiment(event.experiment).turns += 1
         self.generated += len(event.token_ids)
+        path = event.decode_path
+        self.decode_paths[path] = self.decode_paths.get(path, 0) + len(event.token_ids)
         self.expected_ids = (*self._prompt, *event.token_ids[:-1])
         self.cached_peak = max(self.cached_peak, len(self.expected_ids))
         before = self._prefill_seconds if self._schema < 2 else 0.0

@@ -35,6 +35,7 @@ FOLDERS = (
     "audits",
     "readers",
     "faults",
+    "bench",
     "run",
     "commands",
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -13,17 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
+from introspect.commands.recorded_engine import (
+    recorded_amount,
+    recorded_engine,
+    recorded_weights,
+    torch_threads,
+)
 from introspect.commands.status import busy
 from introspect.display import counted, one_line
-from introspect.errors import ConfigError, ExitCode, ModelError, RecordError
+from introspect.errors import ConfigError, ExitCode, RecordError
 from introspect.events import SCHEMA_VERSION, AuditLevel, RunStart
-from introspect.phase.config import ModelConfig
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 
 if TYPE_CHECKING:
     from introspect.audits.recorded import RecordAudit, RecordedTurn
-    from introspect.checkpoint.loading import LoadedModel
 
 LEVELS: tuple[AuditLevel, ...] = get_args(AuditLevel)
 
@@ -98,24 +100,23 @@ def _executed(
     from introspect.audits.record import audit_recompute, audit_replay, audit_texts
     from introspect.checkpoint.library_output import quiet_library
     from introspect.checkpoint.reading import tokenizer_hash
-    from introspect.engine.engine import Engine
 
     environment = start.environment
-    loaded = _recorded_weights(start, path)
-    made_with = _amount(start, "threads", path)
+    loaded = recorded_weights(start, path)
+    made_with = recorded_amount(start, "threads", path)
     threads: int | None = made_with
     if made_with > (os.cpu_count() or 1):
         threads = None
         if level == "e1":
             notes.append(f"the record was made with {made_with} threads; E2 in place of E1")
             level = "e2"
-    engine = Engine(loaded.model, _amount(start, "prefill_chunk", path), strategy=_strategy(start, path))
+    engine = recorded_engine(start, path, loaded.model, repeats=level == "e1")
     device = str(engine.device).partition(":")[0]
 
     def at_turn(number: int, total: int) -> None:
         tell(f"{level}: turn {number} of {total}")
 
-    with quiet_library(), _torch_threads(threads) as used:
+    with quiet_library(), torch_threads(threads) as used:
         if level == "e1":
             verdict = audit_replay(turns, engine, at_turn, start.schema)
         else:
@@ -126,74 +127,6 @@ def _executed(
         notes.append("the tokenizer is not that of the record: texts were not compared with ids")
     verdict.noise |= {"dtype": environment["dtype"], "threads": used, "device": device}
     return verdict
-
-
-def _strategy(start: RunStart, path: Path) -> str:
-    """Which class of cache the run had. Raises RecordError where this version has none such."""
-    from introspect.engine.strategies import STRATEGIES
-
-    memory = start.settings.get("memory")
-    # A record of before there was a choice says nothing of it.
-    strategy = memory.get("strategy", "recent") if isinstance(memory, dict) else "recent"
-    if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise RecordError(f"{path}: no cache of this version is of the strategy {one_line(str(strategy))}")
-    return strategy
-
-
-def _amount(start: RunStart, name: str, path: Path) -> int:
-    """A number of what the run ran under. Raises RecordError where the record has none."""
-    value = start.environment.get(name)
-    if type(value) is not int or value < 1:
-        raise RecordError(f"{path}: its environment has no {name} that a run can have")
-    return value
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[int]:
-    """In the block, torch computes on `count` threads, or on as many as it did; yields their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
-
-
-def _recorded_weights(start: RunStart, path: Path) -> LoadedModel:
-    """The model of a record. Raises ModelError where its weights are others now."""
-    from introspect.checkpoint.loading import load_model
-
-    loaded = load_model(recorded_model(start, path))
-    if loaded.weight_hash != start.environment["weight_hash"]:
-        raise ModelError(
-            f"{loaded.source.path}: these are not the weights of the record, hash"
-            f" {one_line(start.environment['weight_hash'])}; put those in their place"
-        )
-    return loaded
-
-
-def recorded_model(start: RunStart, path: Path) -> ModelConfig:
-    """The model of a record: where the manifest says its files were, else by its name and its commit.
-
-    Raises RecordError where what is written of it cannot be read.
-    """
-    manifest = path.parent / "manifest.json"
-    try:
-        environment = start.environment
-        settings = {**start.settings["model"], "dtype": environment["dtype"], "device": environment["device"]}
-        settings["revision"] = environment.get("model_revision")
-        if manifest.is_file() and start.model != "tiny":
-            place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
-            if place is not None:
-                settings |= {"id": place, "revision": None}
-        return ModelConfig.model_validate(settings)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = one_line(str(error).split("\n", 1)[0])[:200]
-        raise RecordError(
-            f"{path}: what it or its manifest.json says of the model cannot be read ({why}); audit another"
-        ) from None
 
 
 def _show(report: dict[str, object]) -> None:

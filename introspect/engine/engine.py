@@ -13,7 +13,8 @@ from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.finite import NON_FINITE
 from introspect.engine.interrupts import Interrupts
-from introspect.engine.schedule import PLAIN, PREFILL
+from introspect.engine.schedule import PLAIN, PREFILL, STEP
+from introspect.engine.step import Step
 from introspect.engine.strategies import new_cache
 from introspect.errors import UnknownPath
 
@@ -36,7 +37,8 @@ class PrefillResult:
 class Engine:
     """Runs forward passes of one model. The cache given to it is truncated and extended in place.
 
-    `decode_path` is how it decodes ids; a pass by it is repeated by any engine that has the path.
+    `decode_path` is how it decodes ids, by the `step` where it is given one; a pass by a path is repeated by
+    any engine that has it.
     Before each pass, and in its midst, `interrupts` may raise KeyboardInterrupt. The cache is as good after
     it: the next prefill truncates it to what is whole.
     """
@@ -47,16 +49,20 @@ class Engine:
         prefill_chunk: int = PREFILL_CHUNK,
         interrupts: Interrupts | None = None,
         strategy: str = "recent",
+        step: Step | None = None,
     ) -> None:
         self.model = model
         self.prefill_chunk = prefill_chunk
         self.interrupts = interrupts or Interrupts()
         self.strategy = strategy
-        self.decode_path = PLAIN
+        self.decode_path = PLAIN if step is None else STEP
+        self._step = step
         first = next(model.parameters())
         self.device = first.device
         self.dtype = str(first.dtype).removeprefix("torch.")
         self._passes = {PREFILL: self._pass, PLAIN: self._pass}
+        if step is not None:
+            self._passes[STEP] = self._stepped
 
     def new_cache(self) -> TokenCache:
         """An empty cache for this model, of the class of its strategy."""
@@ -140,6 +146,11 @@ class Engine:
         )
         row: torch.Tensor = output.logits[0, -1]
         return row.cpu() if row.dtype == torch.float64 else row.float().cpu()
+
+    def _stepped(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
+        assert self._step is not None
+        with self._step():
+            return self._pass(cache, token_ids)
 
 
 def _chooses(sequence: DecodingSequence) -> bool:

@@ -19,6 +19,8 @@ PREFILL = "prefill"
 """The path of a pass over a chunk of a prompt."""
 PLAIN = "plain"
 """The decode path of one forward pass for each id, through the model's own attention."""
+STEP = "step"
+"""The decode path that computes products and attention for one row (see `step`)."""
 _RECORDED_PATHS = {"forward-1": PLAIN}
 """Names of decode paths in records of schema 1."""
 SLOT_BYTES = 8

@@ -61,6 +61,12 @@ class GenerationConfig(_Section):
         return self
 
 
+class EngineConfig(_Section):
+    """How ids are decoded: through the model's modules as they are (`plain`), or faster on a processor."""
+
+    decode_path: Literal["auto", "plain", "step"] = "auto"
+
+
 class MemoryConfig(_Section):
     """When the conversation is pruned (tokens, turns since the last prune) and what is kept (turns)."""
 
@@ -135,6 +141,7 @@ class PhaseConfig(_Section):
     requires: Name | None = None
     model: ModelConfig = ModelConfig()
     dialect: Literal["auto", "native", "own"] = "auto"
+    engine: EngineConfig = EngineConfig()
     generation: GenerationConfig = GenerationConfig()
     memory: MemoryConfig = MemoryConfig()
     limits: LimitsConfig = LimitsConfig()

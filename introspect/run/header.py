@@ -9,6 +9,7 @@ from importlib.metadata import version
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel
 from introspect.checkpoint.reading import tokenizer_hash
+from introspect.engine.decode_paths import DecodePath
 from introspect.events import JSON
 from introspect.run.preparation import Prepared
 from introspect.session.constraint import reply_forms
@@ -31,7 +32,7 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
     }
 
 
-def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
+def run_start(prepared: Prepared, prefill_chunk: int, decode_path: DecodePath) -> events.RunStart:
     """The first record of a run. `prefill_chunk` in tokens."""
     import torch
 
@@ -45,6 +46,7 @@ def run_start(prepared: Prepared, prefill_chunk: int) -> events.RunStart:
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),
         "prefill_chunk": prefill_chunk,
+        "decode_path": decode_path.described(),
         "context_length": loaded.context_length,
         "vocabulary": model.get_input_embeddings().weight.shape[0],
         "model_revision": loaded.source.revision,

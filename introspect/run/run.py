@@ -101,6 +101,7 @@ class Run:
             "turns": tally.turns,
             "prunes": tally.prunes,
             "experiments": tally.rows(self.status),
+            "decode_paths": dict(tally.decode_paths),
             "tokens": {"system": self.start.system_tokens, **tally.tokens()},
             "tool_calls": tally.tool_calls(),
             "audits": dict(tally.audits),

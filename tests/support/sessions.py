@@ -74,9 +74,14 @@ STEPS = [
 
 
 def forced_session(
-    model: Any, prompt_format: ChatML, phase: PhaseConfig, replies: list[list[str]], **options: Any
+    model: Any,
+    prompt_format: ChatML,
+    phase: PhaseConfig,
+    replies: list[list[str]],
+    engine: Engine | None = None,
+    **options: Any,
 ) -> Session:
-    """A session whose replies are the given texts, by experiment and turn."""
+    """A session whose replies are the given texts, by experiment and turn; `engine` is that of its audits."""
     forced = {
         (index, turn): (*prompt_format.encode(text), prompt_format.end_id)
         for index, texts in enumerate(replies)
@@ -91,7 +96,7 @@ def forced_session(
         notes=NoteStore(),
         documents={},
         tools=tools_named(phase.tools),
-        auditor=RunAuditor(Engine(model), phase.audit, prompt_format.tokenizer),
+        auditor=RunAuditor(engine or Engine(model), phase.audit, prompt_format.tokenizer),
         forced_replies=forced,
         **options,
     )

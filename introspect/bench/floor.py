@@ -1,0 +1,67 @@
+"""What the machine allows: the bytes and the operations that there have to be, over measured rates."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_READ_BYTES = 512 * 2**20
+"""Far more than any processor's caches hold."""
+_MATMUL = 1024
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Measured rates, the best of some rounds: `read` in bytes a second, `matmul` in operations a second."""
+
+    read: float
+    matmul: float
+
+
+def measure_machine(dtype: torch.dtype) -> Machine:
+    """The rates of this machine with torch's threads as they are set; `matmul` is of the dtype."""
+    block = torch.ones(_READ_BYTES // 4)
+    read = max(_READ_BYTES / _seconds(block.sum) for _ in range(_ROUNDS))
+    left, right = torch.ones(_MATMUL, _MATMUL, dtype=dtype), torch.ones(_MATMUL, _MATMUL, dtype=dtype)
+    matmul = max(2 * _MATMUL**3 / _seconds(lambda: left @ right) for _ in range(_ROUNDS))
+    return Machine(read=read, matmul=matmul)
+
+
+def decode_floor(model: Any, machine: Machine, context: int) -> float:
+    """Seconds that a decoded token takes at least: its weights, and all K and V, are read once."""
+    return (_weight_bytes(model) + context * _kv_bytes(model)) / machine.read
+
+
+def prefill_floor(model: Any, machine: Machine, tokens: int) -> float:
+    """Seconds that a prefill takes at least by its products of matrices, attention left out."""
+    head = int(model.get_output_embeddings().weight.numel())
+    return 2.0 * tokens * (_multiplied(model) - head) / machine.matmul
+
+
+def _multiplied(model: Any) -> int:
+    """Weights that a token is multiplied with: not the table that it is looked up in, unless it is tied."""
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    count = sum(int(parameter.numel()) for parameter in model.parameters())
+    return count if table.data_ptr() == head.data_ptr() else count - int(table.numel())
+
+
+def _weight_bytes(model: Any) -> int:
+    return _multiplied(model) * int(next(model.parameters()).element_size())
+
+
+def _kv_bytes(model: Any) -> int:
+    """Bytes of K and V of one token in all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * next(model.parameters()).element_size())
+
+
+def _seconds(run: Any) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began

@@ -1,0 +1,123 @@
+"""What a record says its run computed with, had again: its weights, its engine, its threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from introspect.display import one_line
+from introspect.errors import ModelError, RecordError, UnknownPath
+from introspect.events import RunStart
+from introspect.phase.config import ModelConfig
+
+if TYPE_CHECKING:
+    from introspect.checkpoint.loading import LoadedModel
+    from introspect.engine.engine import Engine
+    from introspect.engine.step import Step
+
+
+def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> Engine:
+    """An engine as the run had it; with `repeats` also by the path that its ids were decoded by.
+
+    Raises RecordError where the record does not say what is needed, UnknownPath where the path cannot be had.
+    """
+    from introspect.engine.engine import Engine
+
+    return Engine(
+        model,
+        recorded_amount(start, "prefill_chunk", path),
+        strategy=_strategy(start, path),
+        step=_recorded_step(start, model) if repeats else None,
+    )
+
+
+def _recorded_step(start: RunStart, model: Any) -> Step | None:
+    """What the run decoded by, with the same kernels; None where it did so plainly.
+
+    Raises UnknownPath where it cannot be had here: other kernels round in another way.
+    """
+    from introspect.engine.decode_paths import usable_step
+    from introspect.engine.schedule import STEP
+
+    said = start.environment.get("decode_path")
+    if not isinstance(said, dict) or said.get("name") != STEP:
+        return None
+    try:
+        step = usable_step(model)
+    except ValueError as error:
+        raise UnknownPath(f"its ids were decoded by the path step: {error}") from None
+    if said.get("kernels") != step.kernels.name:
+        made = one_line(str(said.get("kernels")))
+        raise UnknownPath(f"its ids were decoded with the kernels {made}, and here are {step.kernels.name}")
+    return step
+
+
+def _strategy(start: RunStart, path: Path) -> str:
+    """Which class of cache the run had. Raises RecordError where this version has none such."""
+    from introspect.engine.strategies import STRATEGIES
+
+    memory = start.settings.get("memory")
+    # A record of before there was a choice says nothing of it.
+    strategy = memory.get("strategy", "recent") if isinstance(memory, dict) else "recent"
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        raise RecordError(f"{path}: no cache of this version is of the strategy {one_line(str(strategy))}")
+    return strategy
+
+
+def recorded_amount(start: RunStart, name: str, path: Path) -> int:
+    """A number of what the run ran under. Raises RecordError where the record has none."""
+    value = start.environment.get(name)
+    if type(value) is not int or value < 1:
+        raise RecordError(f"{path}: its environment has no {name} that a run can have")
+    return value
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[int]:
+    """In the block, torch computes on `count` threads, or on as many as it did; yields their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def recorded_weights(start: RunStart, path: Path) -> LoadedModel:
+    """The model of a record. Raises ModelError where its weights are others now."""
+    from introspect.checkpoint.loading import load_model
+
+    loaded = load_model(recorded_model(start, path))
+    if loaded.weight_hash != start.environment["weight_hash"]:
+        raise ModelError(
+            f"{loaded.source.path}: these are not the weights of the record, hash"
+            f" {one_line(start.environment['weight_hash'])}; put those in their place"
+        )
+    return loaded
+
+
+def recorded_model(start: RunStart, path: Path) -> ModelConfig:
+    """The model of a record: where the manifest says its files were, else by its name and its commit.
+
+    Raises RecordError where what is written of it cannot be read.
+    """
+    manifest = path.parent / "manifest.json"
+    try:
+        environment = start.environment
+        settings = {**start.settings["model"], "dtype": environment["dtype"], "device": environment["device"]}
+        settings["revision"] = environment.get("model_revision")
+        if manifest.is_file() and start.model != "tiny":
+            place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
+            if place is not None:
+                settings |= {"id": place, "revision": None}
+        return ModelConfig.model_validate(settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = one_line(str(error).split("\n", 1)[0])[:200]
+        raise RecordError(
+            f"{path}: what it or its manifest.json says of the model cannot be read ({why}); audit another"
+        ) from None
