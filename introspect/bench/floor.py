@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from introspect.engine.kv_config import kv_sizes
+
 _READ_BYTES = 512 * 2**20
 """Far more than any processor's caches hold."""
 _MATMUL = 1024
@@ -55,10 +57,7 @@ def _weight_bytes(model: Any) -> int:
 
 def _kv_bytes(model: Any) -> int:
     """Bytes of K and V of one token in all layers."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * next(model.parameters()).element_size())
+    return kv_sizes(model.config).elements * int(next(model.parameters()).element_size())
 
 
 def _seconds(run: Any) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from rich.table import Table
 from rich.text import Text
@@ -13,13 +13,13 @@ from introspect.commands.status import loading
 from introspect.display import one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
+from introspect.phase.config import DecodePathChoice
 from introspect.phase.load import load_phase
 
 if TYPE_CHECKING:
     from introspect.bench.contenders import EngineContender
 
 PHASE = "phase1a"
-Wanted = Literal["auto", "plain", "step"]
 QUIET = 0.85
 """Share of the threads' time from which on a measurement counts as made on quiet cores. Chosen."""
 
@@ -41,8 +41,8 @@ def bench_command(
     from introspect.checkpoint.loading import load_model
 
     for path in paths:
-        if path not in get_args(Wanted):
-            raise ConfigError(f"--path {one_line(path)}: one of {', '.join(get_args(Wanted))}")
+        if path not in get_args(DecodePathChoice):
+            raise ConfigError(f"--path {one_line(path)}: one of {', '.join(get_args(DecodePathChoice))}")
     phase = load_phase(PHASE, settings)
     with loading("loading the model") as progress:
         loaded = load_model(phase.model, progress)
@@ -91,7 +91,7 @@ def _contenders(model: Any, paths: Sequence[str]) -> list[EngineContender]:
     from introspect.engine.decode_paths import choose_decode_path
     from introspect.engine.engine import Engine
 
-    found = (choose_decode_path(model, cast(Wanted, wanted)) for wanted in paths)
+    found = (choose_decode_path(model, cast(DecodePathChoice, wanted)) for wanted in paths)
     chosen = {path.name: path for path in found}
     return [EngineContender(name, Engine(model, step=path.step)) for name, path in chosen.items()]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from introspect.engine.schedule import PLAIN, STEP
 from introspect.engine.step import Step
 from introspect.errors import ConfigError
-
-Wanted = Literal["auto", "plain", "step"]
+from introspect.phase.config import DecodePathChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class DecodePath:
         return {"name": self.name, "reason": self.reason, "kernels": kernels}
 
 
-def choose_decode_path(model: Any, wanted: Wanted = "auto") -> DecodePath:
+def choose_decode_path(model: Any, wanted: DecodePathChoice = "auto") -> DecodePath:
     """The path for a model. Raises ConfigError where `step` is asked for and cannot be had."""
     if wanted == "plain":
         return DecodePath(name=PLAIN, reason="asked for")

@@ -61,10 +61,13 @@ class GenerationConfig(_Section):
         return self
 
 
+DecodePathChoice = Literal["auto", "plain", "step"]
+
+
 class EngineConfig(_Section):
     """How ids are decoded: through the model's modules as they are (`plain`), or faster on a processor."""
 
-    decode_path: Literal["auto", "plain", "step"] = "auto"
+    decode_path: DecodePathChoice = "auto"
 
 
 class MemoryConfig(_Section):

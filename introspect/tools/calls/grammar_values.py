@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from introspect.errors import ConfigError
@@ -56,7 +57,7 @@ class Rules:
         values = self.domains.get(schema.get(DOMAIN, ""), ())
         if not values:
             return None
-        return self.add(f"of_{schema[DOMAIN]}", f"/{one_of(map(_dumped, values))}/")
+        return self.add(f"of_{schema[DOMAIN]}", f"/{_any_of(tuple(values))}/")
 
 
 def arguments_rule(rules: Rules, schema: Schema, tokens: int, name: str) -> str:
@@ -197,6 +198,12 @@ def literal(text: str) -> str:
 
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=32)
+def _any_of(values: tuple[str | int, ...]) -> str:
+    """One of the values of a domain; a run writes a grammar for each reply, of the same domains."""
+    return one_of(map(_dumped, values))
 
 
 def one_of(texts: Iterable[str]) -> str:
