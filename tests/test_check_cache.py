@@ -271,6 +271,21 @@ def digest(model: Any, cache: Any) -> list[bytes]:
     return [t.detach().contiguous().view(torch.uint8).numpy().tobytes() for t in tensors]
 
 
+@pytest.mark.parametrize("seed", [11, 12])
+def test_rounding_of_slots_left_out_of_a_sample_lends_damage_no_name(seed: int) -> None:
+    """Of a long stretch of single ids only some are repeated one by one, and the lowest fault names all."""
+    rng, model = random.Random(seed), small_model(dtype=torch.float32, **LOUD)
+    ids = [rng.randrange(640) for _ in range(620)]
+    first = rng.choice([60, 120, 238])
+    cache = filled(model, ids, [first, *[1] * (620 - first)])
+    slot = rng.randrange(20, first + 30)
+    other = rng.randrange(slot)
+    layer = cache.layers[rng.choice([1, 2])]
+    for tensor in (layer.keys, layer.values):
+        tensor[:, :, slot] = tensor[:, :, other]
+    assert check_cache(model, cache, ids) == ["slot-overwritten"]
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_cache_model_and_mode_stay_as_they_were(damaged: bool) -> None:
     model = small_model()

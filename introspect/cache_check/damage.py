@@ -161,6 +161,11 @@ def _heal_and_judge(passes: Passes, unexplained: set[int]) -> list[RowFault]:
     healings = 0
     for layer in range(passes.layers):
         faults = row_faults(passes, layer)
+        if faults and not found:
+            # The lowest damage gives its name to all of it: none may be rounding of a pass left out.
+            passes.budget.limit = HEALED
+            passes.try_common(sorted({fault.slot for fault in faults}))
+            faults = row_faults(passes, layer)
         found += faults
         if faults and healings < HEALINGS and not bool(passes.exact[layer + 1 :].all()):
             slots = torch.tensor(sorted({fault.slot for fault in faults}), device=passes.score.device)

@@ -32,7 +32,8 @@ class Passes:
     """Recomputations of a cache. `best` is, for each slot, the one with the most bits in common with it.
 
     `told`: the schedule is known. `tries` counts the passes that were tried for a slot beyond those; `kind`
-    is how many ids the pass held that gave its `best`.
+    is how many ids the pass held that gave its `best`; `common`, `[chunk, slot]`, says in which of CHUNKS a
+    slot was recomputed since anything was healed.
 
     Args:
         model: Inside `undisturbed`.
@@ -72,6 +73,7 @@ class Passes:
         self.score = torch.full((self.length,), -1.0, dtype=torch.float64, device=device)
         self.tries = torch.zeros(self.length, dtype=torch.long, device=device)
         self.kind = torch.full((self.length,), self.length, dtype=torch.long, device=device)
+        self.common = torch.zeros((len(CHUNKS), self.length), dtype=torch.bool, device=device)
         self.compared = torch.zeros(self.length, dtype=torch.bool, device=device)
 
     @property
@@ -105,6 +107,7 @@ class Passes:
         they are again: what was healed in their place would be read by those behind them.
         """
         self._restore()
+        self.common.zero_()
         self.whole()
         self.finer()
         if self._restore():
@@ -148,6 +151,11 @@ class Passes:
             ]
             self._run_chunks(size, between, widen)
 
+    def try_common(self, slots: Sequence[int]) -> None:
+        """Recompute in each of CHUNKS those of some slots that were left out where slots were sampled."""
+        for index, size in enumerate(CHUNKS):
+            self.try_chunks(size, [slot for slot in slots if not self.common[index, slot]])
+
     def _run_chunks(self, size: int, starts: Sequence[int], widen: bool) -> None:
         """Passes of `size` ids from each of `starts` on, neighbours together, while they can be had."""
         for start, end in block_ranges(starts, size, self.length):
@@ -157,6 +165,8 @@ class Passes:
             if end > start:
                 chunks = [min(size, end - begin) for begin in range(start, end, size)]
                 self.add(start, self.recompute(start, chunks), size, widen)
+                if size in CHUNKS and widen:
+                    self.common[CHUNKS.index(size), start:end] = True
 
     def try_pass(self, start: int, size: int) -> bool:
         """One pass of `size` ids from `start` on; False where it cannot be had any more."""
