@@ -9,6 +9,7 @@
     |-- RunFailed              a run that cannot go on: its record or its notes cannot be written; exit 1
     |-- UnsupportedCache       a model family or cache class that a check cannot judge
     |-- UnknownPath            a decode path that this version cannot repeat
+    |   `-- PathRefused        one that would leave out what the model does now
     ToolError                  the model's: becomes a tool result that the model reads
 
 Every other exception is a defect of this program and ends in a traceback.
@@ -73,6 +74,10 @@ class UnsupportedCache(IntrospectError):
 
 class UnknownPath(IntrospectError):
     """Ids were decoded by a path that this version does not have, so that they cannot be decoded so again."""
+
+
+class PathRefused(UnknownPath):
+    """A decode path that there is would not do what the model does now, with hooks or other attention."""
 
 
 class ToolError(Exception):

@@ -16,7 +16,7 @@ from introspect.checkpoint.library_output import quiet_library
 from introspect.checkpoint.meta_model import short
 from introspect.checkpoint.weight_fit import named
 from introspect.display import one_line
-from introspect.engine.kv_config import SLIDING, other_layers
+from introspect.engine.kv_config import hiding_layers
 from introspect.errors import ModelError
 from introspect.model.context_length import usable_context
 from introspect.phase.paths import shown
@@ -148,10 +148,7 @@ def refuse_uncovered_layers(model_config: PreTrainedConfig, name: str) -> None:
         raise ModelError(f"{name}: an encoder-decoder model; only decoder-only models are supported")
     if getattr(text, "use_bidirectional_attention", False):
         raise ModelError(f"{name}: its tokens attend to later ones; only causal models are supported")
-    kinds, window = other_layers(text), getattr(text, "sliding_window", None)
-    if window and window >= (usable_context(model_config) or window + 1):
-        kinds = [kind for kind in kinds if kind != SLIDING]
-    if kinds:
+    if kinds := hiding_layers(text, usable_context(model_config) or 0):
         raise ModelError(f"{name}: has layers that the exact cache does not cover: {', '.join(kinds)}")
 
 

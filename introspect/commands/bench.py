@@ -93,7 +93,8 @@ def _contenders(model: Any, paths: Sequence[str]) -> list[EngineContender]:
 
     found = (choose_decode_path(model, cast(DecodePathChoice, wanted)) for wanted in paths)
     chosen = {path.name: path for path in found}
-    return [EngineContender(name, Engine(model, step=path.step)) for name, path in chosen.items()]
+    engines = {name: Engine(model, step=path.step, graph=path.graph) for name, path in chosen.items()}
+    return [EngineContender(name, engine) for name, engine in engines.items()]
 
 
 def _show(report: JSON) -> None:

@@ -15,8 +15,8 @@ from introspect.phase.config import ModelConfig
 
 if TYPE_CHECKING:
     from introspect.checkpoint.loading import LoadedModel
+    from introspect.engine.decode_paths import DecodePath
     from introspect.engine.engine import Engine
-    from introspect.engine.step import Step
 
 
 def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> Engine:
@@ -26,33 +26,36 @@ def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> E
     """
     from introspect.engine.engine import Engine
 
+    decode_path = _recorded_path(start, model) if repeats else None
     return Engine(
         model,
         recorded_amount(start, "prefill_chunk", path),
         strategy=_strategy(start, path),
-        step=_recorded_step(start, model) if repeats else None,
+        step=decode_path.step if decode_path else None,
+        graph=decode_path.graph if decode_path else None,
     )
 
 
-def _recorded_step(start: RunStart, model: Any) -> Step | None:
+def _recorded_path(start: RunStart, model: Any) -> DecodePath | None:
     """What the run decoded by, with the same kernels; None where it did so plainly.
 
     Raises UnknownPath where it cannot be had here: other kernels round in another way.
     """
-    from introspect.engine.decode_paths import usable_step
-    from introspect.engine.schedule import STEP
+    from introspect.engine.decode_paths import usable_path
+    from introspect.engine.schedule import PLAIN
 
     said = start.environment.get("decode_path")
-    if not isinstance(said, dict) or said.get("name") != STEP:
+    if not isinstance(said, dict) or said.get("name") == PLAIN:
         return None
+    name = one_line(str(said.get("name")))
     try:
-        step = usable_step(model)
+        path = usable_path(model, name, "recorded")
     except ValueError as error:
-        raise UnknownPath(f"its ids were decoded by the path step: {error}") from None
-    if said.get("kernels") != step.kernels.name:
+        raise UnknownPath(f"its ids were decoded by the path {name}: {error}") from None
+    if said.get("kernels") != path.kernels:
         made = one_line(str(said.get("kernels")))
-        raise UnknownPath(f"its ids were decoded with the kernels {made}, and here are {step.kernels.name}")
-    return step
+        raise UnknownPath(f"its ids were decoded with the kernels {made}, and here are {path.kernels}")
+    return path
 
 
 def _strategy(start: RunStart, path: Path) -> str:

@@ -51,7 +51,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self._take(_Buffer(key_states, value_states, MIN_CAPACITY))
-        self._show(0)
+        self.show(0)
         self.is_initialized = True
 
     def update(
@@ -65,7 +65,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         buffer = self._writable(start, end)
         buffer.keys[:, :, start:end] = key_states
         buffer.values[:, :, start:end] = value_states
-        self._show(end)
+        self.show(end)
         return self.keys, self.values
 
     def truncate(self, length: int) -> None:
@@ -101,7 +101,27 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
     def reset(self) -> None:
         self.truncate(0)
 
-    def _show(self, length: int) -> None:
+    def reserve(self, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The buffers of K and V, `[1, kv_head, slot, head_dim]`, `capacity` slots at least.
+
+        Whoever is given them may write behind the visible slots until a fork is made, and then `show` them.
+        """
+        length = self.get_seq_length()
+        buffer = self._writable(length, capacity)
+        self.show(length)
+        return buffer.keys, buffer.values
+
+    @property
+    def shows_its_buffer(self) -> bool:
+        """Whether what is visible is the beginning of the layer's buffer: somebody may have replaced it."""
+        buffer = self._buffer
+        if buffer is None or self.keys is None or self.values is None:
+            return False
+        pairs = ((self.keys, buffer.keys), (self.values, buffer.values))
+        return all(seen.data_ptr() == whole.data_ptr() for seen, whole in pairs)
+
+    def show(self, length: int) -> None:
+        """Make the first `length` slots of the buffer the visible ones."""
         assert self._buffer is not None
         self.keys = self._buffer.keys[:, :, :length]
         self.values = self._buffer.values[:, :, :length]

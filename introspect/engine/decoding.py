@@ -44,7 +44,8 @@ class DecodingSequence:
     """One reply in the making: its cache, its sampler, and what was sampled so far.
 
     `logits` is `[vocabulary]`, fp32 on the CPU, for the next id. `end_length` says how many of the last ids
-    end the reply where no single id does; 0 where it goes on. `seconds` is what its steps took.
+    end the reply where no single id does; 0 where it goes on. `seconds` is what its steps took, `paths` are
+    those by which ids were fed.
 
     Logits that are not finite are no distribution: the reply ends before them with the finish reason
     `non-finite`, and `fault` tells what was seen. With `through_faults`, for ids that are given, it goes on.
@@ -59,6 +60,7 @@ class DecodingSequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     through_faults: bool = False
+    paths: set[str] = field(default_factory=set)
     finish_reason: FinishReason | None = None
     fault: NonFinite | None = None
     seconds: float = 0.0
@@ -101,14 +103,17 @@ class DecodingSequence:
         return {name: _largest(row) for name, row in rows.items() if row is not None}
 
     def decoded(self, path: str) -> Decoded:
-        """What there is of the reply, which decoded ids by `path`."""
+        """What there is of the reply. `path` is that of an engine that had no id to feed.
+
+        A reply that took several paths has the names of all, by which none can be repeated.
+        """
         return Decoded(
             token_ids=tuple(self.token_ids),
             finish_reason=self.finish_reason or "length",
             logprobs=tuple(self.logprobs),
             top_logits=self.top_logits,
             logits_digest=self.logits_digest,
-            path=path,
+            path="+".join(sorted(self.paths)) or path,
             seconds=self.seconds,
             fault=self.fault,
         )

@@ -12,11 +12,12 @@ import torch
 from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.finite import NON_FINITE
+from introspect.engine.graph import Graph
 from introspect.engine.interrupts import Interrupts
-from introspect.engine.schedule import PLAIN, PREFILL, STEP
+from introspect.engine.schedule import GRAPH, PLAIN, PREFILL, STEP
 from introspect.engine.step import Step
 from introspect.engine.strategies import new_cache
-from introspect.errors import UnknownPath
+from introspect.errors import PathRefused, UnknownPath
 
 PREFILL_CHUNK = 512
 """Tokens of one prefill pass at most: bounds the activations, not the result. Chosen, not calibrated: larger
@@ -37,8 +38,8 @@ class PrefillResult:
 class Engine:
     """Runs forward passes of one model. The cache given to it is truncated and extended in place.
 
-    `decode_path` is how it decodes ids, by the `step` where it is given one; a pass by a path is repeated by
-    any engine that has it.
+    `decode_path` is how it decodes ids, by the `graph` or the `step` where it is given one; a pass by a path
+    is repeated by any engine that has it.
     Before each pass, and in its midst, `interrupts` may raise KeyboardInterrupt. The cache is as good after
     it: the next prefill truncates it to what is whole.
     """
@@ -50,19 +51,23 @@ class Engine:
         interrupts: Interrupts | None = None,
         strategy: str = "recent",
         step: Step | None = None,
+        graph: Graph | None = None,
     ) -> None:
         self.model = model
         self.prefill_chunk = prefill_chunk
         self.interrupts = interrupts or Interrupts()
         self.strategy = strategy
-        self.decode_path = PLAIN if step is None else STEP
+        self.decode_path = GRAPH if graph else STEP if step else PLAIN
         self._step = step
+        self._graph = graph
         first = next(model.parameters())
         self.device = first.device
         self.dtype = str(first.dtype).removeprefix("torch.")
         self._passes = {PREFILL: self._pass, PLAIN: self._pass}
         if step is not None:
             self._passes[STEP] = self._stepped
+        if graph is not None:
+            self._passes[GRAPH] = self._graphed
 
     def new_cache(self) -> TokenCache:
         """An empty cache for this model, of the class of its strategy."""
@@ -103,13 +108,14 @@ class Engine:
     ) -> Iterator[list[DecodingSequence]]:
         """Sample ids until every sequence is finished; yields those that got one, after each step.
 
-        Ids are fed by `path`, by default that of the engine. Raises UnknownPath where it has none such.
+        Ids are fed by `path`. Raises UnknownPath where the engine has none such, PathRefused where it would
+        not do what the model does now. Without one they are fed by that of the engine, and plainly where it
+        refuses; each sequence notes by which they were.
 
         The last sampled id of a reply is not in the cache when the reply ends: it is not fed, or, where the
         logits after it were not finite, taken out again. Abandoning the iterator between steps leaves every
         cache whole.
         """
-        path = self.decode_path if path is None else path
         active = list(sequences)
         while active:
             chosen = [sequence for sequence in active if _chooses(sequence)]
@@ -118,14 +124,27 @@ class Engine:
             active = [sequence for sequence in active if sequence.finish_reason is None]
             for sequence in active:
                 began = time.perf_counter()
-                sequence.logits = self.forward(sequence.cache, sequence.token_ids[-1:], path)
+                sequence.logits = self._fed(sequence, path)
                 sequence.seconds += time.perf_counter() - began
+
+    def _fed(self, sequence: DecodingSequence, path: str | None) -> torch.Tensor:
+        taken = self.decode_path if path is None else path
+        try:
+            logits = self.forward(sequence.cache, sequence.token_ids[-1:], taken)
+        except PathRefused:
+            if path is not None:
+                raise
+            taken = PLAIN
+            logits = self.forward(sequence.cache, sequence.token_ids[-1:], taken)
+        sequence.paths.add(taken)
+        return logits
 
     @torch.no_grad()
     def forward(self, cache: TokenCache, token_ids: Sequence[int], path: str = PREFILL) -> torch.Tensor:
         """One pass over `token_ids` at the cache's end; logits of the last, `[vocabulary]`, on the CPU.
 
-        Raises UnknownPath for a path that this engine does not have.
+        Raises UnknownPath for a path that this engine does not have, PathRefused where the path would not do
+        what the model does now.
         """
         if path not in self._passes:
             raise UnknownPath(f"this version has no decode path {path!r}")
@@ -145,12 +164,27 @@ class Engine:
             input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
         )
         row: torch.Tensor = output.logits[0, -1]
-        return row.cpu() if row.dtype == torch.float64 else row.float().cpu()
+        return _on_host(row if row.dtype == torch.float64 else row.float())
 
     def _stepped(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
         assert self._step is not None
         with self._step():
             return self._pass(cache, token_ids)
+
+    def _graphed(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
+        assert self._graph is not None
+        reason = "it feeds one id" if len(token_ids) != 1 else self._graph.refusal(cache)
+        if reason is not None:
+            raise PathRefused(f"the path {GRAPH} does not have this pass: {reason}")
+        return _on_host(self._graph.forward(cache, token_ids[0]))
+
+
+def _on_host(row: torch.Tensor) -> torch.Tensor:
+    """A row of logits, `[vocabulary]`, on the CPU; a GPU writes it there itself."""
+    if not row.is_cuda:
+        return row
+    host = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
+    return host.copy_(row)
 
 
 def _chooses(sequence: DecodingSequence) -> bool:

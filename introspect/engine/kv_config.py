@@ -43,6 +43,17 @@ def size_in(config: Any, name: str) -> int:
     return max((size for size in sizes if isinstance(size, int)), default=0)
 
 
+def hiding_layers(text_config: Any, context: int) -> list[str]:
+    """Kinds of layers whose queries do not see the K and V of every token before them; sorted.
+
+    A window that is no shorter than a context of so many tokens hides nothing; of 0 tokens none is.
+    """
+    kinds, window = other_layers(text_config), getattr(text_config, "sliding_window", None)
+    if window and window >= (context or window + 1):
+        kinds = [kind for kind in kinds if kind != SLIDING]
+    return kinds
+
+
 def other_layers(text_config: Any) -> list[str]:
     """Kinds of layers that a cache of K and V of every token, in each layer, does not describe; sorted.
 

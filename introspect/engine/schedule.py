@@ -21,6 +21,8 @@ PLAIN = "plain"
 """The decode path of one forward pass for each id, through the model's own attention."""
 STEP = "step"
 """The decode path that computes products and attention for one row (see `step`)."""
+GRAPH = "graph"
+"""The decode path that repeats one recorded pass of fixed shapes (see `graph`)."""
 _RECORDED_PATHS = {"forward-1": PLAIN}
 """Names of decode paths in records of schema 1."""
 SLOT_BYTES = 8

@@ -61,11 +61,11 @@ class GenerationConfig(_Section):
         return self
 
 
-DecodePathChoice = Literal["auto", "plain", "step"]
+DecodePathChoice = Literal["auto", "plain", "step", "graph"]
 
 
 class EngineConfig(_Section):
-    """How ids are decoded: through the model's modules as they are (`plain`), or faster on a processor."""
+    """How ids are decoded: through the model's modules as they are (`plain`), or by `step` or `graph`."""
 
     decode_path: DecodePathChoice = "auto"
 

@@ -35,7 +35,13 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     phase, options, loaded = prepared.phase, prepared.options, prepared.loaded
     interrupts = interrupted if isinstance(interrupted, Interrupts) else Interrupts(interrupted)
     path = choose_decode_path(loaded.model, phase.engine.decode_path)
-    engine = Engine(loaded.model, interrupts=interrupts, strategy=phase.memory.strategy, step=path.step)
+    engine = Engine(
+        loaded.model,
+        interrupts=interrupts,
+        strategy=phase.memory.strategy,
+        step=path.step,
+        graph=path.graph,
+    )
     start = run_start(prepared, engine.prefill_chunk, path)
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     with _reserved(writer):

@@ -1,0 +1,70 @@
+"""The decode path `graph` in runs: sessions, prunes, records and audits, and faults that are planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.sessions import DONE, STEPS, a_phase, forced_session, opened_run, phase_for, run_session
+
+from introspect.audits.record import audit_replay
+from introspect.audits.recorded import recorded_turns
+from introspect.commands.audit import audit_command
+from introspect.commands.recorded_engine import recorded_engine
+from introspect.engine.decode_paths import choose_decode_path
+from introspect.engine.engine import Engine
+from introspect.engine.graph import Graph
+from introspect.engine.schedule import GRAPH, PLAIN
+from introspect.errors import UnknownPath
+from introspect.faults.catalogue import FAULTS
+from introspect.faults.run_planter import RunPlanter
+
+REPLIES = [*STEPS[3:6], DONE]
+
+
+def test_a_session_decoded_by_the_graph_is_audited_by_the_graph(model: Any, byte_format: Any) -> None:
+    engine = Engine(model, graph=Graph(model))
+    phase = a_phase(memory={"max_conversation_tokens": 6000})
+    session = forced_session(model, byte_format, phase, [REPLIES], engine)
+    stream, status = run_session(session, engine=engine)
+    assert status == "complete" and session.tally.audits["failed"] == 0 and session.tally.audits["e1"] > 0
+    assert session.tally.prunes > 0 and set(session.tally.decode_paths) == {GRAPH}
+    turns = recorded_turns(stream)
+    assert audit_replay(turns, Engine(model, graph=Graph(model))).failures == []
+    with pytest.raises(UnknownPath):
+        audit_replay(turns, Engine(model))
+
+
+def test_a_run_says_how_it_decoded_and_its_record_is_audited_so(model_dir: Path, tmp_path: Path) -> None:
+    run = opened_run(phase_for(model_dir, engine={"decode_path": "graph"}, limits={"max_turns": 2}), tmp_path)
+    told = run.start.environment["decode_path"]
+    assert told == {"name": "graph", "reason": "asked for", "kernels": "eager replay, buckets of 512"}
+    summary = run.execute(lambda event: None)
+    assert set(summary["decode_paths"]) == {"graph"} and summary["audits"]["failed"] == 0
+    assert audit_command(summary["run"], "e1", tmp_path, as_json=True) == 0
+    run.start.environment["decode_path"]["kernels"] = "CUDA graph, buckets of 512"
+    with pytest.raises(UnknownPath, match="CUDA graph, buckets of 512, and here are eager replay"):
+        recorded_engine(run.start, tmp_path, run.session.context.model, repeats=True)
+
+
+@pytest.mark.parametrize("fault", ["prefix-aliased", "wrong-position"])
+def test_a_fault_that_is_planted_is_found_as_it_is_on_the_plain_path(
+    fault: str, model: Any, byte_format: Any
+) -> None:
+    codes = []
+    for engine in (Engine(model), Engine(model, graph=Graph(model))):
+        phase = a_phase(memory={"max_conversation_tokens": 6000})
+        session = forced_session(model, byte_format, phase, [REPLIES], engine)
+        planter = RunPlanter(FAULTS[fault], model, session.system_tokens)
+        stream, status = run_session(session, engine=engine, planter=planter)
+        assert status == "corrupt"
+        codes.append([event.codes for event in stream if getattr(event, "codes", None)])
+    assert codes[0] == codes[1]
+
+
+def test_a_model_is_decoded_plainly_unless_the_graph_is_asked_for(model: Any) -> None:
+    assert choose_decode_path(model).name == PLAIN
+    path = choose_decode_path(model, "graph")
+    assert path.name == GRAPH and path.graph is not None and torch.get_num_threads() == 1
