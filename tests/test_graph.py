@@ -238,6 +238,18 @@ def test_a_reply_in_whose_midst_a_hook_came_has_the_names_of_both_paths() -> Non
     assert sequence.decoded(engine.decode_path).path == "graph+plain"
 
 
+def test_a_hook_that_comes_with_a_module_acts_too() -> None:
+    model = small_model("qwen2", torch.float64, 2)
+    engine = graphed(model)
+    assert decoded(engine, [1, 2, 3]).paths == {GRAPH}
+    model.model.layers[1].mlp = small_model("qwen2", torch.float64, 2, seed=9).model.layers[1].mlp
+    seen: list[Any] = []
+    of_module(model, lambda *given: seen.append(given[0]))
+    hooked = decoded(engine, [1, 2, 3])
+    assert hooked.paths == {PLAIN} and len(seen) == 4
+    assert hooked.logits_digest == decoded(Engine(model), [1, 2, 3]).logits_digest
+
+
 def test_forwards_of_their_own_and_other_attention_take_plain() -> None:
     model = small_model("qwen2", torch.float64, 2)
     engine = graphed(model)

@@ -32,7 +32,10 @@ class _Buffer:
 
     def is_free_from(self, slot: int, writer: BufferLayer) -> bool:
         """Whether no other layer shows a slot from this one on."""
-        return all(reader is writer or reader.get_seq_length() <= slot for reader in self.readers)
+        # One reader is the writer itself, and to look into the set takes as long as all else here.
+        return len(self.readers) == 1 or all(
+            reader is writer or reader.get_seq_length() <= slot for reader in self.readers
+        )
 
 
 class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -106,9 +109,10 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
 
         Whoever is given them may write behind the visible slots until a fork is made, and then `show` them.
         """
-        length = self.get_seq_length()
+        before, length = self._buffer, self.get_seq_length()
         buffer = self._writable(length, capacity)
-        self.show(length)
+        if buffer is not before:
+            self.show(length)
         return buffer.keys, buffer.values
 
     @property

@@ -101,7 +101,8 @@ def usable_graph(model: Any) -> Graph:
     except Exception as error:  # what cannot be recorded is refused by the device, the library or torch
         raise ValueError(f"its pass cannot be recorded ({_first_line(error)})") from None
     apart = max(largest_difference(plain, repeated) for plain, repeated in pairs)
-    allowed = _ROUNDING.get(pairs[0][0].dtype, 0.1) * max(float(plain.abs().max()) for plain, _ in pairs)
+    rounding = _ROUNDING.get(next(model.parameters()).dtype, 0.1)
+    allowed = rounding * max(float(plain.abs().max()) for plain, _ in pairs)
     if not apart <= allowed:
         raise ValueError(f"its pass by fixed shapes is another: logits differ by {apart:.2g}")
     return graph

@@ -24,6 +24,8 @@ from introspect.engine.capture import Capture, NotRepeatable, Run, capture_for, 
 from introspect.engine.graph_cache import BUCKET, attention_of_bucket, bucket_cache, mask_of
 from introspect.engine.kv_config import hiding_layers, size_in
 from introspect.engine.module_watch import ModuleWatch
+from introspect.engine.schedule import PLAIN
+from introspect.errors import PathRefused
 
 _REPLACED = "sdpa"
 _ATTENTION = "introspect_bucket"
@@ -94,18 +96,25 @@ class Graph:
     def forward(self, cache: TokenCache, token_id: int) -> torch.Tensor:
         """The logits after one more id, `[vocabulary]`, on the device; K and V stand in the cache.
 
-        They are overwritten by the next pass. The cache must not be refused (see `refusal`).
+        They are overwritten by the next pass. The cache must not be refused (see `refusal`). Raises
+        PathRefused where modules were put in that a recording does not follow; the cache is as it was.
         """
         slot = len(cache.token_ids)
         bucket, buffers = self._reserved(cache)
         self._inputs.copy_(torch.tensor([token_id, slot]))
-        recording = self._found(bucket, buffers)
+        recording = next((one for one in self._recordings if one.is_of(bucket, buffers)), None)
         if recording is None or self._last != (recording, slot, buffers[0]._version):
             # What others wrote and was truncated may be no number, which no mask hides: 0 times NaN is NaN.
             for tensor in buffers:
                 tensor[:, :, slot:bucket] = 0
-        recording = recording or self._recorded(bucket, buffers)
+        if recording is None:
+            self._is_outdated()
+            recording = self._recorded(bucket, buffers)
         row = recording.repeat()
+        # What takes the processor's time is done while the device computes: it has to be asked for the row.
+        if self._is_outdated():
+            recording = self._recorded(bucket, buffers)
+            row = recording.repeat()
         for layer in cache.layers:
             layer.show(slot + 1)
         self._last = recording, slot + 1, buffers[0]._version
@@ -116,14 +125,20 @@ class Graph:
         bucket = (len(cache.token_ids) // self._step + 1) * self._step
         return bucket, [tensor for layer in cache.layers for tensor in layer.reserve(bucket)]
 
-    def _found(self, bucket: int, buffers: Sequence[torch.Tensor]) -> _Recording | None:
-        """The recording for buffers, as long as the model is what it was recorded with."""
+    def _is_outdated(self) -> bool:
+        """Whether the model is another than it was recorded as; then no recording is kept.
+
+        Raises PathRefused where it has become one that a recording does not follow.
+        """
         fingerprint = self._watch.fingerprint()
-        if fingerprint != self._fingerprint:
-            self._watch = ModuleWatch(self.model)
-            self._fingerprint = self._watch.fingerprint()
-            self._recordings.clear()
-        return next((one for one in self._recordings if one.is_of(bucket, buffers)), None)
+        if fingerprint == self._fingerprint:
+            return False
+        self._watch = ModuleWatch(self.model)
+        self._fingerprint = self._watch.fingerprint()
+        self._recordings.clear()
+        if reason := self._watch.refusal():
+            raise PathRefused(f"{PLAIN} has to take this pass: {reason}")
+        return True
 
     def _recorded(self, bucket: int, buffers: Sequence[torch.Tensor]) -> _Recording:
         """A new recording; those whose buffers are gone are let go."""

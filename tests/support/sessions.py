@@ -124,7 +124,7 @@ def run_session(
 
 def phase_for(model_dir: Path, **changes: Any) -> PhaseConfig:
     generation = {"max_new_tokens": 20, "seed": 3}
-    return a_phase(model={"id": str(model_dir)}, **({"generation": generation} | changes))
+    return a_phase(**({"model": {"id": str(model_dir)}, "generation": generation} | changes))
 
 
 def opened_run(phase: PhaseConfig, output: Path, interrupted: bool = False, forced: str | None = None) -> Run:
