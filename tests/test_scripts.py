@@ -15,7 +15,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-SHELL_SCRIPTS = ["scripts/setup", "scripts/smoke", "scripts/test", "scripts/fetch_smollm2", ".ci/run"]
+SHELL_SCRIPTS = [
+    *("scripts/setup", "scripts/smoke", "scripts/test", "scripts/fetch_smollm2", "scripts/gpu_suite"),
+    ".ci/run",
+]
 # What a torch build for a GPU brings along; the pins describe the CPU build.
 GPU_BUILD_ONLY = re.compile(r"^(nvidia-|cuda-|triton)")
 

@@ -12,6 +12,8 @@ from introspect.engine.kv_config import kv_sizes
 
 _READ_BYTES = 512 * 2**20
 """Far more than any processor's caches hold."""
+_ON_GPU = 8
+"""Times as much of both on a GPU, where the launch of a kernel would count otherwise."""
 _MATMUL = 1024
 _ROUNDS = 5
 
@@ -24,12 +26,15 @@ class Machine:
     matmul: float
 
 
-def measure_machine(dtype: torch.dtype) -> Machine:
-    """The rates of this machine with torch's threads as they are set; `matmul` is of the dtype."""
-    block = torch.ones(_READ_BYTES // 4)
-    read = max(_READ_BYTES / _seconds(block.sum) for _ in range(_ROUNDS))
-    left, right = torch.ones(_MATMUL, _MATMUL, dtype=dtype), torch.ones(_MATMUL, _MATMUL, dtype=dtype)
-    matmul = max(2 * _MATMUL**3 / _seconds(lambda: left @ right) for _ in range(_ROUNDS))
+def measure_machine(dtype: torch.dtype, device: str = "cpu") -> Machine:
+    """The rates of a device; `matmul` is of the dtype. A processor has torch's threads as they are set."""
+    larger = 1 if device == "cpu" else _ON_GPU
+    size, width = _READ_BYTES * larger, _MATMUL * larger
+    block = torch.ones(size // 4, device=device)
+    read = max(size / seconds_of(block.sum, device) for _ in range(_ROUNDS))
+    del block
+    left, right = (torch.ones(width, width, dtype=dtype, device=device) for _ in range(2))
+    matmul = max(2 * width**3 / seconds_of(lambda: left @ right, device) for _ in range(_ROUNDS))
     return Machine(read=read, matmul=matmul)
 
 
@@ -60,7 +65,11 @@ def _kv_bytes(model: Any) -> int:
     return kv_sizes(model.config).elements * int(next(model.parameters()).element_size())
 
 
-def _seconds(run: Any) -> float:
+def seconds_of(run: Any, device: str = "cpu") -> float:
+    """Seconds that `run` takes, whose kernels on a GPU are waited for."""
+    synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    synchronize()
     began = time.perf_counter()
     run()
+    synchronize()
     return time.perf_counter() - began

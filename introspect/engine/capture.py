@@ -67,7 +67,10 @@ class CudaGraphs:
                 # A pool that no graph uses any more cannot be captured into again.
                 self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            # Another thread may let go of memory meanwhile, which a stricter mode takes for a part of this.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
                 output = run()
         recorded = _Recorded(graph, output)
         self._living.add(recorded)
