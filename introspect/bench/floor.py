@@ -67,9 +67,11 @@ def _kv_bytes(model: Any) -> int:
 
 def seconds_of(run: Any, device: str = "cpu") -> float:
     """Seconds that `run` takes, whose kernels on a GPU are waited for."""
-    synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-    synchronize()
+    gpu = torch.device(device).type == "cuda"
+    if gpu:
+        torch.cuda.synchronize()
     began = time.perf_counter()
     run()
-    synchronize()
+    if gpu:
+        torch.cuda.synchronize()
     return time.perf_counter() - began
