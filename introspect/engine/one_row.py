@@ -14,12 +14,14 @@ from typing import Any, cast
 
 import torch
 
+from introspect.engine.compilation import compiled, traced
+from introspect.engine.layer_call import EARLIER, Untraceable
+from introspect.engine.traced_layer import LEAST_SLOTS
+
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 LONGEST_SUM = 4096
 """Terms from which on the compiler sums in cascades, at half the speed: longer rows are cut in parts."""
-_MOST_SHAPES = 64
-"""Shapes of weights that are compiled, each for itself: the same shape always runs the same code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +29,14 @@ class OneRowKernels:
     """`product(weight, row)`: `[out, in]` and `[in]` to `[out]`, fp32. `product` is None for torch's own.
 
     `attention(query, keys, values, scaling)`: `[kv_head, group, head_dim]` and `[kv_head, slot, head_dim]`
-    twice to `[kv_head, group, value_dim]`, fp32. `name` tells them apart in a record.
+    twice to `[kv_head, group, value_dim]`, fp32. With `fuses` whole layers are compiled as well. `name` tells
+    kernels apart in a record.
     """
 
     name: str
     product: Product | None
     attention: Attention
+    fuses: bool = False
 
 
 def product(weight: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
@@ -52,6 +56,23 @@ def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sca
     return (shares[..., None] * values[:, None].float()).sum(-2)
 
 
+def attention_beside(
+    query: torch.Tensor,
+    earlier: tuple[torch.Tensor, torch.Tensor],
+    new: tuple[torch.Tensor, torch.Tensor],
+    scaling: float,
+) -> torch.Tensor:
+    """The same over the `earlier` slots, K and V `[kv_head, slot, head_dim]`, and a `new` one beside them,
+    `[kv_head, head_dim]`."""
+    asked = query.float() * scaling
+    scores = (earlier[0][:, None].float() * asked[:, :, None]).sum(-1)
+    last = (new[0][:, None].float() * asked).sum(-1, keepdim=True)
+    largest = torch.maximum(scores.amax(-1, keepdim=True), last)
+    shares, share = (scores - largest).exp(), (last - largest).exp()
+    mixed = (shares[..., None] * earlier[1][:, None].float()).sum(-2) + share * new[1][:, None].float()
+    return mixed / (shares.sum(-1, keepdim=True) + share)
+
+
 def attention_by_products(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float
 ) -> torch.Tensor:
@@ -65,32 +86,53 @@ PLAIN_TORCH = OneRowKernels(name="torch", product=None, attention=attention_by_p
 
 
 @cache
-def compiled_kernels() -> OneRowKernels:
-    """The kernels compiled by inductor, once in a process; each shape is compiled when it first comes."""
-    import torch._dynamo
+def compiled_kernels(threads: int) -> OneRowKernels:
+    """The kernels compiled by inductor for a number of threads; each shape when it first comes."""
+    products: dict[Any, Callable[..., Any]] = {}
+    attentions: dict[Any, Callable[..., Any]] = {}
 
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_SHAPES)
+    def compiled_product(weight: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        key = (weight.shape, weight.stride(), weight.dtype, row.dtype)
+        if key not in products:
+            products[key] = compiled(traced(product, (weight, row)))
+        return cast(torch.Tensor, products[key](weight, row))
+
+    def compiled_attention(
+        query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        if keys.shape[1] <= LEAST_SLOTS:
+            return attention(query, keys, values, scaling)
+        key = (query.shape, values.shape[2], query.dtype, query.stride(), scaling)
+        if key not in attentions:
+            graph = traced(
+                lambda keys, values, query: attention(query, keys[0], values[0], scaling),
+                (query,),
+                (keys[None], values[None]),
+            )
+            attentions[key] = compiled(graph)
+        return cast(torch.Tensor, attentions[key](keys[None], values[None], query))
+
     return OneRowKernels(
         name=f"inductor {torch.__version__}",
-        product=cast(Product, torch.compile(product, dynamic=False)),
-        attention=cast(Attention, torch.compile(attention, dynamic=True)),
+        product=compiled_product,
+        attention=compiled_attention,
+        fuses=True,
     )
 
 
 def kernels_for(dtype: torch.dtype) -> OneRowKernels:
     """The kernels for weights of a dtype."""
-    return PLAIN_TORCH if dtype in (torch.float32, torch.float64) else compiled_kernels()
+    wide = dtype in (torch.float32, torch.float64)
+    return PLAIN_TORCH if wide else compiled_kernels(torch.get_num_threads())
 
 
-def fast_linear(module: torch.nn.Linear, kernels: OneRowKernels) -> Callable[[torch.Tensor], torch.Tensor]:
+def fast_linear(module: torch.nn.Linear, product: Product) -> Callable[[torch.Tensor], torch.Tensor]:
     """What stands in for a linear layer's `forward`: `product` for one row, torch's own for more."""
-    made = kernels.product
-    assert made is not None
 
     def forward(states: torch.Tensor) -> torch.Tensor:
         if states.numel() != states.shape[-1]:
             return torch.nn.functional.linear(states, module.weight, module.bias)
-        result = made(module.weight, states.view(-1))
+        result = product(module.weight, states.reshape(-1))
         if module.bias is not None:
             result = result + module.bias
         return result.to(states.dtype).view(*states.shape[:-1], -1)
@@ -99,7 +141,10 @@ def fast_linear(module: torch.nn.Linear, kernels: OneRowKernels) -> Callable[[to
 
 
 def one_query(kernels: OneRowKernels, otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    """An attention function as transformers calls it; `otherwise` takes what is not one plain query."""
+    """An attention function as transformers calls it; `otherwise` takes what is not one plain query.
+
+    While a layer is traced its K and V are of the new slot alone, and the EARLIER ones stand beside it.
+    """
 
     def attend(
         module: torch.nn.Module,
@@ -111,12 +156,19 @@ def one_query(kernels: OneRowKernels, otherwise: Callable[..., Any]) -> Callable
         **further: Any,
     ) -> Any:
         told = {name for name, one in further.items() if one is not None and name in CHANGES_ATTENTION}
+        slots = EARLIER.get()
         if told or attention_mask is not None or query.shape[0] != 1 or query.shape[2] != 1:
+            if slots is not None:
+                raise Untraceable("its attention is not that of one plain query")
             return otherwise(module, query, key, value, attention_mask, scaling=scaling, **further)
         heads, groups, width = query.shape[1], key.shape[1], query.shape[-1]
         scale = width**-0.5 if scaling is None else scaling
-        grouped = query[0, :, 0].view(groups, heads // groups, width)
-        result = kernels.attention(grouped, key[0], value[0], scale)
+        grouped = query[0, :, 0].reshape(groups, heads // groups, width)
+        if slots is None:
+            result = kernels.attention(grouped, key[0], value[0], scale)
+        else:
+            new = (key[0, :, 0], value[0, :, 0])
+            result = attention_beside(grouped, (slots.keys[0], slots.values[0]), new, scale)
         return result.to(query.dtype).reshape(1, 1, heads, value.shape[-1]), None
 
     return attend
