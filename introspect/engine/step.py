@@ -20,7 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from introspect.engine.blocks import block_list
 from introspect.engine.layer_call import EARLIER, EarlierSlots
 from introspect.engine.one_row import OneRowKernels, fast_linear, kernels_for, one_query, product
-from introspect.engine.traced_layer import TracedLayer
+from introspect.engine.traced_layer import LayerFunctions, TracedLayer
 
 _REPLACED = "sdpa"
 Forwards = dict[torch.nn.Module, Callable[..., Any]]
@@ -38,16 +38,16 @@ class Step:
             raise ValueError(f"its attention is {self._config._attn_implementation}")
         dtype = next(model.parameters()).dtype
         self.kernels = kernels or kernels_for(dtype)
-        self._attention = _registered(self.kernels)
+        self._attention = _registered()
         linears = [m for m in model.modules() if type(m) is torch.nn.Linear and m.weight.dtype == dtype]
         run = self.kernels.product
         self._linears: Forwards = {} if run is None else {m: fast_linear(m, run) for m in linears}
         self._traced_linears: Forwards = {m: fast_linear(m, product) for m in linears}
-        blocks = block_list(model) if self.kernels.fuses else None
-        shared: dict[Any, Callable[..., Any]] = {}
-        self.layers = [
-            TracedLayer(block, index, self._tracing, shared) for index, block in enumerate(blocks or ())
-        ]
+        self.layers: list[TracedLayer] = []
+        if self.kernels.fuse is not None:
+            functions = LayerFunctions(self.kernels.fuse, self._tracing)
+            blocks = block_list(model) or ()
+            self.layers = [TracedLayer(block, number, functions) for number, block in enumerate(blocks)]
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -84,10 +84,10 @@ class Step:
                 module.__dict__["forward"] = forward
 
 
-def _registered(kernels: OneRowKernels) -> str:
-    """The name by which transformers knows the attention of these kernels."""
-    name = "introspect_step_" + "".join(c if c.isalnum() else "_" for c in kernels.name)
-    AttentionInterface.register(name, one_query(kernels, AttentionInterface()[_REPLACED]))
+def _registered() -> str:
+    """The name by which transformers knows the attention of a step."""
+    name = "introspect_step"
+    AttentionInterface.register(name, one_query(AttentionInterface()[_REPLACED]))
     # One query sees every slot: a mask would hide none of them.
     AttentionMaskInterface.register(name, _no_mask)
     return name

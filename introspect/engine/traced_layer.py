@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from introspect.engine.compilation import compiled, text_of, traced
+from introspect.engine.compilation import text_of, traced
 from introspect.engine.layer_call import EarlierSlots, LayerCall, Untraceable
 
 LEAST_SLOTS = 2
@@ -22,32 +23,35 @@ LEAST_SLOTS = 2
 ALIKE = 0.33
 """Share of the square root of the dtype's rounding step that the compiled layer may differ by from the layer
 itself, root mean square over that of the values: 0.03 in bf16. Chosen: fused code rounds less often."""
-Tracing = Callable[[EarlierSlots], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class LayerFunctions:
+    """What the layers of a model share.
+
+    `fuse` makes a function of a graph. `tracing` makes a block in which products and attention are those for
+    one row as they are to be traced, with attention reading the slots given beside the new one. `made` has
+    functions by the text of their graphs, and by what their layers look like.
+    """
+
+    fuse: Callable[[torch.fx.GraphModule], Callable[..., Any]]
+    tracing: Callable[[EarlierSlots], AbstractContextManager[None]]
+    made: dict[Any, Callable[..., Any]] = field(default_factory=dict)
 
 
 class TracedLayer:
     """Stands in for the `forward` of a layer: the compiled function where it fits the call, else the layer's.
 
     The first call that can be traced is, and both are compared on it. `why_not` says why the layer runs as
-    it is, None where it does not or nothing was tried yet.
-
-    Args:
-        layer: The layer.
-        index: Its number in the cache.
-        tracing: Makes a block in which products and attention are those for one row as they are to be traced,
-            with attention reading the slots given beside the new one.
-        shared: Functions by the text of their graphs, and graphs by what their layers look like, of all
-            layers of a model.
+    it is, None where it does not or nothing was tried yet. `number` is that of its layer in the cache.
     """
 
-    def __init__(
-        self, layer: torch.nn.Module, index: int, tracing: Tracing, shared: dict[Any, Callable[..., Any]]
-    ) -> None:
+    def __init__(self, layer: torch.nn.Module, number: int, functions: LayerFunctions) -> None:
         self.layer = layer
         self.why_not: str | None = None
         self.is_traced = False
         self._forward = layer.forward
-        self._index, self._tracing, self._shared = index, tracing, shared
+        self._number, self._functions = number, functions
         self._call: LayerCall | None = None
         self._function: Callable[..., Any] | None = None
         inside = list(layer.modules())[1:]
@@ -83,7 +87,7 @@ class TracedLayer:
         cache = call.cache
         if cache is None or not call.tensors or call.tensors[0].shape[:2] != (1, 1):
             return None
-        layer: Any = cache.layers[self._index]
+        layer: Any = cache.layers[self._number]
         return layer if layer.is_initialized and layer.keys.shape[2] >= LEAST_SLOTS else None
 
     def _run(self, call: LayerCall, cached: Any) -> Any:
@@ -105,16 +109,16 @@ class TracedLayer:
             self._function, self.why_not = None, first[:120]
 
     def _compiled(self, call: LayerCall, cached: Any) -> Callable[..., Any]:
-        looks = (self._looks(), repr(call.form))
-        if looks in self._shared:
-            return self._shared[looks]
+        made, looks = self._functions.made, (self._looks(), call.form)
+        if looks in made:
+            return made[looks]
         count = len(call.tensors)
 
         def function(keys: torch.Tensor, values: torch.Tensor, *fixed: torch.Tensor) -> Any:
             stand_in = EarlierSlots(keys, values)
             arguments, named = call.on(fixed[:count], stand_in)
             weights = {f"layer.{n}": w for n, w in zip(self._weights, fixed[count:], strict=True)}
-            with self._tracing(stand_in):
+            with self._functions.tracing(stand_in):
                 states = torch.func.functional_call(
                     _Bare(self.layer, self._forward), weights, arguments, named
                 )
@@ -124,10 +128,10 @@ class TracedLayer:
 
         graph = traced(function, (*call.tensors, *self._held()), (cached.keys, cached.values))
         text = text_of(graph)
-        if text not in self._shared:
-            self._shared[text] = compiled(graph)
-        self._shared[looks] = self._shared[text]
-        return self._shared[text]
+        if text not in made:
+            made[text] = self._functions.fuse(graph)
+        made[looks] = made[text]
+        return made[text]
 
     def _compare(self, call: LayerCall, cached: Any) -> None:
         """Raises Untraceable where the compiled function gives anything else than the layer."""
