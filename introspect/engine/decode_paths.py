@@ -12,12 +12,15 @@ from introspect.engine.finite import largest_difference
 from introspect.engine.graph import Graph
 from introspect.engine.schedule import GRAPH, PLAIN, STEP
 from introspect.engine.step import Step
+from introspect.engine.strategies import new_cache
 from introspect.errors import ConfigError
 from introspect.phase.config import DecodePathChoice
 
 _TRIAL = (0, 1, 2)
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 """Parts of the largest logit by which a path that is tried may differ from `plain`; E2 judges more finely."""
+TRIED = 8
+"""Ids behind which the step is tried: as many slots as attention needs to be compiled for any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class DecodePath:
         """What computes: it belongs to the path, since other kernels round in another way."""
         if self.graph is not None:
             return self.graph.kernels
-        return self.step.kernels.name if self.step else None
+        return self.step.described() if self.step else None
 
     def described(self) -> dict[str, str | None]:
         """What a record says of it."""
@@ -69,15 +72,16 @@ def usable_path(model: Any, name: str, reason: str) -> DecodePath:
 
 
 def usable_step(model: Any) -> Step:
-    """The step of a model, tried on one id. Raises ValueError where it cannot be had."""
+    """The step of a model, tried on a few ids. Raises ValueError where it cannot be had."""
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise ValueError(f"it is for processors, and the model is on {device}")
-    step = Step(model)
-    ids = torch.zeros((1, 1), dtype=torch.long)
+    step, cache = Step(model), new_cache(model)
     try:
-        with torch.no_grad(), step():
-            model(input_ids=ids, use_cache=False)
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, TRIED), dtype=torch.long), past_key_values=cache)
+            with step():
+                model(input_ids=torch.zeros((1, 1), dtype=torch.long), past_key_values=cache)
     except Exception as error:  # a compiler that is missing or broken raises what it likes
         raise ValueError(f"its kernels cannot be compiled here ({_first_line(error)})") from None
     return step
