@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,17 @@ class Done:
         if self.code is None:
             return "over its limit"
         return "done" if self.code == 0 else f"failed, exit {self.code}"
+
+    @property
+    def told(self) -> str:
+        """What it says in short of tests, and of audits; empty where it says nothing of them."""
+        tests = re.search(r"(\d+ (?:passed|failed|error).*) in [\d.]+s", self.text)
+        audits = re.search(r'"audits": ({[^}]*})', self.text)
+        turns = re.search(r'"checked": (\d+), "failed": (\d+)', self.text)
+        counted = json.loads(audits[1]) if audits else {}
+        if turns:
+            counted = {"turns checked": turns[1], "failed": turns[2]}
+        return tests[1] if tests else ", ".join(f"{key} {value}" for key, value in counted.items())
 
 
 def page(name: str, dry: bool, commit: str, results: Sequence[Done], lines: Sequence[JSON]) -> str:
@@ -65,8 +78,10 @@ def _head(name: str, dry: bool, commit: str, machine: JSON | None) -> str:
 
 
 def _steps(results: Sequence[Done]) -> str:
-    rows = [f"| {result.name} | {result.outcome} | {result.seconds:.0f} |" for result in results]
-    return "\n".join(["| step | outcome | s |", "| --- | --- | --- |", *rows])
+    rows = [
+        f"| {result.name} | {result.outcome} | {result.told} | {result.seconds:.0f} |" for result in results
+    ]
+    return "\n".join(["| step | outcome | tests, audits | s |", "| --- | --- | --- | --- |", *rows])
 
 
 def _decoding(lines: Sequence[JSON]) -> list[str]:

@@ -72,6 +72,10 @@ def test_the_page_of_a_dry_run_takes_its_figures_for_no_gpu(lines: dict[str, lis
     told = [line for each in lines.values() for line in each]
     text = page("a processor", True, "abc", [Done("tests", 0, 1.0, "")], told)
     assert "No figure here is of a GPU" in text and "Goals" not in text
+    done = Done("tests", 1, 2.0, "===== 1 failed, 3 passed, 4 deselected in 8.31s =====")
+    assert done.told == "1 failed, 3 passed, 4 deselected"
+    assert Done("a run", 0, 1.0, '{"audits": {"e1": 3, "failed": 0}, "x": 1}').told == "e1 3, failed 0"
+    assert Done("an audit", 0, 1.0, '{"checked": 3, "failed": 1}').told == "turns checked 3, failed 1"
     assert text.count("\n| introspect, graph |") == 2 and "`graph`, 48 tokens: the same bits twice" in text
 
 
