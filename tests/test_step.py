@@ -28,13 +28,14 @@ from introspect.audits.recorded import recorded_turns
 from introspect.commands.audit import audit_command
 from introspect.engine.decode_paths import choose_decode_path, usable_step
 from introspect.engine.engine import Engine
-from introspect.engine.one_row import OneRowKernels, attention, attention_by_products, product
+from introspect.engine.one_row import OneRowKernels, attention, attention_beside, product
 from introspect.engine.schedule import PLAIN, STEP
 from introspect.engine.step import Step
 from introspect.errors import ConfigError, UnknownPath
 
-FUSED = OneRowKernels(name="fused", product=product, attention=attention, fuses=True)
-UNCOMPILED = OneRowKernels(name="uncompiled", product=product, attention=attention)
+UNCOMPILED = OneRowKernels(name="uncompiled", product=product)
+TRACED = OneRowKernels(name="traced", product=product, fuse=lambda graph: graph)
+"""Layers as graphs of what their modules did, each operation by torch's own code."""
 PROMPT = list(range(5, 60))
 COVERED = [
     "llama", "mixtral", "qwen2", "qwen2_moe", "qwen3", "gemma", "phi", "phi3", "gpt2", "gpt_neox", "opt",
