@@ -156,6 +156,8 @@ class Graph:
     def run(self, buffers: Sequence[torch.Tensor], bucket: int) -> torch.Tensor:
         """The pass itself, over the id and the slot that were put in place: logits, `[vocabulary]`."""
         slot = self._inputs[1:]
+        # What is to be added to a layer's output would be read in this block, from a buffer of the layer that
+        # is rewritten between passes, so that recordings have it.
         with self._attending():
             output = self.model(
                 input_ids=self._inputs[:1].view(1, 1),

@@ -69,8 +69,7 @@ def bucket_cache(buffers: Sequence[torch.Tensor], slot: torch.Tensor, bucket: in
 def attention_of_bucket(otherwise: Any) -> Any:
     """An attention function as transformers calls it; `otherwise` takes what is not one masked query.
 
-    K and V are read once, by products over the heads that share them. Where an intervention is to be added to
-    what a layer computes, this is not the place: it belongs to the module's output, from a buffer of its own.
+    K and V are read once, by products over the heads that share them.
     """
 
     def attend(
@@ -89,10 +88,10 @@ def attention_of_bucket(otherwise: Any) -> Any:
         assert attention_mask is not None
         heads, groups, width = query.shape[1], key.shape[1], query.shape[-1]
         scale = width**-0.5 if scaling is None else scaling
-        grouped = query.reshape(groups, heads // groups, width) * scale
-        scores = torch.matmul(grouped, key[0].transpose(1, 2)) + attention_mask[0]
-        wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-        shares = torch.softmax(scores, dim=-1, dtype=wide).to(value.dtype)
-        return torch.matmul(shares, value[0]).reshape(1, 1, heads, value.shape[-1]), None
+        grouped = query.reshape(groups, heads // groups, width)
+        hidden = attention_mask[0].to(query.dtype)
+        scores = torch.baddbmm(hidden, grouped, key[0].transpose(1, 2), alpha=scale)
+        found = torch.matmul(torch.softmax(scores, dim=-1), value[0])
+        return found.reshape(1, 1, heads, value.shape[-1]), None
 
     return attend
