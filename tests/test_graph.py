@@ -147,8 +147,8 @@ def test_slots_that_were_truncated_do_not_act_whatever_they_hold() -> None:
 
 
 def test_weights_that_are_put_elsewhere_are_recorded_anew() -> None:
-    model = small_model("qwen2", torch.float64, 2)
-    engine = graphed(model)
+    model, tape, recorded = small_model("qwen2", torch.float64, 2), Tape(), []
+    engine = graphed(model, tape)
     cache = engine.new_cache()
     engine.prefill(cache, [1, 2, 3])
     first = engine.forward(cache, [4], GRAPH)
@@ -166,6 +166,8 @@ def test_weights_that_are_put_elsewhere_are_recorded_anew() -> None:
         assert float((made - meant).abs().max()) < 1e-12
         assert float((made - first).abs().max()) > 1e-3
         first = made
+        recorded.append(tape.recorded)
+    assert recorded == [2, 3, 3, 4]  # what is changed in place is read where it stands
 
 
 def decoded(engine: Engine, prompt: list[int], count: int = 4) -> DecodingSequence:
