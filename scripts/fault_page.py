@@ -93,7 +93,8 @@ def page(
         " trace to find, and is counted apart.",
         "",
         f"torch {torch.__version__}, transformers {transformers.__version__}, sdpa attention,"
-        f" {torch.get_num_threads()} thread, ids decoded by the path {path}; models: {'; '.join(models)}; {seconds:.0f} s.",
+        f" {torch.get_num_threads()} thread, ids decoded by the path {path}; models: {'; '.join(models)};"
+        f" {seconds:.0f} s.",
     ]
     for detector, (title, words) in TITLES.items():
         if detector not in found:
