@@ -18,9 +18,9 @@ from introspect.audits.recorded import recorded_turns
 from introspect.commands.audit import audit_command
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.capture import capture_for
-from introspect.engine.decode_paths import usable_graph
 from introspect.engine.engine import Engine
 from introspect.engine.graph import Graph
+from introspect.engine.graph_trial import usable_graph
 from introspect.engine.schedule import GRAPH, PLAIN
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -18,10 +18,11 @@ from support.tape import Tape
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2ForCausalLM
 
 from introspect.engine.capture import Capture, EagerReplay
-from introspect.engine.decode_paths import choose_decode_path, usable_graph
+from introspect.engine.decode_paths import choose_decode_path
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.engine.graph import Graph
+from introspect.engine.graph_trial import usable_graph
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import GreedySampler
 from introspect.engine.schedule import GRAPH, PLAIN

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support.sessions import DONE, STEPS, a_phase, forced_session, opened_run, phase_for, run_session
 
 from introspect.audits.record import audit_replay
@@ -16,7 +15,7 @@ from introspect.commands.recorded_engine import recorded_engine
 from introspect.engine.decode_paths import choose_decode_path
 from introspect.engine.engine import Engine
 from introspect.engine.graph import Graph
-from introspect.engine.schedule import GRAPH, PLAIN
+from introspect.engine.schedule import GRAPH
 from introspect.errors import UnknownPath
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
@@ -64,7 +63,7 @@ def test_a_fault_that_is_planted_is_found_as_it_is_on_the_plain_path(
     assert codes[0] == codes[1]
 
 
-def test_a_model_is_decoded_plainly_unless_the_graph_is_asked_for(model: Any) -> None:
-    assert choose_decode_path(model).name == PLAIN
+def test_no_model_is_decoded_by_the_graph_unless_it_is_asked_for(model: Any) -> None:
+    assert choose_decode_path(model).graph is None
     path = choose_decode_path(model, "graph")
-    assert path.name == GRAPH and path.graph is not None and torch.get_num_threads() == 1
+    assert path.name == GRAPH and path.graph is not None

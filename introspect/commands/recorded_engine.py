@@ -25,6 +25,7 @@ def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> E
     Raises RecordError where the record does not say what is needed, UnknownPath where the path cannot be had.
     """
     from introspect.engine.engine import Engine
+    from introspect.engine.widened import WidenedProducts
 
     decode_path = _recorded_path(start, model) if repeats else None
     return Engine(
@@ -33,6 +34,8 @@ def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> E
         strategy=_strategy(start, path),
         step=decode_path.step if decode_path else None,
         graph=decode_path.graph if decode_path else None,
+        # A record of before there was a choice says nothing of it.
+        widened=WidenedProducts(model) if start.environment.get("prefill_widened") is True else None,
     )
 
 

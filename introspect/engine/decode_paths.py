@@ -7,18 +7,17 @@ from typing import Any
 
 import torch
 
-from introspect.engine.engine import Engine
-from introspect.engine.finite import largest_difference
+from introspect.display import Progress
 from introspect.engine.graph import Graph
+from introspect.engine.graph_trial import usable_graph
 from introspect.engine.schedule import GRAPH, PLAIN, STEP
 from introspect.engine.step import Step
 from introspect.engine.strategies import new_cache
+from introspect.engine.units import has_units
+from introspect.engine.widened import WidenedProducts
 from introspect.errors import ConfigError
 from introspect.phase.config import DecodePathChoice
 
-_TRIAL = (0, 1, 2)
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
-"""Parts of the largest logit by which a path that is tried may differ from `plain`; E2 judges more finely."""
 TRIED = 8
 """Ids behind which the step is tried: as many slots as attention needs to be compiled for any number."""
 
@@ -47,17 +46,26 @@ class DecodePath:
         return {"name": self.name, "reason": self.reason, "kernels": self.kernels}
 
 
-def choose_decode_path(model: Any, wanted: DecodePathChoice = "auto") -> DecodePath:
-    """The path for a model. Raises ConfigError where `step` or `graph` is asked for and cannot be had."""
+def choose_decode_path(
+    model: Any, wanted: DecodePathChoice = "auto", progress: Progress | None = None
+) -> DecodePath:
+    """The path for a model: `auto` is the step wherever it can be had.
+
+    What the graph gains was measured nowhere: it has to be asked for. `progress` is told while kernels are
+    compiled or recorded. Raises ConfigError where `step` or `graph` is asked for and cannot be had.
+    """
     if wanted == "plain":
         return DecodePath(name=PLAIN, reason="asked for")
-    if wanted == "auto":
-        # What the step gains was measured on loaded machines alone, what the graph does on none.
-        return DecodePath(name=PLAIN, reason="auto")
+    say = progress or (lambda now, done, total: None)
+    say("compiling what decodes a token", 0, 1)
     try:
-        return usable_path(model, wanted, "asked for")
+        return usable_path(model, *((STEP, "auto") if wanted == "auto" else (wanted, "asked for")))
     except ValueError as error:
+        if wanted == "auto":
+            return DecodePath(name=PLAIN, reason=f"auto: no step, since {error}")
         raise ConfigError(f"engine.decode_path: {wanted} cannot be had: {error}") from None
+    finally:
+        say("compiling what decodes a token", 1, 1)
 
 
 def usable_path(model: Any, name: str, reason: str) -> DecodePath:
@@ -69,6 +77,13 @@ def usable_path(model: Any, name: str, reason: str) -> DecodePath:
     if name == PLAIN:
         return DecodePath(name=PLAIN, reason=reason)
     raise ValueError("this version has none such")
+
+
+def widened_products(model: Any) -> WidenedProducts | None:
+    """Products for prompts in 16 bit on a processor without units for it; None for torch's own."""
+    weight = next(model.parameters())
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return None if has_units(dtype, weight.device.type) else WidenedProducts(model)
 
 
 def usable_step(model: Any) -> Step:
@@ -85,31 +100,6 @@ def usable_step(model: Any) -> Step:
     except Exception as error:  # a compiler that is missing or broken raises what it likes
         raise ValueError(f"its kernels cannot be compiled here ({_first_line(error)})") from None
     return step
-
-
-def usable_graph(model: Any) -> Graph:
-    """The graph of a model, tried on some ids beside `plain`, by which it is also warm.
-
-    Raises ValueError where it cannot be had, or where it is not the pass of the model's modules.
-    """
-    graph = Graph(model)
-    engine = Engine(model, graph=graph)
-    try:
-        cache = engine.new_cache()
-        engine.prefill(cache, _TRIAL)
-        twin = cache.fork()
-        graph.try_out(cache)
-        pairs = [(engine.forward(twin, [i], PLAIN), engine.forward(cache, [i], GRAPH)) for i in _TRIAL]
-    except ValueError:
-        raise
-    except Exception as error:  # what cannot be recorded is refused by the device, the library or torch
-        raise ValueError(f"its pass cannot be recorded ({_first_line(error)})") from None
-    apart = max(largest_difference(plain, repeated) for plain, repeated in pairs)
-    rounding = _ROUNDING.get(next(model.parameters()).dtype, 0.1)
-    allowed = rounding * max(float(plain.abs().max()) for plain, _ in pairs)
-    if not apart <= allowed:
-        raise ValueError(f"its pass by fixed shapes is another: logits differ by {apart:.2g}")
-    return graph
 
 
 def _first_line(error: Exception) -> str:

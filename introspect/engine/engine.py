@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from introspect.engine.interrupts import Interrupts
 from introspect.engine.schedule import GRAPH, PLAIN, PREFILL, STEP
 from introspect.engine.step import Step
 from introspect.engine.strategies import new_cache
+from introspect.engine.widened import WidenedProducts
 from introspect.errors import PathRefused, UnknownPath
 
 PREFILL_CHUNK = 512
@@ -39,7 +42,8 @@ class Engine:
     """Runs forward passes of one model. The cache given to it is truncated and extended in place.
 
     `decode_path` is how it decodes ids, by the `graph` or the `step` where it is given one; a pass by a path
-    is repeated by any engine that has it.
+    is repeated by any engine that has it. Prompts go through the products of `widened` where it is given
+    them.
     Before each pass, and in its midst, `interrupts` may raise KeyboardInterrupt. The cache is as good after
     it: the next prefill truncates it to what is whole.
     """
@@ -51,6 +55,7 @@ class Engine:
         interrupts: Interrupts | None = None,
         strategy: str = "recent",
         step: Step | None = None,
+        widened: WidenedProducts | None = None,
         graph: Graph | None = None,
     ) -> None:
         self.model = model
@@ -58,16 +63,20 @@ class Engine:
         self.interrupts = interrupts or Interrupts()
         self.strategy = strategy
         self.decode_path = GRAPH if graph else STEP if step else PLAIN
-        self._step = step
-        self._graph = graph
         first = next(model.parameters())
         self.device = first.device
         self.dtype = str(first.dtype).removeprefix("torch.")
-        self._passes = {PREFILL: self._pass, PLAIN: self._pass}
+        self.widens = widened is not None
+        self._passes: dict[str, Callable[[TokenCache, Sequence[int]], torch.Tensor]] = {
+            PREFILL: self._pass,
+            PLAIN: self._pass,
+        }
         if step is not None:
-            self._passes[STEP] = self._stepped
+            self._passes[STEP] = partial(self._within, step)
         if graph is not None:
-            self._passes[GRAPH] = self._graphed
+            self._passes[GRAPH] = partial(self._recorded, graph)
+        if widened is not None:
+            self._passes[PREFILL] = partial(self._within, widened)
 
     def new_cache(self) -> TokenCache:
         """An empty cache for this model, of the class of its strategy."""
@@ -166,17 +175,20 @@ class Engine:
         row: torch.Tensor = output.logits[0, -1]
         return _on_host(row if row.dtype == torch.float64 else row.float())
 
-    def _stepped(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
-        assert self._step is not None
-        with self._step():
+    def _within(
+        self,
+        around: Callable[[], AbstractContextManager[None]],
+        cache: TokenCache,
+        token_ids: Sequence[int],
+    ) -> torch.Tensor:
+        with around():
             return self._pass(cache, token_ids)
 
-    def _graphed(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
-        assert self._graph is not None
-        reason = "it feeds one id" if len(token_ids) != 1 else self._graph.refusal(cache)
+    def _recorded(self, graph: Graph, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
+        reason = "it feeds one id" if len(token_ids) != 1 else graph.refusal(cache)
         if reason is not None:
             raise PathRefused(f"the path {GRAPH} does not have this pass: {reason}")
-        return _on_host(self._graph.forward(cache, token_ids[0]))
+        return _on_host(graph.forward(cache, token_ids[0]))
 
 
 def _on_host(row: torch.Tensor) -> torch.Tensor:
