@@ -110,10 +110,10 @@ class StaticCompiled(Generate):
     `generate` it grows with the prompts, and every new size compiles anew.
     """
 
-    def __init__(self, name: str, model: Any, capacity: int, backend: str = "inductor") -> None:
+    def __init__(self, name: str, model: Any, capacity: int, backend: Any = "inductor") -> None:
         super().__init__(name, model)
         self.cache = StaticCache(config=model.config, max_cache_len=capacity)
-        self.compiling = CompileConfig(backend=backend, mode="default" if backend == "inductor" else None)  # type: ignore[arg-type]
+        self.compiling = CompileConfig(backend=backend, mode="default")
         # Without it `generate` compiles on accelerators alone.
         self.compiling._compile_all_devices = True
 

@@ -15,20 +15,20 @@ BATCH = 512
 class LlamaContender:
     """`Llama.generate` over one context: it keeps K and V of the prefix that the next prompt shares.
 
-    Logits are computed for the last position of a prompt alone. `kv` is the dtype of K and V: llama.cpp's own
-    choice is float16.
+    Logits are computed for the last position of a prompt alone. K and V are fp16 and attention is the flash
+    kernel, llama.cpp's own choices, which round to fp16; `exact` takes fp32 and the other kernel.
     """
 
-    def __init__(self, name: str, file: Path, capacity: int, threads: int, kv: str = "float16") -> None:
+    def __init__(self, name: str, file: Path, capacity: int, threads: int, exact: bool = False) -> None:
         self.name = name
-        kind = {"float16": llama_cpp.GGML_TYPE_F16, "float32": llama_cpp.GGML_TYPE_F32}[kv]
+        kind = llama_cpp.GGML_TYPE_F32 if exact else llama_cpp.GGML_TYPE_F16
         self.llama = llama_cpp.Llama(
             model_path=str(file),
             n_ctx=capacity,
             n_batch=BATCH,
             n_threads=threads,
             n_threads_batch=threads,
-            flash_attn=True,
+            flash_attn=not exact,
             logits_all=False,
             type_k=kind,
             type_v=kind,

@@ -28,14 +28,13 @@ def write_gguf(folder: Path, file: Path, dtype: str = "bfloat16") -> None:
     Raises NotWritable for families and rotations that are not known here.
     """
     import gguf
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
     why_not = _problem(config)
     if why_not:
         raise NotWritable(why_not)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     names = gguf.get_tensor_name_map(_architecture(config.model_type), config.num_hidden_layers)
     partial = file.with_name(file.name + ".partial")
     writer = gguf.GGUFWriter(partial, config.model_type)

@@ -52,15 +52,16 @@ def workload_floor(model: Any, machine: Machine, workload: Workload) -> JSON:
     a `prune` (None without one), a decoded token after `context` tokens, those of the median turn."""
     turns = plan(workload)
     context = round(median(turn.prompt + workload.decoded / 2 for turn in turns))
-    fed = {turn.kind: prefill_floor(model, machine, turn.new) for turn in turns}
+    prunes = [turn.new for turn in turns if turn.kind == "prune"]
+    # The first token of a reply comes of the prefill.
     decoded = sum(
-        decode_floor(model, machine, round(turn.prompt + workload.decoded / 2)) * workload.decoded
+        decode_floor(model, machine, round(turn.prompt + workload.decoded / 2)) * (workload.decoded - 1)
         for turn in turns
     )
     return {
         "whole": sum(prefill_floor(model, machine, turn.new) for turn in turns) + decoded,
-        "result": fed["result"],
-        "prune": fed.get("prune"),
+        "result": prefill_floor(model, machine, workload.fed + 1),
+        "prune": prefill_floor(model, machine, round(median(prunes))) if prunes else None,
         "decode": decode_floor(model, machine, context),
         "context": context,
     }
