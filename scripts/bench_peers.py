@@ -35,6 +35,7 @@ from peer_process import MAKERS, LeftOut, PeerProcess, Setting  # noqa: E402
 
 from introspect.bench.processor import processor_flags, processor_name  # noqa: E402
 from introspect.bench.workload import Workload, plan  # noqa: E402
+from introspect.errors import IntrospectError  # noqa: E402
 
 WITHOUT_REUSE = ("generate", "generate-static")
 FEWER = 4
@@ -151,7 +152,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns-of", type=turns_of, action="append", metavar="NAME=N")
     parser.add_argument("--contender", choices=MAKERS, action="append", help="measure these alone")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N")
-    parser.add_argument("--dtype", default="auto", help="of torch's contenders; by default what a run takes")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="of torch's contenders; auto is what a run takes",
+    )  # fmt: skip
     parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="JSON lines, appended")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page of all rows")
     options = parser.parse_args(arguments)
@@ -164,27 +168,36 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parsed(arguments)
-    with tempfile.TemporaryDirectory() as made:
-        model = options.model
-        if options.geometry:
-            model = Path(made) / f"{options.geometry}{'-untied' if options.untied else ''}"
-            wrong = problem(model, options.tokenizer)
-            if wrong:
-                say(f"bench_peers: {wrong}")
-                return 2
-            geometry = GEOMETRIES[options.geometry] | {"tie_word_embeddings": not options.untied}
-            apart(write_model, geometry, model, options.tokenizer, 0, "bfloat16")
-        if model and not (model / "config.json").is_file():
-            say(f"bench_peers: {model}: no model there (config.json)")
-            return 2
-        if model:
-            measure_all(options, model.resolve(), Path(made))
-    if options.out:
-        from peers_page import page
+    try:
+        with tempfile.TemporaryDirectory() as made:
+            model = options.model
+            if options.geometry:
+                model = Path(made) / f"{options.geometry}{'-untied' if options.untied else ''}"
+                wrong = problem(model, options.tokenizer)
+                if wrong:
+                    return failed(wrong)
+                geometry = GEOMETRIES[options.geometry] | {"tie_word_embeddings": not options.untied}
+                apart(write_model, geometry, model, options.tokenizer, 0, "bfloat16")
+            if model and not (model / "config.json").is_file():
+                return failed(f"{model}: no model there (config.json)")
+            if model:
+                measure_all(options, model.resolve(), Path(made))
+        if options.out:
+            from peers_page import page
 
-        lines = options.rows.read_text(encoding="utf-8").splitlines()
-        options.out.write_text(page([json.loads(line) for line in lines]), encoding="utf-8")
+            lines = options.rows.read_text(encoding="utf-8").splitlines()
+            options.out.write_text(page([json.loads(line) for line in lines]), encoding="utf-8")
+    except (OSError, IntrospectError) as error:
+        return failed(str(error))
+    except KeyboardInterrupt:
+        say(f"interrupted; what was measured stands in {options.rows}")
+        return 130
     return 0
+
+
+def failed(why: str) -> int:
+    say(f"bench_peers: {why}")
+    return 2
 
 
 if __name__ == "__main__":

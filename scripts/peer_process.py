@@ -146,7 +146,7 @@ def serve(connection: Connection, name: str, setting: Setting) -> None:
         _serve(connection, name, setting)
     except LeftOut as error:
         connection.send(("left out", str(error)))
-    except EOFError:
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")

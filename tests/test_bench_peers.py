@@ -215,6 +215,8 @@ def test_what_cannot_be_measured_is_one_line(tmp_path: Path, capsys: pytest.Capt
     rows = ["--rows", str(tmp_path / "rows")]
     assert bench_peers.main(["--model", str(tmp_path), *rows]) == 2
     assert "no model there (config.json)" in capsys.readouterr().err
+    assert bench_peers.main(["--out", str(tmp_path / "page"), *rows]) == 2
+    assert "No such file" in capsys.readouterr().err
     for wrong in (["--turns-of", "generate=1"], ["--turns-of", "any=3"], ["--turns", "1"], []):
         with pytest.raises(SystemExit):
             bench_peers.main([*(["--model", str(tiny_model())] if wrong else []), *wrong, *rows])
