@@ -33,6 +33,7 @@ from introspect.engine.schedule import PLAIN, STEP
 from introspect.engine.step import Step
 from introspect.errors import ConfigError, UnknownPath
 
+FUSED = OneRowKernels(name="fused", product=product, attention=attention, fuses=True)
 UNCOMPILED = OneRowKernels(name="uncompiled", product=product, attention=attention)
 PROMPT = list(range(5, 60))
 COVERED = [

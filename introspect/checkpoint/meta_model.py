@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from introspect.display import one_line
+from introspect.engine.blocks import block_list
 from introspect.engine.strategies import new_cache
 from introspect.errors import ModelError
-from introspect.model.structure import block_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from introspect.checkpoint.weights import PLAIN_DTYPES, LoadingReport, StoredTensor, Weights
 from introspect.display import one_line
-from introspect.model.structure import block_list_name
+from introspect.engine.blocks import block_list_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -49,9 +49,9 @@ def _recorded_step(start: RunStart, model: Any) -> Step | None:
         step = usable_step(model)
     except ValueError as error:
         raise UnknownPath(f"its ids were decoded by the path step: {error}") from None
-    if said.get("kernels") != step.kernels.name:
+    if said.get("kernels") != step.described():
         made = one_line(str(said.get("kernels")))
-        raise UnknownPath(f"its ids were decoded with the kernels {made}, and here are {step.kernels.name}")
+        raise UnknownPath(f"its ids were decoded with the kernels {made}, and here are {step.described()}")
     return step
 
 

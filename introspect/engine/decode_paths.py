@@ -12,6 +12,9 @@ from introspect.engine.step import Step
 from introspect.errors import ConfigError
 from introspect.phase.config import DecodePathChoice
 
+TRIED = 8
+"""Ids behind which the step is tried: as many slots as attention needs to be compiled for any number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodePath:
@@ -23,7 +26,7 @@ class DecodePath:
 
     def described(self) -> dict[str, str | None]:
         """What a record says of it: the kernels belong to the path, since they round in their own way."""
-        kernels = self.step.kernels.name if self.step else None
+        kernels = self.step.described() if self.step else None
         return {"name": self.name, "reason": self.reason, "kernels": kernels}
 
 
@@ -41,15 +44,18 @@ def choose_decode_path(model: Any, wanted: DecodePathChoice = "auto") -> DecodeP
 
 
 def usable_step(model: Any) -> Step:
-    """The step of a model, tried on one id. Raises ValueError where it cannot be had."""
+    """The step of a model, tried on a few ids. Raises ValueError where it cannot be had."""
+    from introspect.engine.strategies import new_cache
+
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise ValueError(f"it is for processors, and the model is on {device}")
-    step = Step(model)
-    ids = torch.zeros((1, 1), dtype=torch.long)
+    step, cache = Step(model), new_cache(model)
     try:
-        with torch.no_grad(), step():
-            model(input_ids=ids, use_cache=False)
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, TRIED), dtype=torch.long), past_key_values=cache)
+            with step():
+                model(input_ids=torch.zeros((1, 1), dtype=torch.long), past_key_values=cache)
     except Exception as error:  # a compiler that is missing or broken raises what it likes
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ValueError(f"its kernels cannot be compiled here ({first[:120]})") from None

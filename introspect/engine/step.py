@@ -1,9 +1,10 @@
 """The decode path `step`: one id through the model's own modules, with products and attention for one row.
 
-The modules run as they are, in their order and with whatever hooks they have: nothing is copied out of them,
-and every family is covered as far as its layers are linear and its attention goes by transformers' interface.
-For the time of a pass two things are replaced, and put back whatever happens: the attention function that the
-model's configuration names, and the `forward` of linear layers that have none of their own.
+Nothing is copied out of the modules, and every family is covered as far as its layers are linear and its
+attention goes by transformers' interface. For the time of a pass three things are replaced, and put back
+whatever happens: the attention function that the model's configuration names, the `forward` of linear layers,
+and that of decoder layers, which are traced and compiled whole where that can be done (see `traced_layer`).
+What somebody hooked or gave a `forward` of its own runs as a module, with its hooks.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from introspect.engine.one_row import OneRowKernels, fast_linear, kernels_for, one_query
+from introspect.engine.blocks import block_list
+from introspect.engine.layer_call import EARLIER, EarlierSlots
+from introspect.engine.one_row import OneRowKernels, fast_linear, kernels_for, one_query, product
+from introspect.engine.traced_layer import LayerFunctions, TracedLayer
 
 _REPLACED = "sdpa"
+Forwards = dict[torch.nn.Module, Callable[..., Any]]
 
 
 class Step:
@@ -31,38 +36,74 @@ class Step:
         self._config = model.config.get_text_config()
         if self._config._attn_implementation != _REPLACED:
             raise ValueError(f"its attention is {self._config._attn_implementation}")
-        weight = next(model.parameters())
-        self.kernels = kernels or kernels_for(weight.dtype)
-        self._attention = _registered(self.kernels)
-        self._forwards: dict[torch.nn.Linear, Callable[[torch.Tensor], torch.Tensor]] = {}
-        if self.kernels.product is not None:
-            for module in model.modules():
-                if type(module) is torch.nn.Linear and module.weight.dtype == weight.dtype:
-                    self._forwards[module] = fast_linear(module, self.kernels)
+        dtype = next(model.parameters()).dtype
+        self.kernels = kernels or kernels_for(dtype)
+        self._attention = _registered()
+        linears = [m for m in model.modules() if type(m) is torch.nn.Linear and m.weight.dtype == dtype]
+        run = self.kernels.product
+        self._linears: Forwards = {} if run is None else {m: fast_linear(m, run) for m in linears}
+        self._traced_linears: Forwards = {m: fast_linear(m, product) for m in linears}
+        self.layers: list[TracedLayer] = []
+        if self.kernels.fuse is not None:
+            functions = LayerFunctions(self.kernels.fuse, self._tracing)
+            blocks = block_list(model) or ()
+            self.layers = [TracedLayer(block, number, functions) for number, block in enumerate(blocks)]
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """In the block the model computes a pass over one id; a pass over more is as it ever was."""
-        replaced = [module for module in self._forwards if "forward" not in module.__dict__]
-        self._config._attn_implementation = self._attention
+        layers: Forwards = {one.layer: one for one in self.layers if one.is_untouched()}
+        before, self._config._attn_implementation = self._config._attn_implementation, self._attention
         try:
-            for module in replaced:
-                module.__dict__["forward"] = self._forwards[module]
+            with _replaced(layers), _replaced(self._linears):
+                yield
+        finally:
+            self._config._attn_implementation = before
+
+    def described(self) -> str:
+        """The kernels and how many layers were traced: a pass is repeated by the same alone."""
+        traced = sum(one.is_traced for one in self.layers)
+        return (
+            f"{self.kernels.name}, {traced} of {len(self.layers)} layers"
+            if self.layers
+            else self.kernels.name
+        )
+
+    @contextmanager
+    def _tracing(self, earlier: EarlierSlots) -> Iterator[None]:
+        inside = [module for module in self._linears if "forward" in module.__dict__]
+        run = {module: module.__dict__["forward"] for module in inside}
+        token = EARLIER.set(earlier)
+        try:
+            for module in inside:
+                module.__dict__["forward"] = self._traced_linears[module]
             yield
         finally:
-            for module in replaced:
-                module.__dict__.pop("forward", None)
-            self._config._attn_implementation = _REPLACED
+            EARLIER.reset(token)
+            for module, forward in run.items():
+                module.__dict__["forward"] = forward
 
 
-def _registered(kernels: OneRowKernels) -> str:
-    """The name by which transformers knows the attention of these kernels."""
-    name = "introspect_step_" + "".join(c if c.isalnum() else "_" for c in kernels.name)
-    otherwise = AttentionInterface()[_REPLACED]
-    AttentionInterface.register(name, one_query(kernels, otherwise))
+def _registered() -> str:
+    """The name by which transformers knows the attention of a step."""
+    name = "introspect_step"
+    AttentionInterface.register(name, one_query(AttentionInterface()[_REPLACED]))
     # One query sees every slot: a mask would hide none of them.
     AttentionMaskInterface.register(name, _no_mask)
     return name
+
+
+@contextmanager
+def _replaced(forwards: Forwards) -> Iterator[None]:
+    """In the block each module has the `forward` given, but for those that have one of their own."""
+    replaced = [module for module in forwards if "forward" not in module.__dict__]
+    try:
+        for module in replaced:
+            module.__dict__["forward"] = forwards[module]
+        yield
+    finally:
+        for module in replaced:
+            module.__dict__.pop("forward", None)
 
 
 def _no_mask(*arguments: Any, **further: Any) -> None:

@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
+from introspect.engine.blocks import block_list
 from introspect.model.causal_lm import CausalLM
 from introspect.model.structure import (
     FUSED_QKV,
     OUTPUT_PROJECTIONS,
-    block_list,
     is_attention,
     is_linear,
     is_mlp,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from introspect.engine.blocks import block_list
 from introspect.engine.kv_config import kv_sizes
 from introspect.model.causal_lm import CausalLM
 from introspect.model.context_length import context_length_of
@@ -127,20 +128,6 @@ def named_tensors(model: CausalLM) -> list[tuple[torch.Tensor, tuple[str, ...]]]
         key = (place, parameter.shape, parameter.stride(), parameter.dtype) if place else id(parameter)
         found.setdefault(key, (parameter, []))[1].append(name)
     return [(tensor, tuple(names)) for tensor, names in found.values()]
-
-
-def block_list_name(model: CausalLM) -> str | None:
-    """Where the list of layers stands; None where no module list is as long as the configuration says."""
-    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-    lists = ((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList))
-    return next((n for n, m in lists if len(m) == layers > 0), None)
-
-
-def block_list(model: CausalLM) -> torch.nn.ModuleList | None:
-    """The list of the model's layers; None where there is none that can be told."""
-    name = block_list_name(model)
-    blocks = None if name is None else model.get_submodule(name)
-    return blocks if isinstance(blocks, torch.nn.ModuleList) else None
 
 
 def attention_of(block: torch.nn.Module) -> torch.nn.Module | None:

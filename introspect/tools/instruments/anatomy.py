@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from introspect.engine.blocks import block_list, block_list_name
 from introspect.errors import ToolError
 from introspect.model.causal_lm import CausalLM
-from introspect.model.structure import OUTPUT_PROJECTIONS, block_list, block_list_name
+from introspect.model.structure import OUTPUT_PROJECTIONS
 from introspect.tools.instruments.names import resolve_module
 
 IN_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value")
