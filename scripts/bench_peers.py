@@ -69,10 +69,12 @@ def measure(
             except LeftOut as error:
                 peer.left_out = str(error)
         able = [peer for peer in peers if not peer.left_out]
+        planned = sum(min(work.turns, turns.get(peer.name, work.turns)) for peer in able)
         for number, (name, times) in enumerate(interleaved(able, work, vocabulary, turns=turns), 1):
             if not next(peer for peer in able if peer.name == name).left_out:
                 note("turn", contender=name, **asdict(times))
-                say(f"{work.system}: {name}, {number} turns, {times.first:.2f} s + {times.decode:.2f} s")
+                took = f"{times.first:.2f} s + {times.decode:.2f} s"
+                say(f"{work.system}: turn {number} of {planned}, {name}, {times.kind}: {took}")
         for peer in able:
             try:
                 if not peer.left_out:
