@@ -169,6 +169,7 @@ def test_rows_and_page_of_a_run(tmp_path: Path) -> None:
     assert all(one.first > 0 and one.processor > 0 for made in turns.values() for one in made)
     peaks = {row["contender"]: row["bytes"] for row in written if row["row"] == "peak"}
     assert peaks.keys() == set(chosen) - left_out
+    assert all(peak is None or peak > 0 for peak in peaks.values())
     text = out.read_text()
     assert all(f"| `{name}` |" in text for name in turns)
     assert "| `generate-cropped` |" in text and "≈" in text
