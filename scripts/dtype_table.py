@@ -35,15 +35,17 @@ def measure(model: str, dtype: str) -> Figures:
     """Seconds of one thread for a token of the prompt, and the median of those for a token of the reply."""
     import torch
 
-    from introspect.checkpoint.dtype_choice import choose_dtype, has_bf16_units
+    from introspect.checkpoint.dtype_choice import choose_dtype
     from introspect.checkpoint.loading import load_model
+    from introspect.engine.decode_paths import choose_decode_path, widened_products
     from introspect.engine.engine import Engine
-    from introspect.engine.schedule import PLAIN
+    from introspect.engine.units import can_compile, has_units
     from introspect.phase.config import ModelConfig
 
     torch.set_num_threads(1)
     loaded = load_model(ModelConfig.model_validate({"id": model, "device": "cpu", "dtype": dtype}))
-    engine, draw = Engine(loaded.model), random.Random(0)
+    path, draw = choose_decode_path(loaded.model), random.Random(0)
+    engine = Engine(loaded.model, step=path.step, widened=widened_products(loaded.model))
     cache = engine.new_cache()
     ids = [draw.randrange(1000, 30000) for _ in range(8 + PROMPT + REPLY)]
     engine.forward(cache, ids[:8])
@@ -52,14 +54,16 @@ def measure(model: str, dtype: str) -> Figures:
     prefill, decode = (time.process_time() - began) / PROMPT, []
     for token in ids[8 + PROMPT :]:
         began = time.process_time()
-        engine.forward(cache, [token], PLAIN)
+        engine.forward(cache, [token], engine.decode_path)
         decode.append(time.process_time() - began)
-    units = has_bf16_units("cpu")
+    units = has_units("bfloat16", "cpu")
     return {
         "prefill": prefill,
         "decode": statistics.median(decode),
         "units": units,
-        "auto": choose_dtype("auto", "cpu", "bfloat16", units=units, need="fits").dtype,
+        "auto": choose_dtype(
+            "auto", "cpu", "bfloat16", units=units, compiles=can_compile(), need="fits"
+        ).dtype,
     }
 
 

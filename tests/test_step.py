@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from introspect.audits.recorded import recorded_turns
 from introspect.commands.audit import audit_command
 from introspect.engine.decode_paths import choose_decode_path, usable_step
 from introspect.engine.engine import Engine
-from introspect.engine.one_row import OneRowKernels, attention, attention_by_products, product
+from introspect.engine.one_row import OneRowKernels, attention, attention_beside, product
 from introspect.engine.schedule import PLAIN, STEP
 from introspect.engine.step import Step
 from introspect.errors import ConfigError, UnknownPath
 
-FUSED = OneRowKernels(name="fused", product=product, attention=attention, fuses=True)
-UNCOMPILED = OneRowKernels(name="uncompiled", product=product, attention=attention)
+UNCOMPILED = OneRowKernels(name="uncompiled", product=product)
+TRACED = OneRowKernels(name="traced", product=product, fuse=lambda graph: graph)
+"""Layers as graphs of what their modules did, each operation by torch's own code."""
 PROMPT = list(range(5, 60))
 COVERED = [
     "llama", "mixtral", "qwen2", "qwen2_moe", "qwen3", "gemma", "phi", "phi3", "gpt2", "gpt_neox", "opt",
@@ -42,6 +44,10 @@ COVERED = [
     "diffllama", "jetmoe",
 ]  # fmt: skip
 """Of each way of building attention and products one family; the others of the table are their kin."""
+
+
+RUN_AS_THEY_ARE = {"mixtral", "qwen2_moe", "deepseek_v3", "minicpm3", "diffllama", "jetmoe"}
+"""Families whose layers are not traced: experts are chosen by value, or K and V differ in width."""
 
 
 def by_both(model: Any, step: Step, prompt: list[int] = PROMPT) -> tuple[torch.Tensor, torch.Tensor, Any]:
@@ -57,10 +63,12 @@ def by_both(model: Any, step: Step, prompt: list[int] = PROMPT) -> tuple[torch.T
 def test_the_step_of_a_family_is_its_own_pass(family: str, tmp_path: Path) -> None:
     directory = write_family(family, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
-    for step in (Step(model.eval()), Step(model, UNCOMPILED)):
+    for kernels in (None, UNCOMPILED, TRACED):
+        step = Step(model.eval(), kernels)
         plain, stepped, cache = by_both(model, step)
         assert float((plain - stepped).abs().max()) < 1e-5 * max(1.0, float(plain.abs().max()))
         assert cache.lengths() == [len(PROMPT) + 1] * len(cache.layers)
+    assert {layer.is_traced for layer in step.layers} == {family not in RUN_AS_THEY_ARE}
 
 
 @given(
@@ -95,13 +103,17 @@ def test_attention_of_one_query_is_that_of_numpy(
     scores = np.einsum("hgd,hsd->hgs", query.double(), keys.double()) * 0.3
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     meant = np.einsum("hgs,hsd->hgd", shares / shares.sum(-1, keepdims=True), values.double())
-    for computed in (attention, attention_by_products):
-        assert np.abs(computed(query, keys, values, 0.3).double().numpy() - meant).max() < 1e-5
+    assert np.abs(attention(query, keys, values, 0.3).double().numpy() - meant).max() < 1e-5
+    if slots > 1 and widths[0] == widths[1]:
+        earlier, new = (keys[:, :-1], values[:, :-1]), (keys[:, -1], values[:, -1])
+        found = attention_beside(query, earlier, new, 0.3)
+        assert np.abs(found.double().numpy() - meant).max() < 1e-5
 
 
-def test_a_hook_that_is_registered_acts_as_it_does_on_the_plain_path() -> None:
+@pytest.mark.parametrize("kernels", [UNCOMPILED, TRACED])
+def test_a_hook_that_is_registered_acts_as_it_does_on_the_plain_path(kernels: OneRowKernels) -> None:
     model = random_model()
-    step = Step(model, UNCOMPILED)
+    step = Step(model, kernels)
     quiet = by_both(model, step)[0]
     seen: list[str] = []
 
@@ -131,6 +143,61 @@ def test_whatever_happens_in_a_pass_the_model_is_as_it_was(raised: type[BaseExce
     handle.remove()
     assert model.config._attn_implementation == "sdpa"
     assert not [module for module in model.modules() if "forward" in module.__dict__]
+
+
+def test_a_hook_of_a_whole_layer_acts_once_around_its_traced_code() -> None:
+    model = random_model()
+    step = Step(model, TRACED)
+    by_both(model, step)
+    seen: list[str] = []
+
+    def doubled(module: Any, inputs: Any, output: Any) -> Any:
+        seen.append(type(module).__name__)
+        return output * 2
+
+    model.model.layers[0].register_forward_hook(doubled)
+    plain, stepped, _ = by_both(model, step)
+    assert float((plain - stepped).abs().max()) < 1e-5
+    assert len(seen) == 3 and all(layer.is_traced for layer in step.layers)
+
+
+def test_traced_layers_read_the_weights_that_the_model_has_now() -> None:
+    """Changed in place, and put in another's place: code that kept the old ones would not notice."""
+    model = random_model()
+    step = Step(model, TRACED)
+    before = by_both(model, step)[1]
+    layer = model.model.layers[0]
+    with torch.no_grad():
+        layer.mlp.up_proj.weight.mul_(3)
+    layer.self_attn.q_proj.weight = torch.nn.Parameter(layer.self_attn.q_proj.weight.detach() * 2)
+    plain, stepped, _ = by_both(model, step)
+    assert float((plain - before).abs().max()) > 1e-3
+    assert float((plain - stepped).abs().max()) < 1e-5
+
+
+def test_layers_that_differ_are_not_taken_for_one() -> None:
+    model = random_model()
+    model.model.layers[1].self_attn.scaling *= 3
+    model.model.layers[1].input_layernorm.variance_epsilon = 0.5
+    plain, stepped, _ = by_both(model, Step(model, TRACED))
+    assert float((plain - stepped).abs().max()) < 1e-5
+
+
+def test_traced_code_that_computes_something_else_is_not_used() -> None:
+    """A kernel that is wrong by a hundredth, as a compiler's fault may be, is found on the first token."""
+
+    def slightly_wrong(graph: torch.fx.GraphModule) -> Callable[..., Any]:
+        def run(*inputs: torch.Tensor) -> Any:
+            states, key, value = graph(*inputs)
+            return states, key, value * 1.01
+
+        return run
+
+    model = random_model()
+    step = Step(model, OneRowKernels(name="wrong", product=product, fuse=slightly_wrong))
+    plain, stepped, _ = by_both(model, step)
+    assert float((plain - stepped).abs().max()) < 1e-5
+    assert {layer.why_not for layer in step.layers} == {"its compiled code computes something else"}
 
 
 def test_a_layer_that_somebody_gave_a_forward_of_its_own_keeps_it() -> None:
@@ -186,11 +253,13 @@ def test_a_run_says_how_it_decoded_and_its_record_is_audited_so(model_dir: Path,
     assert audit_command(summary["run"], "e1", tmp_path, as_json=True) == 0
 
 
-def test_a_model_is_decoded_plainly_unless_the_step_is_asked_for() -> None:
+def test_a_model_is_decoded_by_the_step_wherever_it_can_be_had() -> None:
     model = random_model()
-    assert choose_decode_path(model).name == PLAIN
-    assert choose_decode_path(model, "step").name == STEP
+    assert choose_decode_path(model).name == choose_decode_path(model, "step").name == STEP
+    assert choose_decode_path(model, "plain").name == PLAIN
     eager = small_model("qwen2", torch.float32, 2)
     eager.set_attn_implementation("eager")
+    auto = choose_decode_path(eager)
+    assert auto.name == PLAIN and "its attention is eager" in auto.reason
     with pytest.raises(ConfigError, match="its attention is eager"):
         choose_decode_path(eager, "step")

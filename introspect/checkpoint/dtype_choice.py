@@ -1,7 +1,8 @@
 """Which dtype a model is run in, on which device, and why; and what a dtype costs there.
 
 `auto` on a CPU never rounds weights that fit as they are: it takes bf16 for weights that are stored in it and
-a processor that computes in it, else fp32, and bf16 in place of that only where memory does not suffice.
+a processor that computes in it, or for which kernels can be compiled that widen it, else fp32, and bf16 in
+place of that only where memory does not suffice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from introspect.checkpoint.device_memory import free_memory
 from introspect.checkpoint.forecast import forecast_memory
 from introspect.checkpoint.weights import Weights
+from introspect.engine.units import can_compile, has_units
 from introspect.phase.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -30,14 +32,11 @@ _CHUNK = 512
 _HEADROOM = 1 << 30
 """Bytes beside weights and caches: what an audit's single pass may take, and the libraries."""
 
-SLOWER_PREFILL = "3 to 4"
-CHEAPER_DECODE = "0.5 to 0.9"
-"""Seconds of a prompt's token, and of a reply's, in 16 bit without units for it, over those in fp32.
+DECODE_UNCOMPILED = "0.5 to 8"
+"""Seconds of a reply's token in 16 bit without units for it and without a compiler, over those in fp32.
 
-Measured (data/benchmarks/auto-dtype.md): matrix products lose, while decoding reads half as many bytes."""
+Measured on two machines: half as many bytes are read, but the library's kernels may take far longer."""
 
-_UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert")
-"""What torch calls the units of an x86 processor for bf16. oneDNN alone also counts AVX-512 without them."""
 _SPELT = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -48,28 +47,6 @@ class Choice:
     dtype: str
     why: str
     warnings: tuple[tuple[str, str], ...] = ()
-
-
-def has_bf16_units(device: str) -> bool:
-    """Whether torch computes in bf16 on a device by units of its own; False on a CPU where nobody says."""
-    import torch
-
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device != "cpu":
-        return True
-    try:
-        if (
-            not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        ):  # heeds ONEDNN_MAX_CPU_ISA, as the processor cannot
-            return False
-    except (AttributeError, RuntimeError):
-        return False
-    try:
-        capabilities = torch.cpu.get_capabilities()
-    except AttributeError:  # before torch 2.10
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    return capabilities.get("architecture") != "x86_64" or any(map(capabilities.get, _UNITS))
 
 
 def dtype_of(
@@ -99,7 +76,9 @@ def dtype_of(
             # An audit repeats a run in a cache of its own.
             need = "fits" if memory.total + memory.kv + _HEADROOM <= free else "too-large"
     stored = stored_dtype(config, weights)
-    return choose_dtype(model.dtype, device, stored, units=has_bf16_units(device), need=need)
+    units = has_units("bfloat16", device)
+    compiles = device == "cpu" and can_compile()
+    return choose_dtype(model.dtype, device, stored, units=units, compiles=compiles, need=need)
 
 
 def stored_dtype(config: PreTrainedConfig, weights: Weights | None) -> str | None:
@@ -112,15 +91,18 @@ def stored_dtype(config: PreTrainedConfig, weights: Weights | None) -> str | Non
     return spelt(getattr(config.get_text_config(), "dtype", None))
 
 
-def choose_dtype(asked: str, device: str, stored: str | None, *, units: bool, need: Need) -> Choice:
+def choose_dtype(
+    asked: str, device: str, stored: str | None, *, units: bool, compiles: bool = False, need: Need
+) -> Choice:
     """The dtype of a run. `asked` is `auto` or a dtype, `stored` the dtype of the weights' files.
 
-    `units` is what `has_bf16_units` says; `need` is of use on a CPU alone.
+    `units` says whether the device has such for bf16, `compiles` whether there is a compiler for it; `need`
+    is of use on a CPU alone.
     """
     if asked != "auto":
-        return Choice(asked, "dtype asked for", tuple(_warnings(asked, device, stored, units)))
-    dtype, why = _on_cpu(stored, units, need) if device == "cpu" else _on_gpu(device, units)
-    warnings = list(_warnings(dtype, device, stored, units))
+        return Choice(asked, "dtype asked for", tuple(_warnings(asked, device, stored, units, compiles)))
+    dtype, why = _on_cpu(stored, units, compiles, need) if device == "cpu" else _on_gpu(device, units)
+    warnings = list(_warnings(dtype, device, stored, units, compiles))
     if device == "cpu" and dtype == "bfloat16" and stored != dtype:
         warnings.append(
             ("dtype-rounds", f"its weights, {_stored(stored)}, are rounded to bfloat16, for {_TOO_LARGE}")
@@ -144,13 +126,15 @@ def spelt(dtype: object) -> str | None:
 _TOO_LARGE = "float32 would take more memory than is left"
 
 
-def _on_cpu(stored: str | None, units: bool, need: Need) -> tuple[str, str]:
+def _on_cpu(stored: str | None, units: bool, compiles: bool, need: Need) -> tuple[str, str]:
     if stored == "bfloat16" and units:
         return "bfloat16", "stored in it, and this processor has units for it"
+    if stored == "bfloat16" and compiles:
+        return "bfloat16", "stored in it, widened as it is read: this processor has no units for it"
     if need == "too-large":
         return "bfloat16", _TOO_LARGE
     if stored == "bfloat16":
-        return "float32", "stored in bfloat16, for which torch finds no units in this processor"
+        return "float32", "stored in bfloat16, for which torch finds no units and no compiler here"
     if stored == "float32":
         return "float32", "its weights are read in it"
     return "float32", f"{_stored(stored)}, which bfloat16 would round"
@@ -166,19 +150,22 @@ def _stored(dtype: str | None) -> str:
     return f"stored in {dtype}" if dtype else "stored in a dtype that its files do not name"
 
 
-def _warnings(dtype: str, device: str, stored: str | None, units: bool) -> list[tuple[str, str]]:
+def _warnings(
+    dtype: str, device: str, stored: str | None, units: bool, compiles: bool
+) -> list[tuple[str, str]]:
     """What a dtype does badly on a device, or to weights that are stored in another."""
     warnings = []
     if dtype == "bfloat16" and device.startswith("cuda") and not units:
         warnings.append(
             ("slow-dtype", f"{device} has no bfloat16 of its own and emulates it slowly; use float16")
         )
-    if device == "cpu" and (dtype == "float16" or (dtype == "bfloat16" and not units)):
+    narrow = dtype == "float16" or (dtype == "bfloat16" and not units)
+    if device == "cpu" and narrow and not compiles:
         warnings.append(
             (
                 "slow-dtype",
-                f"{dtype} on a processor for which torch has no units of it: where measured, a prompt took"
-                f" {SLOWER_PREFILL} times as long as in float32, a decoded token {CHEAPER_DECODE} times",
+                f"{dtype} on a processor without units for it, and torch finds no compiler here: a decoded"
+                f" token took {DECODE_UNCOMPILED} times as long as in float32 where it was measured",
             )
         )
     if dtype == "float16" and stored in ("bfloat16", "float32"):

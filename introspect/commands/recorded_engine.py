@@ -25,12 +25,15 @@ def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> E
     Raises RecordError where the record does not say what is needed, UnknownPath where the path cannot be had.
     """
     from introspect.engine.engine import Engine
+    from introspect.engine.widened import WidenedProducts
 
     return Engine(
         model,
         recorded_amount(start, "prefill_chunk", path),
         strategy=_strategy(start, path),
         step=_recorded_step(start, model) if repeats else None,
+        # A record of before there was a choice says nothing of it.
+        widened=WidenedProducts(model) if start.environment.get("prefill_widened") is True else None,
     )
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from introspect.display import Progress
 from introspect.engine.schedule import PLAIN, STEP
 from introspect.engine.step import Step
+from introspect.engine.units import has_units
+from introspect.engine.widened import WidenedProducts
 from introspect.errors import ConfigError
 from introspect.phase.config import DecodePathChoice
 
@@ -30,17 +33,34 @@ class DecodePath:
         return {"name": self.name, "reason": self.reason, "kernels": kernels}
 
 
-def choose_decode_path(model: Any, wanted: DecodePathChoice = "auto") -> DecodePath:
-    """The path for a model. Raises ConfigError where `step` is asked for and cannot be had."""
+def choose_decode_path(
+    model: Any, wanted: DecodePathChoice = "auto", progress: Progress | None = None
+) -> DecodePath:
+    """The path for a model: `auto` is the step wherever it can be had.
+
+    `progress` is told while kernels are compiled. Raises ConfigError where `step` is asked for and cannot be
+    had.
+    """
     if wanted == "plain":
         return DecodePath(name=PLAIN, reason="asked for")
-    if wanted == "auto":
-        # What the step gains was measured on loaded machines alone.
-        return DecodePath(name=PLAIN, reason="auto")
+    say = progress or (lambda now, done, total: None)
+    say("compiling what decodes a token", 0, 1)
     try:
-        return DecodePath(name=STEP, reason="asked for", step=usable_step(model))
+        step = usable_step(model)
     except ValueError as error:
+        if wanted == "auto":
+            return DecodePath(name=PLAIN, reason=f"auto: no step, since {error}")
         raise ConfigError(f"engine.decode_path: step cannot be had: {error}") from None
+    finally:
+        say("compiling what decodes a token", 1, 1)
+    return DecodePath(name=STEP, reason="asked for" if wanted == "step" else "auto", step=step)
+
+
+def widened_products(model: Any) -> WidenedProducts | None:
+    """Products for prompts in 16 bit on a processor without units for it; None for torch's own."""
+    weight = next(model.parameters())
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return None if has_units(dtype, weight.device.type) else WidenedProducts(model)
 
 
 def usable_step(model: Any) -> Step:

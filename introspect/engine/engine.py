@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from introspect.engine.interrupts import Interrupts
 from introspect.engine.schedule import PLAIN, PREFILL, STEP
 from introspect.engine.step import Step
 from introspect.engine.strategies import new_cache
+from introspect.engine.widened import WidenedProducts
 from introspect.errors import UnknownPath
 
 PREFILL_CHUNK = 512
@@ -38,7 +41,7 @@ class Engine:
     """Runs forward passes of one model. The cache given to it is truncated and extended in place.
 
     `decode_path` is how it decodes ids, by the `step` where it is given one; a pass by a path is repeated by
-    any engine that has it.
+    any engine that has it. Prompts go through the products of `widened` where it is given them.
     Before each pass, and in its midst, `interrupts` may raise KeyboardInterrupt. The cache is as good after
     it: the next prefill truncates it to what is whole.
     """
@@ -50,19 +53,25 @@ class Engine:
         interrupts: Interrupts | None = None,
         strategy: str = "recent",
         step: Step | None = None,
+        widened: WidenedProducts | None = None,
     ) -> None:
         self.model = model
         self.prefill_chunk = prefill_chunk
         self.interrupts = interrupts or Interrupts()
         self.strategy = strategy
         self.decode_path = PLAIN if step is None else STEP
-        self._step = step
         first = next(model.parameters())
         self.device = first.device
         self.dtype = str(first.dtype).removeprefix("torch.")
-        self._passes = {PREFILL: self._pass, PLAIN: self._pass}
+        self.widens = widened is not None
+        self._passes: dict[str, Callable[[TokenCache, Sequence[int]], torch.Tensor]] = {
+            PREFILL: self._pass,
+            PLAIN: self._pass,
+        }
         if step is not None:
-            self._passes[STEP] = self._stepped
+            self._passes[STEP] = partial(self._within, step)
+        if widened is not None:
+            self._passes[PREFILL] = partial(self._within, widened)
 
     def new_cache(self) -> TokenCache:
         """An empty cache for this model, of the class of its strategy."""
@@ -147,9 +156,13 @@ class Engine:
         row: torch.Tensor = output.logits[0, -1]
         return row.cpu() if row.dtype == torch.float64 else row.float().cpu()
 
-    def _stepped(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
-        assert self._step is not None
-        with self._step():
+    def _within(
+        self,
+        around: Callable[[], AbstractContextManager[None]],
+        cache: TokenCache,
+        token_ids: Sequence[int],
+    ) -> torch.Tensor:
+        with around():
             return self._pass(cache, token_ids)
 
 

@@ -83,10 +83,9 @@ def attention_beside(
     wide = torch.promote_types(query.dtype, torch.float32)
     score = (new[0][:, None].to(wide) * query.to(wide)).sum(-1, keepdim=True) * scaling
     total = torch.logaddexp(sums[0].to(wide)[..., None], score)
-    return (
-        found[0].to(wide) * (sums[0][..., None] - total).exp()
-        + new[1][:, None].to(wide) * (score - total).exp()
-    )
+    before, beside = (sums[0][..., None] - total).exp(), (score - total).exp()
+    mixed: torch.Tensor = found[0].to(wide) * before + new[1][:, None].to(wide) * beside
+    return mixed
 
 
 PLAIN_TORCH = OneRowKernels(name="torch", product=None)

@@ -9,7 +9,7 @@ What somebody hooked or gave a `forward` of its own runs as a module, with its h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,9 @@ from introspect.engine.blocks import block_list
 from introspect.engine.layer_call import EARLIER, EarlierSlots
 from introspect.engine.one_row import OneRowKernels, fast_linear, kernels_for, one_query, product
 from introspect.engine.traced_layer import LayerFunctions, TracedLayer
+from introspect.engine.widened import Forwards, replaced
 
 _REPLACED = "sdpa"
-Forwards = dict[torch.nn.Module, Callable[..., Any]]
 
 
 class Step:
@@ -48,14 +48,19 @@ class Step:
             functions = LayerFunctions(self.kernels.fuse, self._tracing)
             blocks = block_list(model) or ()
             self.layers = [TracedLayer(block, number, functions) for number, block in enumerate(blocks)]
+        self._block_of = {m: one.layer for one in self.layers for m in one.layer.modules()}
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """In the block the model computes a pass over one id; a pass over more is as it ever was."""
-        layers: Forwards = {one.layer: one for one in self.layers if one.is_untouched()}
+        layers: Forwards = {
+            one.layer: one for one in self.layers if one.why_not is None and one.is_untouched()
+        }
+        # The products of a traced layer are in its function.
+        linears = {m: self._linears[m] for m in self._linears if self._block_of.get(m) not in layers}
         before, self._config._attn_implementation = self._config._attn_implementation, self._attention
         try:
-            with _replaced(layers), _replaced(self._linears):
+            with replaced(linears), replaced(layers):
                 yield
         finally:
             self._config._attn_implementation = before
@@ -71,17 +76,12 @@ class Step:
 
     @contextmanager
     def _tracing(self, earlier: EarlierSlots) -> Iterator[None]:
-        inside = [module for module in self._linears if "forward" in module.__dict__]
-        run = {module: module.__dict__["forward"] for module in inside}
         token = EARLIER.set(earlier)
         try:
-            for module in inside:
-                module.__dict__["forward"] = self._traced_linears[module]
-            yield
+            with replaced(self._traced_linears):
+                yield
         finally:
             EARLIER.reset(token)
-            for module, forward in run.items():
-                module.__dict__["forward"] = forward
 
 
 def _registered() -> str:
@@ -91,19 +91,6 @@ def _registered() -> str:
     # One query sees every slot: a mask would hide none of them.
     AttentionMaskInterface.register(name, _no_mask)
     return name
-
-
-@contextmanager
-def _replaced(forwards: Forwards) -> Iterator[None]:
-    """In the block each module has the `forward` given, but for those that have one of their own."""
-    replaced = [module for module in forwards if "forward" not in module.__dict__]
-    try:
-        for module in replaced:
-            module.__dict__["forward"] = forwards[module]
-        yield
-    finally:
-        for module in replaced:
-            module.__dict__.pop("forward", None)
 
 
 def _no_mask(*arguments: Any, **further: Any) -> None:

@@ -10,6 +10,7 @@ from introspect import events
 from introspect.checkpoint.loading import LoadedModel
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.engine.decode_paths import DecodePath
+from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.run.preparation import Prepared
 from introspect.session.constraint import reply_forms
@@ -32,8 +33,8 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
     }
 
 
-def run_start(prepared: Prepared, prefill_chunk: int, decode_path: DecodePath) -> events.RunStart:
-    """The first record of a run. `prefill_chunk` in tokens."""
+def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> events.RunStart:
+    """The first record of a run, which `engine` computes."""
     import torch
 
     phase, loaded = prepared.phase, prepared.loaded
@@ -45,7 +46,8 @@ def run_start(prepared: Prepared, prefill_chunk: int, decode_path: DecodePath) -
         "placement": loaded.placement,
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),
-        "prefill_chunk": prefill_chunk,
+        "prefill_chunk": engine.prefill_chunk,
+        "prefill_widened": engine.widens,
         "decode_path": decode_path.described(),
         "context_length": loaded.context_length,
         "vocabulary": model.get_input_embeddings().weight.shape[0],

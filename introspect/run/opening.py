@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from introspect.audits.auditor import RunAuditor
 from introspect.display import Progress
-from introspect.engine.decode_paths import choose_decode_path
+from introspect.engine.decode_paths import choose_decode_path, widened_products
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError
@@ -34,9 +34,15 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     """
     phase, options, loaded = prepared.phase, prepared.options, prepared.loaded
     interrupts = interrupted if isinstance(interrupted, Interrupts) else Interrupts(interrupted)
-    path = choose_decode_path(loaded.model, phase.engine.decode_path)
-    engine = Engine(loaded.model, interrupts=interrupts, strategy=phase.memory.strategy, step=path.step)
-    start = run_start(prepared, engine.prefill_chunk, path)
+    path = choose_decode_path(loaded.model, phase.engine.decode_path, progress)
+    engine = Engine(
+        loaded.model,
+        interrupts=interrupts,
+        strategy=phase.memory.strategy,
+        step=path.step,
+        widened=widened_products(loaded.model),
+    )
+    start = run_start(prepared, engine, path)
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     with _reserved(writer):
         session = open_session(
