@@ -37,7 +37,7 @@ def test_widened_products_are_nearer_to_fp32_than_narrow_ones(family: str, dtype
 
 
 def test_only_prompts_are_widened() -> None:
-    model = small_model("qwen2", torch.bfloat16)
+    model = small_model("qwen2", torch.bfloat16, hidden=256)
     plain, wide = Engine(model), Engine(model, widened=WidenedProducts(model))
     cache = plain.new_cache()
     plain.prefill(cache, PROMPT)
