@@ -120,6 +120,7 @@ def measure_all(options: argparse.Namespace, model: Path, folder: Path) -> None:
         setting = Setting(
             model=str(model),
             dtype=facts["dtype"],
+            library_dtype=facts["library_dtype"],
             threads=options.threads,
             prefix=system,
             capacity=max(turn.prompt for turn in plan(work)) + work.decoded,
@@ -156,7 +157,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-        help="of torch's contenders; auto is what a run takes",
+        help="of this program's engine; auto is what a run takes",
     )  # fmt: skip
     parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="JSON lines, appended")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page of all rows")

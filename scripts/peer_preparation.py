@@ -27,14 +27,19 @@ def machine_facts(model: str, dtype: str, threads: int, works: dict[int, Workloa
 
     from introspect.bench.floor import measure_machine, workload_floor
     from introspect.checkpoint.loading import load_model
+    from introspect.engine.units import has_units
     from introspect.phase.config import ModelConfig
 
     torch.set_num_threads(threads)
     config = ModelConfig.model_validate({"id": model, "device": "cpu", "dtype": dtype})
     loaded: Any = load_model(config).model
-    machine = measure_machine(loaded.dtype)
+    taken = str(loaded.dtype).removeprefix("torch.")
+    # Without units for 16 bit products are fastest in fp32, and users of the library load a model in it.
+    fast = taken if has_units(taken, "cpu") else "float32"
+    machine = measure_machine(getattr(torch, fast))
     return {
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": taken,
+        "library_dtype": fast,
         "weights": sum(one.numel() * one.element_size() for one in loaded.parameters()),
         "vocabulary": loaded.get_input_embeddings().weight.shape[0],
         "read": machine.read,

@@ -32,14 +32,16 @@ class LeftOut(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What contenders are made for: a model directory, its dtype for torch, and the sizes of a session.
+    """What contenders are made for: a model directory, and the sizes of a session.
 
+    `dtype` is that of this program's engine, `library_dtype` that of transformers' loop.
     `gguf` has the files for llama.cpp by dtype, or why there is none; `capacity` counts the most ids that a
     session has at once, `prefix` those of its system prompt.
     """
 
     model: str
     dtype: str
+    library_dtype: str
     threads: int
     prefix: int
     capacity: int
@@ -64,7 +66,7 @@ def engine_maker(path: str) -> Callable[[Setting], tuple[int | None, Made]]:
     def load(setting: Setting) -> tuple[int | None, Made]:
         from introspect.bench.contenders import EngineContender
         from introspect.checkpoint.loading import load_model
-        from introspect.engine.decode_paths import choose_decode_path
+        from introspect.engine.decode_paths import choose_decode_path, widened_products
         from introspect.engine.engine import Engine
         from introspect.phase.config import ModelConfig
 
@@ -72,7 +74,8 @@ def engine_maker(path: str) -> Callable[[Setting], tuple[int | None, Made]]:
         model: Any = load_model(ModelConfig.model_validate(config)).model
         loaded = _touched(model)
         step = choose_decode_path(model, path).step  # type: ignore[arg-type]
-        return loaded, lambda: EngineContender(path, Engine(model, step=step))
+        widened = widened_products(model)
+        return loaded, lambda: EngineContender(path, Engine(model, step=step, widened=widened))
 
     return load
 
@@ -85,7 +88,7 @@ def generate_maker(name: str) -> Callable[[Setting], tuple[int | None, Made]]:
         import torch
         from transformers import AutoModelForCausalLM
 
-        dtype = getattr(torch, setting.dtype)
+        dtype = getattr(torch, setting.library_dtype)
         model = AutoModelForCausalLM.from_pretrained(setting.model, dtype=dtype).eval()
         made: dict[str, Made] = {
             "generate": lambda: ways.Generate(name, model),

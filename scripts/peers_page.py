@@ -76,9 +76,9 @@ def _machine(machine: Row) -> str:
         f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}),"
         f" {machine['threads']} thread{'s' if machine['threads'] > 1 else ''};"
         f" reads {machine['read'] / 1e9:.1f} GB/s, multiplies {machine['matmul'] / 1e9:.0f} GFLOP/s in"
-        f" {machine['dtype']}.",
-        f"{machine['model']}, {machine['weights'] / 2**20:,.0f} MiB of weights; torch's contenders in"
-        f" {machine['dtype']}.",
+        f" {machine['library_dtype']}.",
+        f"{machine['model']}, {machine['weights'] / 2**20:,.0f} MiB of weights in"
+        f" {machine['dtype']}; `generate` in {machine['library_dtype']}.",
         f"Python {machine['python']}, torch {machine['torch']}, transformers {machine['transformers']},"
         f" {machine['llama']}.",
         f"{machine['turns']} turns of {machine['fed']} fed and {machine['decoded']} decoded tokens. Measured"

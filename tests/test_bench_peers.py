@@ -30,9 +30,8 @@ from introspect.phase.paths import tiny_model
 WORK = Workload(system=21, turns=6, fed=7, decoded=5)
 CAPACITY = max(turn.prompt for turn in plan(WORK)) + WORK.decoded
 SIZES = {"hidden_size": 64, "intermediate_size": 96}
-NO_FILES = Setting(
-    model="", dtype="float32", threads=1, prefix=9, capacity=99, gguf={"bfloat16": "none made"}
-)
+SIZE = {"threads": 1, "prefix": 9, "capacity": 99}
+NO_FILES = Setting(model="", dtype="float32", library_dtype="float32", gguf={"bfloat16": "none made"}, **SIZE)
 
 
 def replies_of(contenders: Sequence[Contender]) -> dict[str, list[list[int]]]:
@@ -184,7 +183,8 @@ def test_figures_of_the_page_are_those_of_the_rows() -> None:
         return {"row": "turn", "run": "2", "system": 64, "contender": name, **asdict(times)}
 
     machine = {"row": "machine", "run": "2", "cpu": "C", "cores": 2, "flags": ["avx2"], "threads": 1}
-    machine |= {"model": "M", "weights": 2**20, "dtype": "bfloat16", "read": 1e9, "matmul": 1e9, "llama": "L"}
+    machine |= {"model": "M", "weights": 2**20, "dtype": "bfloat16", "read": 1e9, "matmul": 1e9}
+    machine |= {"library_dtype": "float32", "llama": "L"}
     machine |= {"python": "3", "torch": "2", "transformers": "5", "turns": 4, "fed": 32, "decoded": 8}
     floor = {"row": "floor", "system": 64, "whole": 1.0, "result": 0.5, "prune": 0.7, "decode": 0.05}
     older = [{**floor, "run": "1", "context": 1}, {**turn("plain", "start", 99, 99), "run": "1"}]

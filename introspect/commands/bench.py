@@ -83,12 +83,15 @@ def bench_command(
 
 def _contenders(model: Any, paths: Sequence[str]) -> list[EngineContender]:
     from introspect.bench.contenders import EngineContender
-    from introspect.engine.decode_paths import choose_decode_path
+    from introspect.engine.decode_paths import choose_decode_path, widened_products
     from introspect.engine.engine import Engine
 
     found = (choose_decode_path(model, cast(DecodePathChoice, wanted)) for wanted in paths)
     chosen = {path.name: path for path in found}
-    return [EngineContender(name, Engine(model, step=path.step)) for name, path in chosen.items()]
+    widened = widened_products(model)
+    return [
+        EngineContender(name, Engine(model, step=path.step, widened=widened)) for name, path in chosen.items()
+    ]
 
 
 def _show(report: JSON) -> None:
