@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import functools
 import itertools
 import random
 import sys
@@ -29,13 +30,15 @@ from fault_page import Cell, CleanChecks, Matrix, page  # noqa: E402
 from small_models import small_model  # noqa: E402
 
 from introspect.audits.auditor import RunAuditor  # noqa: E402
+from introspect.engine.decode_paths import choose_decode_path  # noqa: E402
 from introspect.engine.engine import Engine  # noqa: E402
 from introspect.engine.kv_cache import KVCache  # noqa: E402
+from introspect.engine.step import Step  # noqa: E402
 from introspect.engine.strategies import TokenCache  # noqa: E402
 from introspect.faults.catalogue import FAULTS, Fault  # noqa: E402
 from introspect.faults.scene import Conversation, Depth, Place, Scene, fed, feed  # noqa: E402
 from introspect.model.cache_audit import check_cache  # noqa: E402
-from introspect.phase.config import AuditConfig  # noqa: E402
+from introspect.phase.config import AuditConfig, DecodePathChoice  # noqa: E402
 from introspect.session.protocols import CachedTurn  # noqa: E402
 
 OUT = ROOT / "data" / "benchmarks" / "fault-matrix.md"
@@ -131,8 +134,19 @@ def as_before(auditor: RunAuditor) -> RunAuditor:
     return other
 
 
+@functools.cache
+def step_of(model: Any, path: DecodePathChoice) -> Step | None:
+    """What a model decodes by; compiled once."""
+    return choose_decode_path(model, path).step
+
+
 def plant_all(
-    models: Models, rounds: int, seed: int, ways: Sequence[str], progress: Progress
+    models: Models,
+    rounds: int,
+    seed: int,
+    ways: Sequence[str],
+    path: DecodePathChoice,
+    progress: Progress,
 ) -> dict[str, Matrix]:
     """Every fault at every place and depth, `rounds` times in every model, looked for in one or both ways."""
     found: dict[str, Matrix] = {way: collections.defaultdict(Cell) for way in ways}
@@ -140,7 +154,7 @@ def plant_all(
     for number in range(rounds):
         for (name, dtype), model in models.items():
             progress(f"round {number + 1} of {rounds}: faults in {name}, {dtype}")
-            conversation, engine = a_conversation(rng), Engine(model)
+            conversation, engine = a_conversation(rng), Engine(model, step=step_of(model, path))
             clean, auditor = after_a_prune(engine, conversation, rng)
             for fault, place, depth in every_fault():
                 generator = torch.Generator().manual_seed(seed + number)
@@ -172,11 +186,11 @@ def every_fault() -> Iterator[tuple[Fault, Place, Depth]]:
                 yield fault, place, depth
 
 
-def clean_audits(models: Models, count: int, seed: int) -> CleanChecks:
+def clean_audits(models: Models, count: int, seed: int, path: DecodePathChoice) -> CleanChecks:
     """Audits, E0 and E1, of sound caches as runs leave them."""
     rng, checks = random.Random(f"{seed}/audits"), CleanChecks()
     for (name, dtype), model in itertools.islice(itertools.cycle(models.items()), count):
-        engine, conversation = Engine(model), a_conversation(rng)
+        engine, conversation = Engine(model, step=step_of(model, path)), a_conversation(rng)
         cache, auditor = after_a_prune(engine, conversation, rng)
         codes = audited(auditor, cache, conversation.ids)
         checks.note(name, dtype, codes, f"{len(cache.schedule.passes)} passes")
@@ -207,6 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=20_261_126, help="of conversations and faults")
     parser.add_argument("--only", choices=("audit", "check"), help="one way; the page keeps the other")
+    parser.add_argument(
+        "--path", choices=("plain", "step"), default="plain", help="by which audited ids are decoded"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -219,18 +236,18 @@ def main(arguments: list[str] | None = None) -> int:
         (name, dtype): small_model(dtype=dtype, **made) for name, made in MODELS.items() for dtype in DTYPES
     }
     ways = ("audit", "check") if options.only is None else (options.only,)
-    found = plant_all(models, options.rounds, options.seed, ways, progress)
+    found = plant_all(models, options.rounds, options.seed, ways, options.path, progress)
     progress("faults planted")
     sound = {}
     if "audit" in ways:
-        sound["audit"] = clean_audits(models, options.clean, options.seed)
+        sound["audit"] = clean_audits(models, options.clean, options.seed, options.path)
         progress("sound caches audited")
     if "check" in ways:
         sound["check"] = clean_caches(models, options.clean, options.seed, progress)
         progress("sound caches checked")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     earlier = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
-    text = page(found, sound, list(MODELS), time.monotonic() - began, earlier)
+    text = page(found, sound, list(MODELS), time.monotonic() - began, earlier, options.path)
     options.out.write_text(text, encoding="utf-8")
     return 0
 

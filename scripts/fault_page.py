@@ -82,6 +82,7 @@ def page(
     models: Sequence[str],
     seconds: float,
     earlier: str = "",
+    path: str = "plain",
 ) -> str:
     """The whole page, as Markdown; a half that was not run stays as in the `earlier` page, and says so."""
     lines = [
@@ -92,7 +93,8 @@ def page(
         " trace to find, and is counted apart.",
         "",
         f"torch {torch.__version__}, transformers {transformers.__version__}, sdpa attention,"
-        f" {torch.get_num_threads()} thread; models: {'; '.join(models)}; {seconds:.0f} s.",
+        f" {torch.get_num_threads()} thread, ids decoded by the path {path}; models: {'; '.join(models)};"
+        f" {seconds:.0f} s.",
     ]
     for detector, (title, words) in TITLES.items():
         if detector not in found:
