@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from introspect.bench.processor import busy_seconds
 from introspect.bench.workload import Conversation, Kind, Workload
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
@@ -17,7 +18,8 @@ from introspect.engine.sampling import GreedySampler
 class TurnTimes:
     """`first` seconds until the first token could be chosen, `decode` for the `decoded` tokens.
 
-    `prompt` tokens stood before the reply; `processor` seconds were computed meanwhile, on all threads.
+    `prompt` tokens stood before the reply; `processor` seconds were computed meanwhile, on all threads, and
+    `others` seconds by other programs, None where the system does not say.
     """
 
     kind: Kind
@@ -26,6 +28,7 @@ class TurnTimes:
     first: float
     decode: float
     processor: float
+    others: float | None = None
 
     @property
     def wall(self) -> float:
@@ -40,6 +43,10 @@ class Contender(Protocol):
 
     def turn(self, prompt: Sequence[int], decoded: int) -> tuple[list[int], float, float]:
         """The ids of the reply, seconds to its first, and seconds for all of them."""
+        ...
+
+    def processor(self) -> float:
+        """Seconds that its threads have computed, since they began."""
         ...
 
 
@@ -68,21 +75,39 @@ class EngineContender:
             pass
         return list(sequence.token_ids), first, time.perf_counter() - began
 
+    def processor(self) -> float:
+        return time.process_time()
+
 
 def interleaved(
-    contenders: Sequence[Contender], workload: Workload, vocabulary: int, seed: int = 0
+    contenders: Sequence[Contender],
+    workload: Workload,
+    vocabulary: int,
+    seed: int = 0,
+    turns: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, TurnTimes]]:
     """Every contender's turns, one turn of each in its turn: what slows the machine down slows down all.
 
-    Each has a conversation of its own, since replies of other kernels are other ids.
+    Each has a conversation of its own, since replies of other kernels are other ids. `turns` are those of
+    contenders that make fewer than the workload has.
     """
-    conversations = {one.name: Conversation(workload, vocabulary, seed) for one in contenders}
+    fewer = turns or {}
+    conversations = {
+        one.name: Conversation(
+            replace(workload, turns=min(workload.turns, fewer.get(one.name, workload.turns))),
+            vocabulary,
+            seed,
+        )
+        for one in contenders
+    }
     for _ in range(workload.turns):
         for contender in contenders:
             turn = conversations[contender.name].next_turn()
-            assert turn is not None
-            processor = time.process_time()
+            if turn is None:
+                continue
+            processor, busy = contender.processor(), busy_seconds()
             reply, first, decode = contender.turn(turn.prompt, workload.decoded)
+            own, all_busy = contender.processor() - processor, busy_seconds()
             conversations[contender.name].answered(reply)
             yield (
                 contender.name,
@@ -92,6 +117,7 @@ def interleaved(
                     decoded=len(reply),
                     first=first,
                     decode=decode,
-                    processor=time.process_time() - processor,
+                    processor=own,
+                    others=None if busy is None or all_busy is None else max(0.0, all_busy - busy - own),
                 ),
             )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
 
+from introspect.bench.workload import Workload, plan
 from introspect.engine.kv_config import kv_sizes
+from introspect.events import JSON
 
 _READ_BYTES = 512 * 2**20
 """Far more than any processor's caches hold."""
@@ -47,6 +50,26 @@ def prefill_floor(model: Any, machine: Machine, tokens: int) -> float:
     """Seconds that a prefill takes at least by its products of matrices, attention left out."""
     head = int(model.get_output_embeddings().weight.numel())
     return 2.0 * tokens * (_multiplied(model) - head) / machine.matmul
+
+
+def workload_floor(model: Any, machine: Machine, workload: Workload) -> JSON:
+    """Seconds that a workload takes at least: `whole` with its system prompt, a prefill after a `result` and
+    a `prune` (None without one), a decoded token after `context` tokens, those of the median turn."""
+    turns = plan(workload)
+    context = round(median(turn.prompt + workload.decoded / 2 for turn in turns))
+    prunes = [turn.new for turn in turns if turn.kind == "prune"]
+    # The first token of a reply comes of the prefill.
+    decoded = sum(
+        decode_floor(model, machine, round(turn.prompt + workload.decoded / 2)) * (workload.decoded - 1)
+        for turn in turns
+    )
+    return {
+        "whole": sum(prefill_floor(model, machine, turn.new) for turn in turns) + decoded,
+        "result": prefill_floor(model, machine, workload.fed + 1),
+        "prune": prefill_floor(model, machine, round(median(prunes))) if prunes else None,
+        "decode": decode_floor(model, machine, context),
+        "context": context,
+    }
 
 
 def _multiplied(model: Any) -> int:

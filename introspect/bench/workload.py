@@ -34,6 +34,15 @@ class Turn:
     prompt: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """One turn in numbers of tokens: those of its prompt, and those that no turn before it has computed."""
+
+    kind: Kind
+    prompt: int
+    new: int
+
+
 @dataclass
 class Conversation:
     """A workload as it goes on. `vocabulary` bounds the ids, `seed` draws them, the same for all."""
@@ -70,3 +79,24 @@ class Conversation:
 
     def _ids(self, count: int) -> tuple[int, ...]:
         return tuple(self._random.randrange(self.vocabulary) for _ in range(count))
+
+
+def plan(workload: Workload) -> list[Planned]:
+    """The turns of a workload without their ids, the same for all contenders.
+
+    What was computed is everything before the last id of the newest reply; a prune leaves of it the system
+    prompt, since what follows stands at other positions.
+    """
+    turns: list[Planned] = []
+    window = since = 0
+    for number in range(workload.turns):
+        kind: Kind = "result" if number else "start"
+        had = window
+        if since >= workload.max_turns:
+            window, since, kind = min(window, workload.kept_turns), 0, "prune"
+        kept = window * (workload.fed + workload.decoded)
+        prompt = workload.system + kept + workload.fed
+        new = workload.fed + 1 if number else prompt
+        turns.append(Planned(kind, prompt, new if window == had else kept + workload.fed))
+        window, since = window + 1, since + 1
+    return turns

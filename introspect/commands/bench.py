@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from introspect.bench.contenders import EngineContender
 
 PHASE = "phase1a"
-QUIET = 0.85
-"""Share of the threads' time from which on a measurement counts as made on quiet cores. Chosen."""
 
 
 def bench_command(
@@ -35,8 +33,8 @@ def bench_command(
     import torch
 
     from introspect.bench.contenders import interleaved
-    from introspect.bench.figures import by_name, figures_of
-    from introspect.bench.floor import decode_floor, measure_machine, prefill_floor
+    from introspect.bench.figures import by_name, disturbance, figures_of
+    from introspect.bench.floor import measure_machine, workload_floor
     from introspect.bench.workload import Workload
     from introspect.checkpoint.loading import load_model
 
@@ -68,7 +66,6 @@ def bench_command(
                 if progress is not None:
                     progress(f"{name}, {len(measured)} turns of", len(measured), turns * len(contenders))
         figures = {name: figures_of(made, threads) for name, made in by_name(measured).items()}
-        context = next(iter(figures.values())).decode_context
         report["workloads"].append(
             {
                 "system": system,
@@ -76,10 +73,8 @@ def bench_command(
                 "fed": work.fed,
                 "decoded": work.decoded,
                 "contenders": {name: one.as_json() for name, one in figures.items()},
-                "floor": {
-                    "result": prefill_floor(model, machine, work.fed),
-                    "decode": decode_floor(model, machine, context),
-                },
+                "disturbance": disturbance(figures.values()),
+                "floor": workload_floor(model, machine, work),
             }
         )
     print_json(report) if as_json else _show(report)
@@ -88,12 +83,16 @@ def bench_command(
 
 def _contenders(model: Any, paths: Sequence[str]) -> list[EngineContender]:
     from introspect.bench.contenders import EngineContender
-    from introspect.engine.decode_paths import choose_decode_path
+    from introspect.engine.decode_paths import choose_decode_path, widened_products
     from introspect.engine.engine import Engine
 
     found = (choose_decode_path(model, cast(DecodePathChoice, wanted)) for wanted in paths)
     chosen = {path.name: path for path in found}
-    engines = {name: Engine(model, step=path.step, graph=path.graph) for name, path in chosen.items()}
+    widened = widened_products(model)
+    engines = {
+        name: Engine(model, step=path.step, widened=widened, graph=path.graph)
+        for name, path in chosen.items()
+    }
     return [EngineContender(name, engine) for name, engine in engines.items()]
 
 
@@ -112,11 +111,8 @@ def _show(report: JSON) -> None:
             f" {work['system']} of system prompt"
         )
         console.print(_table(work))
-        busy = min(one["busy"] for one in work["contenders"].values())
-        if busy < QUIET:
-            console.print(
-                Text(f"not on quiet cores: {busy:.0%} of the threads' time was had", style="yellow")
-            )
+        if work["disturbance"]:
+            console.print(Text(f"not on quiet cores: {work['disturbance']}", style="yellow"))
 
 
 def _table(work: JSON) -> Table:
@@ -136,5 +132,6 @@ def _table(work: JSON) -> Table:
             f"{1000 * one['best_decode']:.1f}",
             f"{one['decode'] / floor['decode']:.1f} times",
         )
-    table.add_row("floor", "", "", f"{floor['result']:.2f}", "", f"{1000 * floor['decode']:.1f}", "", "")
+    prune = "" if floor["prune"] is None else f"{floor['prune']:.2f}"
+    table.add_row("floor", "", "", f"{floor['result']:.2f}", prune, f"{1000 * floor['decode']:.1f}", "", "")
     return table
