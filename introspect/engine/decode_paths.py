@@ -56,7 +56,8 @@ def choose_decode_path(
     """
     if wanted == "plain":
         return DecodePath(name=PLAIN, reason="asked for")
-    say = progress or (lambda now, done, total: None)
+    wide = next(model.parameters()).dtype in (torch.float32, torch.float64)
+    say = progress if progress is not None and not wide else lambda now, done, total: None
     say("compiling what decodes a token", 0, 1)
     try:
         return usable_path(model, *((STEP, "auto") if wanted == "auto" else (wanted, "asked for")))
