@@ -194,7 +194,7 @@ class Engine:
 def _on_host(row: torch.Tensor) -> torch.Tensor:
     """A row of logits, `[vocabulary]`, on the CPU; a GPU writes it there itself."""
     if not row.is_cuda:
-        return row
+        return row.cpu()
     host = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
     return host.copy_(row)
 
