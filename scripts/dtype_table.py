@@ -84,8 +84,8 @@ def page(figures: dict[str, dict[tuple[str, str], Figures]]) -> str:
         "",
         f"Written by `scripts/dtype_table.py`: {_processor()}, one thread, torch {version('torch')},"
         f" transformers {version('transformers')}. Milliseconds of processor time: for a token of a prompt"
-        f" ({PROMPT} in one pass), and the median for a token of a reply ({REPLY} decoded after it), by the path",
-        "that `auto` decodes by.",
+        f" ({PROMPT} in one pass), and the median for a token of a reply ({REPLY} decoded after it), by the",
+        "path that `auto` decodes by.",
         "“Without” is emulated, by the environment variables ONEDNN_MAX_CPU_ISA=AVX2 and",
         "ATEN_CPU_CAPABILITY=avx2 on the same machine; MKL, which computes fp32, heeds neither.",
         "",
