@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from introspect.engine.one_row import CHANGES_ATTENTION
+from introspect.engine.one_row import is_one_query
 
 BUCKET = 512
 """Slots by which buckets are longer than each other: a pass reads at most so many for nothing. Chosen."""
@@ -81,9 +81,8 @@ def attention_of_bucket(otherwise: Any) -> Any:
         scaling: float | None = None,
         **further: Any,
     ) -> Any:
-        told = {name for name, one in further.items() if one is not None and name in CHANGES_ATTENTION}
         masked = attention_mask is not None and attention_mask.shape == (1, 1, 1, key.shape[2])
-        if told or not masked or query.shape[0] != 1 or query.shape[2] != 1:
+        if not masked or not is_one_query(query, further):
             return otherwise(module, query, key, value, attention_mask, scaling=scaling, **further)
         assert attention_mask is not None
         heads, groups, width = query.shape[1], key.shape[1], query.shape[-1]

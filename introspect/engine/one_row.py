@@ -8,7 +8,7 @@ intermediate to memory. In attention the heads that share K and V are rows of on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -126,6 +126,13 @@ def fast_linear(module: torch.nn.Linear, product: Product) -> Callable[[torch.Te
     return forward
 
 
+def is_one_query(query: torch.Tensor, further: Mapping[str, Any]) -> bool:
+    """Whether a call of an attention function asks for one query, `[1, head, 1, head_dim]`, and softmax(QK)V
+    alone."""
+    told = {name for name, one in further.items() if one is not None and name in CHANGES_ATTENTION}
+    return not told and query.shape[0] == query.shape[2] == 1
+
+
 def one_query(otherwise: Callable[..., Any]) -> Callable[..., Any]:
     """An attention function as transformers calls it; `otherwise` takes what is not one plain query.
 
@@ -141,9 +148,8 @@ def one_query(otherwise: Callable[..., Any]) -> Callable[..., Any]:
         scaling: float | None = None,
         **further: Any,
     ) -> Any:
-        told = {name for name, one in further.items() if one is not None and name in CHANGES_ATTENTION}
         slots = EARLIER.get()
-        if told or attention_mask is not None or query.shape[0] != 1 or query.shape[2] != 1:
+        if attention_mask is not None or not is_one_query(query, further):
             if slots is not None:
                 raise Untraceable("its attention is not that of one plain query")
             return otherwise(module, query, key, value, attention_mask, scaling=scaling, **further)
