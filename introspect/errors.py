@@ -88,6 +88,11 @@ _MOST_OFFERED = 6
 """Names that a hint offers where they are equally near: the five shipped phases are to `phase1`."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, 120 characters at most; else its name."""
+    return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:120]
+
+
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known names most like `name`, best first; empty where none is close."""
     folded = {candidate.casefold(): candidate for candidate in known}

@@ -15,7 +15,7 @@ from introspect.engine.step import Step
 from introspect.engine.strategies import new_cache
 from introspect.engine.units import has_units
 from introspect.engine.widened import WidenedProducts
-from introspect.errors import ConfigError
+from introspect.errors import ConfigError, first_line
 from introspect.phase.config import DecodePathChoice
 
 TRIED = 8
@@ -99,9 +99,5 @@ def usable_step(model: Any) -> Step:
             with step():
                 model(input_ids=torch.zeros((1, 1), dtype=torch.long), past_key_values=cache)
     except Exception as error:  # a compiler that is missing or broken raises what it likes
-        raise ValueError(f"its kernels cannot be compiled here ({_first_line(error)})") from None
+        raise ValueError(f"its kernels cannot be compiled here ({first_line(error)})") from None
     return step
-
-
-def _first_line(error: Exception) -> str:
-    return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:120]

@@ -10,6 +10,7 @@ from introspect.engine.engine import Engine
 from introspect.engine.finite import largest_difference
 from introspect.engine.graph import Graph
 from introspect.engine.schedule import GRAPH, PLAIN
+from introspect.errors import first_line
 
 _TRIAL = (0, 1, 2)
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -32,8 +33,7 @@ def usable_graph(model: Any) -> Graph:
     except ValueError:
         raise
     except Exception as error:  # what cannot be recorded is refused by the device, the library or torch
-        first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ValueError(f"its pass cannot be recorded ({first[:120]})") from None
+        raise ValueError(f"its pass cannot be recorded ({first_line(error)})") from None
     apart = max(largest_difference(plain, repeated) for plain, repeated in pairs)
     rounding = _ROUNDING.get(next(model.parameters()).dtype, 0.1)
     allowed = rounding * max(float(plain.abs().max()) for plain, _ in pairs)

@@ -17,6 +17,7 @@ import torch
 
 from introspect.engine.compilation import text_of, traced
 from introspect.engine.layer_call import EarlierSlots, LayerCall, Untraceable
+from introspect.errors import first_line
 
 LEAST_SLOTS = 2
 """Earlier slots from which on compiled code is right: a dimension of fewer is taken for none."""
@@ -105,8 +106,7 @@ class TracedLayer:
             self._compare(call, cached)
             self.is_traced = True
         except Exception as error:  # whatever a tracer, a compiler or a family's code raises
-            first = next(iter(str(error).splitlines()), "") or type(error).__name__
-            self._function, self.why_not = None, first[:120]
+            self._function, self.why_not = None, first_line(error)
 
     def _compiled(self, call: LayerCall, cached: Any) -> Callable[..., Any]:
         made, looks = self._functions.made, (self._looks(), call.form)
