@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.record_examples import run_start
 
-from introspect.commands.recorded_engine import recorded_model
+from introspect.execution.recorded_engine import recorded_model
 from introspect.errors import RecordError
 
 COMMIT = "e" * 40

@@ -133,6 +133,12 @@ class RunReplay:
             self._seen = looked_at(cache, plan.schedule, repeated, unchanged)
         return difference
 
+    def recall(self, cache: TokenCache, looked_at_before: Schedule) -> None:
+        """Take a cache that repeated passes wrote for the one that E1 saw when it held another schedule."""
+        schedule = cache.schedule.before(looked_at_before.length)
+        seen = looked_at(cache, schedule, frozenset(range(len(schedule.passes))))
+        self._seen = unchanged_passes(seen, looked_at_before.before(schedule.length))
+
     def repeats_itself(self, plan: ReplayPlan) -> bool:
         """Whether this device gives the same bits twice for the passes of a plan."""
         one, other = (replay_passes(self.engine, plan.schedule) for _ in range(2))

@@ -150,6 +150,12 @@ def _run_start(view: RunView, event: events.RunStart) -> None:
     view.say(f"{one_line(event.model)}: {line}", "dim")
 
 
+def _run_resumed(view: RunView, event: events.RunResumed) -> None:
+    view.say(f"resumed after {event.records} records", "dim")
+    for changed in event.changed:
+        view.say(f"warning: {one_line(changed)}", "yellow")
+
+
 def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
     view.console.rule(Text(one_line(f"{event.experiment + 1}. {event.name}")), style="dim")
     view.say(event.task, "bold")
@@ -222,6 +228,7 @@ def _experiment_end(view: RunView, event: events.ExperimentEnd) -> None:
 
 _SHOWN: dict[type, Callable[[RunView, Any], None]] = {
     events.RunStart: _run_start,
+    events.RunResumed: _run_resumed,
     events.ExperimentStart: _experiment_start,
     events.UserMessage: _user_message,
     events.Prune: _prune,

@@ -32,6 +32,7 @@ from introspect.session.pruning import Rendering
 from introspect.session.system_prompt import Detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
+from introspect.tools.calls.execution import Executor, execute
 from introspect.tools.context import RESULT_HEADER, ToolContext
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
@@ -50,7 +51,7 @@ class Session:
     ended with. `expected_ids` are those that the cache is meant to hold, made from what was rendered and
     sampled: never from what was fed.
 
-    `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
+    `clock` gives seconds from any fixed point; `limits.max_seconds` alone asks it. `execute` runs tools.
     """
 
     phase: PhaseConfig
@@ -68,6 +69,7 @@ class Session:
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None
     constraint: ReplyConstraint | None = None
     clock: Callable[[], float] = time.monotonic
+    execute: Executor = execute
 
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)
