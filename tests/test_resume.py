@@ -49,7 +49,7 @@ def test_what_is_cut_is_worth_cutting(forced: Path, free: Path) -> None:
     assert [r["event"] for r in said(free)].count("generation") == 8
 
 
-@pytest.mark.parametrize(("which", "every"), [("forced", 7), ("free", 6)])
+@pytest.mark.parametrize(("which", "every"), [("forced", 17), ("free", 13)])
 def test_a_run_cut_after_any_record_becomes_the_whole_run(
     which: str, every: int, loaded: LoadedModel, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
