@@ -62,6 +62,11 @@ def run_id(name: str) -> str:
     return name.rpartition("-")[2]
 
 
+def run_name(name: str) -> re.Match[str] | None:
+    """The `stamp` (when it was started, UTC) and `phase` in the name of a run directory; None for another."""
+    return _RUN_NAME.match(name)
+
+
 def newest_run(output: Path, phase: str | None = None) -> Path:
     """The directory of the newest run, by the time in its name, of one phase or all. RecordError if none."""
     runs = runs_newest_first(output, phase)
@@ -73,8 +78,16 @@ def newest_run(output: Path, phase: str | None = None) -> Path:
 def runs_newest_first(output: Path, phase: str | None = None) -> list[Path]:
     """The directories of the runs of one phase or all, by the time in their names, the newest first."""
     runs = [(match["stamp"], path) for path, match in _runs(output) if phase in (None, match["phase"])]
-    runs.sort(key=lambda run: (run[0], run[1].stat().st_mtime_ns, run[1].name), reverse=True)
+    runs.sort(key=lambda run: (run[0], _modified(run[1]), run[1].name), reverse=True)
     return [path for _, path in runs]
+
+
+def _modified(directory: Path) -> int:
+    """When a directory was changed, in nanoseconds; 0 where it has gone since it was listed."""
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_event_log(path: Path) -> bool:
