@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
-from introspect.commands.terminal import STATUS_STYLES
-from introspect.display import one_line
+from introspect.commands.event_page import STATUS_STYLES
+from introspect.display import BAD, WARNING, one_line
 from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
 from introspect.phase.paths import shown
@@ -21,7 +21,15 @@ _WIDE = 64
 """Columns from which on a table has room for model and seconds."""
 _PIPED = 400
 """Columns where there is no terminal: a line of a file has no width to be cut at."""
-_STYLES = {**STATUS_STYLES, "running": "bold", "killed": "red", DAMAGED: "bold red", "interrupted": "yellow"}
+_STYLES = {
+    **STATUS_STYLES,
+    "interrupted": WARNING,
+    "running": "bold",
+    "killed": BAD,
+    DAMAGED: f"bold {BAD}",
+}
+_LEAST = {"model": 12, "phase": 7}
+"""Columns that a name has at least."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -55,29 +63,46 @@ def show_runs(rows: list[JSON], console: Console, now: datetime | None = None) -
         console.width = _PIPED
     wide = console.width >= _WIDE
     now = datetime.now(UTC) if now is None else now
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1 + wide, 0, 0))
-    table.add_column("id", no_wrap=True)
-    table.add_column("phase", no_wrap=True, overflow="ellipsis")
-    if wide:
-        table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1 if console.is_terminal else None)
-    table.add_column("status", no_wrap=True)
-    table.add_column("turns", justify="right", no_wrap=True)
-    if wide:
-        table.add_column("seconds", justify="right", no_wrap=True)
-        table.add_column("started (UTC)", no_wrap=True)
-    else:
-        table.add_column("age", justify="right", no_wrap=True)
-    for row in rows:
-        style = _STYLES.get(row["status"], "")
-        cells = [Text(row["id"], style="bold"), _cell(row["phase"]), *([_cell(row["model"])] * wide)]
-        cells += [Text(row["status"], style=style), _cell(row["turns"])]
-        if wide:
-            seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
-            cells += [_cell(seconds), _cell((row["started"] or "")[:16].replace("T", " ") or None)]
-        else:
-            cells.append(_cell(_age(row["started"], now)))
-        table.add_row(*cells)
+    lines = [_cells(row, wide, now) for row in rows]
+    gap = 1 + wide
+    room = console.width - 1
+    for name in ("model", "phase"):
+        taken = {key: _width(lines, key) for key in lines[0] if key != name}
+        _shorten(lines, name, room - sum(taken.values()) - gap * len(taken), at_least=_LEAST[name])
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
+    for name in lines[0]:
+        right = name in ("turns", "seconds", "age")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line.values())
     console.print(table)
+
+
+def _cells(row: JSON, wide: bool, now: datetime) -> dict[str, Text]:
+    """What stands in the columns of a run, by their names."""
+    seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
+    cells = {
+        "id": Text(row["id"], style="bold"),
+        "phase": _cell(row["phase"]),
+        "model": _cell(row["model"]),
+        "status": Text(row["status"], style=_STYLES.get(row["status"], "")),
+        "turns": _cell(row["turns"]),
+        "seconds": _cell(seconds),
+        "started (UTC)": _cell((row["started"] or "")[:16].replace("T", " ") or None),
+        "age": _cell(_age(row["started"], now)),
+    }
+    hidden = ("age",) if wide else ("model", "seconds", "started (UTC)")
+    return {name: cell for name, cell in cells.items() if name not in hidden}
+
+
+def _width(lines: list[dict[str, Text]], name: str) -> int:
+    return max(len(name), *(line[name].cell_len for line in lines))
+
+
+def _shorten(lines: list[dict[str, Text]], name: str, most: int, at_least: int) -> None:
+    for line in lines:
+        if name in line:
+            line[name].truncate(max(at_least, most), overflow="ellipsis")
 
 
 def _cell(value: object) -> Text:

@@ -114,6 +114,18 @@ def judge_baseline(source: str, required: str | None, output: Path, weight_hash:
     return Requirement(start.phase, directory.name, unmet, baseline=source, path=str(directory))
 
 
+def found_requirement(
+    phase: PhaseConfig, output: Path, model: SameModel, baseline: str | None = None
+) -> Requirement | None:
+    """The run that a phase builds on, judged: that which `baseline` names, else one that it requires, if any.
+
+    Raises RecordError for a baseline that is no record.
+    """
+    if baseline is not None:
+        return judge_baseline(baseline, phase.requires, output, model.weight_hash)
+    return None if phase.requires is None else judge_requirement(phase.requires, output, model)
+
+
 def checked_requirement(
     phase: PhaseConfig,
     output: Path,
@@ -128,11 +140,8 @@ def checked_requirement(
     directory that was passed over. Raises RequirementError, unless forced, and RecordError for a baseline
     that is no record.
     """
-    if baseline is not None:
-        found = judge_baseline(baseline, phase.requires, output, model.weight_hash)
-    elif phase.requires is not None:
-        found = judge_requirement(phase.requires, output, model)
-    else:
+    found = found_requirement(phase, output, model, baseline)
+    if found is None:
         return None
     for line in found.skipped:
         tell(line)
