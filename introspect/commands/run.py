@@ -33,6 +33,7 @@ from introspect.tools.packages import offered_tools
 
 if TYPE_CHECKING:
     from introspect.checkpoint.reading import ModelSource
+    from introspect.execution.run import Run
 
 EXIT_CODES: dict[Status, ExitCode] = {
     "complete": ExitCode.DONE,
@@ -79,25 +80,29 @@ def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
             with suppress(OSError):
                 sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
-        view = RunView(console, shown.quiet, shown.verbose)
-        opened = open_run(prepared, interrupts, view.progress)
-        try:
-            with view:
-                summary = opened.execute(view.show)
-        except OSError:
-            # The live line has nowhere to be taken down from; the record has ended before.
-            if opened.status != "interrupted":
-                raise
-            leave_output()
-        with interrupts.whole:
-            may_be_unread = opened.status == "interrupted" or interrupts()
-            _show_end(
-                console, summary, opened.writer.log_path, as_json=shown.as_json, may_be_unread=may_be_unread
-            )
+        view = RunView(console, shown.quiet, shown.verbose, limit=options.limit)
+        return conduct(open_run(prepared, interrupts, view.progress), view, shown)
+
+
+def conduct(opened: Run, view: RunView, shown: ViewOptions) -> int:
+    """Let an open run come to its end, and show that; returns the exit code."""
+    interrupts = opened.interrupts
+    try:
+        with view:
+            summary = opened.execute(view.show)
+    except OSError:
+        # The live line has nowhere to be taken down from; the record has ended before.
+        if opened.status != "interrupted":
+            raise
+        leave_output()
+    with interrupts.whole:
+        may_be_unread = opened.status == "interrupted" or interrupts()
+        log = opened.writer.log_path
+        show_end(view.console, summary, log, as_json=shown.as_json, may_be_unread=may_be_unread)
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
-def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
+def show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
     """The summary for people and for programs; of a run that a terminal took with it there is no reader."""
     try:
         show_summary(console, summary, log)
@@ -110,9 +115,9 @@ def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_
         leave_output()
 
 
-def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
+def dry_run(phase: PhaseConfig, output: Path, as_json: bool, baseline: str | None = None) -> int:
     """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
-    report = forecast(phase, output)
+    report = forecast(phase, output, baseline)
     if as_json:
         print_json(report)
         return 0
@@ -142,7 +147,7 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
     return 0
 
 
-def forecast(phase: PhaseConfig, output: Path) -> JSON:
+def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None) -> JSON:
     """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
 
     A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
@@ -160,20 +165,18 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
         "device": judged.device,
         "dtype": judged.dtype,
         "placement": judged.placement,
-        "requirement": _requirement(phase, output, source),
+        "requirement": _requirement(phase, output, source, baseline),
         "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
         "settings": phase.model_dump(mode="json"),
     }
 
 
-def _requirement(phase: PhaseConfig, output: Path, source: ModelSource) -> JSON | None:
+def _requirement(phase: PhaseConfig, output: Path, source: ModelSource, baseline: str | None) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
-    from introspect.execution.requirements import SameModel, judge_requirement
+    from introspect.execution.requirements import SameModel, found_requirement
 
-    if phase.requires is None:
-        return None
-    found = judge_requirement(phase.requires, output, SameModel(source.name, source.revision))
-    return {"phase": found.phase, "run": found.run, "unmet": found.unmet}
+    found = found_requirement(phase, output, SameModel(source.name, source.revision), baseline)
+    return None if found is None else {"phase": found.phase, "run": found.run, "unmet": found.unmet}
 
 
 def _tell(console: Console, text: str) -> None:
