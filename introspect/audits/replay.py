@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.cache_replay import (
@@ -135,9 +135,16 @@ class RunReplay:
 
     def recall(self, cache: TokenCache, looked_at_before: Schedule) -> None:
         """Take a cache that repeated passes wrote for the one that E1 saw when it held another schedule."""
-        schedule = cache.schedule.before(looked_at_before.length)
-        seen = looked_at(cache, schedule, frozenset(range(len(schedule.passes))))
-        self._seen = unchanged_passes(seen, looked_at_before.before(schedule.length))
+        seen = [Replayed(forward_pass, end, True) for forward_pass, end in looked_at_before.spans()]
+        self._seen = [
+            replace(
+                known,
+                forward_pass=replace(
+                    known.forward_pass, digests=cache.slot_digests(known.forward_pass.start, known.end)
+                ),
+            )
+            for known in unchanged_passes(seen, cache.schedule)
+        ]
 
     def repeats_itself(self, plan: ReplayPlan) -> bool:
         """Whether this device gives the same bits twice for the passes of a plan."""

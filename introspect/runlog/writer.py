@@ -28,7 +28,7 @@ from introspect.events import (
     RunStart,
     ToolResult,
 )
-from introspect.runlog.codec import canonical, sealed, to_plain_record, typed_event
+from introspect.runlog.codec import canonical, parse_line, sealed, to_plain_record, typed_event
 from introspect.runlog.line_file import LineFile
 from introspect.runlog.lock import hold
 from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, read_events
@@ -156,16 +156,16 @@ class RunWriter:
             return None
         time = f"{self._clock().astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
         record = sealed(to_plain_record(event), self._seq, time, self._prev)
-        end = self._events.end
+        end, line = self._events.end, canonical(record)
         try:
-            self._events.append(_encoded(canonical(record) + "\n"))
+            self._events.append(_encoded(line + "\n"))
         finally:
             if self._events.end != end:
                 self._seq, self._prev, self._last = self._seq + 1, record["checksum"], event
         if isinstance(event, _SYNCED):
             self.secure()
         self._refuse_removed()
-        self._log_event(record, time)
+        self._log_event(line, time)
         return record
 
     def secure(self) -> None:
@@ -200,9 +200,9 @@ class RunWriter:
     ) -> None:
         self.close()
 
-    def _log_event(self, record: JSON, time: str) -> None:
-        # From the record as written, not from the event: the log has to come out the same when it is read.
-        event = typed_event(record)
+    def _log_event(self, line: str, time: str) -> None:
+        # From the line as written, not from the event: the log has to come out the same when it is read.
+        event = typed_event(parse_line(line))
         if event is None:
             return
         if isinstance(event, RunStart):

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from support.sessions import DONE, call_text, phase_for
-
 from introspect.checkpoint.loading import LoadedModel
 from introspect.engine.interrupts import Interrupts
 from introspect.execution.opening import open_run
@@ -17,6 +15,7 @@ from introspect.execution.preparation import prepare
 from introspect.execution.recorded_run import recorded_run
 from introspect.execution.resuming import open_again, prepare_again
 from introspect.phase.config import PhaseConfig
+from support.sessions import DONE, call_text, phase_for
 
 # Times, and what a writer stamps: all else of two runs has to be the same.
 STAMPED = {"time", "seq", "prev", "checksum", "seconds", "digest_seconds", "traceback"}
@@ -92,10 +91,15 @@ def cut_run(directory: Path, to: Path, lines: int, torn: int = 0) -> Path:
     return to
 
 
-def resumed(directory: Path, loaded: LoadedModel, watch: Any = lambda event: None) -> dict[str, Any]:
+def resumed(
+    directory: Path,
+    loaded: LoadedModel,
+    watch: Any = lambda event: None,
+    interrupts: Interrupts | None = None,
+) -> dict[str, Any]:
     """Take a run up and let it end; its summary."""
     record = recorded_run(directory / "events.jsonl")
-    return open_again(record, prepare_again(record, loaded), Interrupts()).execute(watch)
+    return open_again(record, prepare_again(record, loaded), interrupts or Interrupts()).execute(watch)
 
 
 def said(directory: Path, among: set[str] = BESIDE) -> list[dict[str, Any]]:
@@ -108,5 +112,7 @@ def first_difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> 
     """Where two records differ, for a person who reads a failed test; None where they do not."""
     for place, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
-            return place, {key: (a.get(key), b.get(key)) for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+            return place, {
+                key: (a.get(key), b.get(key)) for key in a.keys() | b.keys() if a.get(key) != b.get(key)
+            }
     return None if len(one) == len(other) else ("lengths", len(one), len(other))
