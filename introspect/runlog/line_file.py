@@ -6,8 +6,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_sync = getattr(os, "fdatasync", os.fsync)  # not every system has the cheaper one
-
 
 class LineFile:
     """Open for appending, made where it is not there. `end` is the length of what was written whole."""
@@ -53,7 +51,10 @@ class LineFile:
 
     def sync(self) -> None:
         """Wait until all is on the disk. Raises OSError where it is not: then nobody knows what is."""
-        _sync(self.fileno())
+        if hasattr(os, "fdatasync"):  # not every system has the cheaper one
+            os.fdatasync(self.fileno())
+        else:
+            os.fsync(self.fileno())
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
