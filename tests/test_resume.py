@@ -14,12 +14,14 @@ import pytest
 from support.amounts import sampled
 from support.cli_process import introspect
 from support.resumed_runs import (
+    at,
     cut_run,
     donor,
     first_difference,
     made_run,
     record_lines,
     resumed,
+    rewritten,
     said,
     small_phase,
 )
@@ -31,7 +33,6 @@ from introspect.errors import IntrospectError, RecordDiverged
 from introspect.execution.changed import changed_conditions
 from introspect.execution.recorded_engine import recorded_weights
 from introspect.execution.recorded_run import recorded_run
-from introspect.runlog.codec import canonical, checksum
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.runlog.writer import RunWriter
@@ -164,20 +165,6 @@ def test_two_at_once_are_refused_and_a_finished_run_is_left_as_it_is(
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
-def rewritten(run: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """The record of a run with each event changed, and sealed again as its writer would have."""
-    prev, lines = "", []
-    for line in record_lines(run):
-        record = json.loads(line)
-        change(record)
-        del record["checksum"]
-        record["prev"] = prev
-        prev = record["checksum"] = checksum(record)
-        lines.append(canonical(record) + "\n")
-    (run / "events.jsonl").write_text("".join(lines))
-    return run
-
-
 def in_the_first_record(**changes: Any) -> Callable[[dict[str, Any]], None]:
     def change(record: dict[str, Any]) -> None:
         if record["event"] == "run_start":
@@ -218,19 +205,6 @@ def test_what_changes_no_byte_is_told(forced: Path, loaded: LoadedModel, tmp_pat
     other = replace(start, environment={**start.environment, "versions": versions, "placement": "elsewhere"})
     assert changed_conditions(other, start)[0] == []
     assert len(changed_conditions(other, start)[1]) == 1 and "0.0.1" in changed_conditions(other, start)[1][0]
-
-
-def at(event: str, place: int, **changes: Any) -> Callable[[dict[str, Any]], None]:
-    """Change an event of a kind, the one of that place among them."""
-    left = [place]
-
-    def change(record: dict[str, Any]) -> None:
-        if record["event"] == event:
-            left[0] -= 1
-            if left[0] == -1:
-                record.update({k: v(record[k]) if callable(v) else v for k, v in changes.items()})
-
-    return change
 
 
 @pytest.mark.parametrize(

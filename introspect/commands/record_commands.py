@@ -51,9 +51,14 @@ def replay(
         bool, typer.Option("--raw", help="The messages of the log, with line numbers and tags.")
     ] = False,
     pager: Annotated[bool, typer.Option(help="Page on a terminal, by PAGER.")] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Execute the run again and compare token by token.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
+    if verify:
+        refuse_stripped_docstrings()
     from introspect.commands.replay import replay_command
 
     code = replay_command(
@@ -64,6 +69,7 @@ def replay(
         verbose=verbose,
         raw=raw,
         pager=pager,
+        verify=verify,
         as_json=json,
         output_dir=output,
     )

@@ -22,6 +22,7 @@ from introspect.faults.run_planter import RunPlanter
 from introspect.runlog.latest_link import link_latest
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
+from introspect.session.protocols import Auditor
 from introspect.session.session import Session, open_session
 from introspect.tools.note_store import NoteStore, StoreFailed
 
@@ -73,7 +74,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
 def opened_session(
     prepared: Prepared,
     notes: NoteStore,
-    auditor: RunAuditor,
+    auditor: Auditor,
     interrupts: Interrupts,
     progress: Progress | None,
 ) -> Session:

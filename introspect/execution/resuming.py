@@ -18,6 +18,7 @@ from introspect.engine.schedule import PLAIN
 from introspect.errors import RecordError
 from introspect.events import Event
 from introspect.execution.changed import changed_conditions
+from introspect.execution.forced import ForcedReplies
 from introspect.execution.header import run_start
 from introspect.execution.notes import RunNotes
 from introspect.execution.opening import opened_notes, opened_session
@@ -33,13 +34,16 @@ from introspect.session.driver import EngineDriver
 from introspect.tally import Tally
 
 
-def prepare_again(run: RecordedRun, loaded: LoadedModel) -> Prepared:
-    """What the run began with, built again; nothing is judged anew. Raises IntrospectError."""
+def prepare_again(run: RecordedRun, loaded: LoadedModel, forced: ForcedReplies | None = None) -> Prepared:
+    """What the run began with, built again; nothing is judged anew. Raises IntrospectError.
+
+    `forced` are the replies that it is forced to; they are read where they came from if none are given.
+    """
     phase, start = run.phase, run.start
     options = RunOptions(
         output=run.path.parent.parent,
         limit=start.limit,
-        forced_from=run.forced_path,
+        forced_from=run.forced_path if forced is None else None,
         fault=start.fault,
         force=True,
     )
@@ -47,10 +51,23 @@ def prepare_again(run: RecordedRun, loaded: LoadedModel) -> Prepared:
     return replace(
         prepared,
         phase=phase,
+        forced=forced or prepared.forced,
         options=replace(options, forced_from=start.forced_from),
         seed=start.seed,
         requirement=start.requirement,
         notes_before=start.notes_before,
+    )
+
+
+def own_replies(run: RecordedRun) -> ForcedReplies | None:
+    """The replies of a record as those that the same run is forced to; None where they were sampled."""
+    if run.start.forced_from is None:
+        return None
+    made = [event for event in run.events if isinstance(event, events.Generation)]
+    return ForcedReplies(
+        token_ids={(reply.experiment, reply.turn): reply.token_ids for reply in made},
+        retokenised=bool(run.start.forced_retokenised),
+        path=run.path,
     )
 
 
@@ -129,7 +146,9 @@ def _opened(
         began=time.monotonic() - used,
         interrupts=interrupts,
         limit=start.limit,
-        retrace=Retrace(loop_events(record), session, driver, auditor, used, first),
+        retrace=Retrace(
+            [event for _, event in loop_events(enumerate(record))], session, driver, auditor, used, first
+        ),
         takes_up=True,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -237,7 +237,13 @@ class Retrace:
 
     def _time(self) -> float:
         """Seconds for a limit of time: none, but where the record says that the limit ended it."""
-        upcoming = next((event for event in self.rest if not isinstance(event, Audit)), None)
-        if isinstance(upcoming, ExperimentEnd):
-            return math.inf if upcoming.reason.startswith(_TIME_LIMIT) else 0.0
-        return math.inf if upcoming is None and self.rest and self.session.forced_replies is None else 0.0
+        return recorded_time(self.rest, self.session.forced_replies is not None)
+
+
+def recorded_time(rest: Collection[Event], forced: bool) -> float:
+    """Seconds as a limit of time sees them before the `rest` of a record: infinite where it was reached."""
+    upcoming = next((event for event in rest if not isinstance(event, Audit)), None)
+    if isinstance(upcoming, ExperimentEnd):
+        return math.inf if upcoming.reason.startswith(_TIME_LIMIT) else 0.0
+    # Audits come right after a reply or at the end of an experiment, and only there time is asked for.
+    return math.inf if upcoming is None and rest and not forced else 0.0

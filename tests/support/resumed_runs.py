@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from introspect.execution.preparation import prepare
 from introspect.execution.recorded_run import recorded_run
 from introspect.execution.resuming import open_again, prepare_again
 from introspect.phase.config import PhaseConfig
+from introspect.runlog.codec import canonical, checksum
 from support.sessions import DONE, call_text, phase_for
 
 # Times, and what a writer stamps: all else of two runs has to be the same.
@@ -116,3 +118,30 @@ def first_difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> 
                 key: (a.get(key), b.get(key)) for key in a.keys() | b.keys() if a.get(key) != b.get(key)
             }
     return None if len(one) == len(other) else ("lengths", len(one), len(other))
+
+
+def rewritten(run: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The record of a run with each event changed, and sealed again as its writer would have."""
+    prev, lines = "", []
+    for line in record_lines(run):
+        record = json.loads(line)
+        change(record)
+        del record["checksum"]
+        record["prev"] = prev
+        prev = record["checksum"] = checksum(record)
+        lines.append(canonical(record) + "\n")
+    (run / "events.jsonl").write_text("".join(lines))
+    return run
+
+
+def at(event: str, place: int, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    """Change an event of a kind, the one of that place among them."""
+    left = [place]
+
+    def change(record: dict[str, Any]) -> None:
+        if record["event"] == event:
+            left[0] -= 1
+            if left[0] == -1:
+                record.update({k: v(record[k]) if callable(v) else v for k, v in changes.items()})
+
+    return change
