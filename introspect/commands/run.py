@@ -24,6 +24,7 @@ from introspect.engine.interrupts import Interrupts
 from introspect.errors import ExitCode
 from introspect.events import JSON, Status
 from introspect.phase.config import PhaseConfig
+from introspect.phase.find import passed_over
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
 from introspect.run.options import RunOptions
@@ -47,6 +48,13 @@ def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> 
     offers = offered_tools()
     tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
     return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
+
+
+def tell_passed_over(name: str) -> None:
+    """One line on stderr where a name has two files of one's own, of which one is run."""
+    if both := passed_over(name):
+        taken, other = (one_line(str(path)) for path in both)
+        sys.stderr.write(f"introspect: {taken} is taken; './{other}' is the one right here\n")
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,17 @@ Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Keys that belong together; any other is refused, and so is a value of another type."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which model, and how it is loaded."""
 
     id: Annotated[str, Field(min_length=1)] = "Qwen/Qwen2.5-3B-Instruct"
@@ -48,7 +51,7 @@ class ModelConfig(_Section):
         return revision
 
 
-class GenerationConfig(_Section):
+class GenerationConfig(Section):
     """How a reply is sampled."""
 
     max_new_tokens: Count = 400
@@ -74,14 +77,14 @@ class GenerationConfig(_Section):
 DecodePathChoice = Literal["auto", "plain", "step", "graph"]
 
 
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """How ids are decoded."""
 
     decode_path: DecodePathChoice = "auto"
     """`plain` is the model as it is, `step` for processors, `graph` for CUDA; `auto` is `step` or `plain`."""
 
 
-class MemoryConfig(_Section):
+class MemoryConfig(Section):
     """When the conversation is pruned and what is kept."""
 
     strategy: Literal["recent"] = "recent"
@@ -94,7 +97,7 @@ class MemoryConfig(_Section):
     """Turns that a prune keeps at least; at most `memory.max_turns`."""
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Section):
     """Where a run stops in good order, and how long a tool result may be."""
 
     max_calls: Count = 50
@@ -115,7 +118,7 @@ class LimitsConfig(_Section):
 When = Literal["every_turn", "every_prune", "end", "once", "never"]
 
 
-class AuditConfig(_Section):
+class AuditConfig(Section):
     """When cached state is checked. E1 repeats the passes of a run, and with them what they do wrong.
 
     E2 alone has another way to the same logits, so it is made `once` by default.
@@ -129,7 +132,7 @@ class AuditConfig(_Section):
     """Recomputation in one pass. `once` is once a run, at its first prune, and at its end."""
 
 
-class SystemPromptConfig(_Section):
+class SystemPromptConfig(Section):
     """What the model reads before every task, beside what the program says of calls and tools."""
 
     detail: Literal["auto", "full", "brief"] = "auto"
@@ -138,14 +141,14 @@ class SystemPromptConfig(_Section):
     """Its first words: who the model is and what it is about."""
 
 
-class NotesConfig(_Section):
+class NotesConfig(Section):
     """What the model writes down with `record_observation`."""
 
     shared: bool = False
     """True: the runs under one output directory share their notes; false: each run begins with none."""
 
 
-class ExperimentConfig(_Section):
+class ExperimentConfig(Section):
     """One task of a phase."""
 
     name: Name
@@ -158,7 +161,7 @@ class ExperimentConfig(_Section):
     """Those of the phase's documents that it offers; null offers all, `[]` none."""
 
 
-class PhaseConfig(_Section):
+class PhaseConfig(Section):
     """One phase file, resolved: everything that a run of it depends on."""
 
     name: Name

@@ -49,7 +49,7 @@ class YamlSource:
     """The data of one YAML text and where each dotted key stands in it (lines count from 1).
 
     `path` names the text in messages, `folder` is where files that it names are looked for, `parent` the
-    source whose keys were laid under its own.
+    source whose keys were laid under its own. `moved` has `file:line` of keys that come from elsewhere.
     """
 
     path: str
@@ -57,6 +57,7 @@ class YamlSource:
     lines: dict[str, int] = field(default_factory=dict)
     folder: Path = Path()
     parent: YamlSource | None = None
+    moved: dict[str, str] = field(default_factory=dict)
 
     def where(self, key: str) -> str:
         """`file:line` of a dotted key, or of its nearest parent that has a line."""
@@ -67,6 +68,8 @@ class YamlSource:
         return place or self.path
 
     def _place(self, key: str) -> str | None:
+        if key in self.moved:
+            return self.moved[key]
         if key in self.lines:
             return f"{self.path}:{self.lines[key]}"
         # A list replaces that of the parent whole: what stands in it is found in this file alone.
