@@ -9,9 +9,11 @@ import pytest
 
 from introspect.commands.run import tell_passed_over
 from introspect.errors import ConfigError
+from introspect.phase.config import PhaseConfig
 from introspect.phase.find import find_phase, phase_files
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_configs
+from introspect.phase.sanity import unwise
 
 GOOD = """\
 name: mine
@@ -243,3 +245,57 @@ def test_an_index_that_is_not_there_is_told(here: Path, setting: str, said: str)
     write("mine.yaml", GOOD)
     message = refused("mine", setting)
     assert said in message and len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "both"),
+    [
+        ("memory:\n  max_turns: 3\n  keep_recent_turns: 9", 10, ("keep_recent_turns 9", "max_turns 3")),
+        ("memory:\n  max_turns: 1", 9, ("keep_recent_turns 2", "max_turns 1")),
+        ("limits:\n  max_result_tokens: 3000", 9, ("max_result_tokens 3000", "max_conversation_tokens 2000")),
+        ("memory: {max_conversation_tokens: 99}\nlimits: {max_result_tokens: 100}", 9, ("100", "tokens 99")),
+        ("engine: {decode_path: step}\nmodel: {device: 'cuda:0'}", 8, ("path step", "device is cuda:0")),
+        ("engine: {decode_path: graph}\nmodel: {device: mps}", 8, ("decode_path graph", "device is mps")),
+        ("engine: {decode_path: step}\nmodel: {attention: eager}", 8, ("decode_path step", "eager")),
+        ("generation:\n  no_repeat_tools: true", 9, ("no_repeat_tools", "constrain: calls")),
+        ("  - name: one\n    task: Again.", 8, ("two experiments are called 'one'",)),
+        ("    tools: [query_memory, query_memory]", 8, ("experiments.1.tools", "stands there twice")),
+        ("requires: mine", 8, ("cannot require a run of itself",)),
+        ("    tools: []", 8, ("experiment 'two' offers no tool",)),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_together_are_both_told(
+    here: Path, text: str, line: int, both: tuple[str, ...]
+) -> None:
+    write("mine.yaml", GOOD + text + "\n")
+    message = refused("mine")
+    assert message.startswith(f"mine.yaml:{line}: ") and all(said in message for said in both)
+
+
+def test_what_the_command_line_sets_beside_a_file_is_told_as_its_own(here: Path) -> None:
+    write("mine.yaml", GOOD + "memory: {max_turns: 9, keep_recent_turns: 9}\n")
+    assert refused("mine", "memory.max_turns=8").startswith("command line: memory.keep_recent_turns 9 of")
+    assert refused("mine", "tools=[a, a]").startswith("command line: tools: 'a' stands there twice")
+    assert refused("mine", "documents=[a, a]").startswith("command line: documents: 'a' stands there twice")
+    write("heir.yaml", "extends: mine\nmemory: {max_turns: 8}\n")
+    assert refused("heir").startswith("mine.yaml:8: memory.keep_recent_turns 9 of memory.max_turns 8")
+
+
+def test_what_is_unwise_is_told_and_runs(here: Path) -> None:
+    write("mine.yaml", GOOD)
+    assert unwise(load_phase("mine")) == []
+    for sets, said in (
+        (["memory.max_conversation_tokens=300"], "generation.max_new_tokens 400 is more than memory.max_"),
+        (["limits.max_tokens=100"], "limits.max_tokens 100 is less than generation.max_new_tokens 400"),
+        (["generation.max_new_tokens=16"], "generation.max_new_tokens 16"),
+        (["tools=[query_memory, read_heritage_document]"], "read_heritage_document are not offered"),
+    ):
+        (line,) = unwise(load_phase("mine", sets=sets))
+        assert said in line and "\n" not in line
+    for name in "abcde":
+        assert unwise(load_phase(f"phase1{name}")) == []
+
+
+def test_settings_of_an_older_record_are_read_all_the_same() -> None:
+    data = load_phase("phase1a").model_dump() | {"memory": {"max_turns": 3, "keep_recent_turns": 9}}
+    assert PhaseConfig.model_validate(data).memory.keep_recent_turns == 9

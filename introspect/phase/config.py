@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from introspect.phase.problems import Misfit
+
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
@@ -70,7 +72,10 @@ class GenerationConfig(Section):
     @model_validator(mode="after")
     def _has_a_grammar_to_narrow(self) -> GenerationConfig:
         if self.no_repeat_tools and self.constrain == "none":
-            raise ValueError("no_repeat_tools narrows constrained replies; it needs constrain: calls")
+            raise Misfit(
+                ("generation.no_repeat_tools", "generation.constrain"),
+                "no_repeat_tools narrows constrained replies; it needs constrain: calls",
+            )
         return self
 
 
@@ -192,13 +197,15 @@ class PhaseConfig(Section):
         names = [experiment.name for experiment in self.experiments]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two experiments are called '{twice[0]}'")
+            last = len(names) - 1 - names[::-1].index(twice[0])
+            raise Misfit((f"experiments.{last}.name",), f"two experiments are called '{twice[0]}'")
         if self.requires == self.name:
-            raise ValueError(f"requires: {self.name} cannot require a run of itself")
-        for experiment in self.experiments:
+            raise Misfit(("requires", "name"), f"requires: {self.name} cannot require a run of itself")
+        for e, experiment in enumerate(self.experiments):
             if not self.tools_of(experiment):
-                raise ValueError(
-                    f"experiment '{experiment.name}' offers no tool; those for documents need documents"
+                raise Misfit(
+                    (f"experiments.{e}.tools", "tools", f"experiments.{e}"),
+                    f"experiment '{experiment.name}' offers no tool; those for documents need documents",
                 )
         return self
 

@@ -64,11 +64,11 @@ def changed_tools(listed: list[Any], changes: ToolChanges) -> list[tuple[Any, st
     for i, name in enumerate(changes.remove):
         if name not in listed:
             hint = did_you_mean(name, [str(one) for one in listed])
-            raise Misfit(f"tools.remove.{i}", f"tools: there is no '{shown(name)}' to remove; {hint}")
+            raise Misfit((f"tools.remove.{i}",), f"tools: there is no '{shown(name)}' to remove; {hint}")
     kept = [(name, f"tools.{i}") for i, name in enumerate(listed) if name not in changes.remove]
     for i, name in enumerate(changes.add):
         if any(name == other for other, _ in kept):
-            raise Misfit(f"tools.add.{i}", f"tools: '{shown(name)}' is added, but is there already")
+            raise Misfit((f"tools.add.{i}",), f"tools: '{shown(name)}' is added, but is there already")
         kept.append((name, f"tools.add.{i}"))
     return kept
 
@@ -80,7 +80,7 @@ def tool_changes(data: Any) -> ToolChanges:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(("tools", *map(str, first["loc"])))
-        raise Misfit(key, problem(key, first, list(ToolChanges.model_fields))) from None
+        raise Misfit((key,), problem(key, first, list(ToolChanges.model_fields))) from None
 
 
 def _with_parents(source: YamlSource, seen: list[tuple[str, object]]) -> YamlSource:
@@ -147,7 +147,7 @@ def _with_changed_tools(source: YamlSource, base: YamlSource) -> YamlSource:
     try:
         kept = changed_tools(list(typed_leaf("tools", listed)), tool_changes(source.data["tools"]))
     except Misfit as misfit:
-        raise ConfigError(f"{source.where(misfit.key)}: {misfit}") from None
+        raise ConfigError(f"{source.where(misfit.keys[0])}: {misfit}") from None
     moved: dict[str, str] = {}
     for i, (_, key) in enumerate(kept):
         moved[f"tools.{i}"] = (source if key.startswith("tools.add.") else base).where(key)

@@ -17,7 +17,8 @@ from introspect.phase.config import NAME, PhaseConfig
 from introspect.phase.find import find_phase
 from introspect.phase.inheritance import OWN, with_parents
 from introspect.phase.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
-from introspect.phase.problems import problem
+from introspect.phase.problems import Misfit, problem
+from introspect.phase.sanity import refuse_misfits
 from introspect.phase.settings import assign, parse_sets
 from introspect.phase.values import leaves, typed
 from introspect.phase.yaml_source import YamlSource, read_yaml
@@ -71,23 +72,34 @@ def _named(source: YamlSource) -> YamlSource:
 
 def _validated(data: Any, source: YamlSource, given: Mapping[str, Any]) -> PhaseConfig:
     try:
-        return PhaseConfig.model_validate(data)
+        config = PhaseConfig.model_validate(data)
+        refuse_misfits(config)
+    except Misfit as misfit:
+        raise ConfigError(f"{_place(misfit.keys, source, given)}: {misfit}") from None
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, Misfit):
+            raise ConfigError(f"{_place(cause.keys, source, given)}: {cause}") from None
         key = ".".join(str(part) for part in first["loc"])
-        known = _known_keys(key.rpartition(".")[0])
-        what = problem(key, first, known)
+        what = problem(key, first, _known_keys(key.rpartition(".")[0]))
         if key == "name" and key not in data:
             what += ", and that of the file cannot stand for it: letters, digits, '-' and '_' alone"
-        raise ConfigError(f"{_place(key, source, given)}: {what}") from None
+        raise ConfigError(f"{_place((key,), source, given)}: {what}") from None
+    return config
 
 
-def _place(key: str, source: YamlSource, given: Mapping[str, Any]) -> str:
-    """Where a setting was written: the file and its line, or the command line."""
-    own = any(f"{dotted}.".startswith(f"{key}.") or key.startswith(f"{dotted}.") for dotted in given)
-    if own:
+def _place(keys: Sequence[str], source: YamlSource, given: Mapping[str, Any]) -> str:
+    """Where the first of some settings was written: the command line, or a file and its line."""
+    if any(
+        f"{dotted}.".startswith(f"{key}.") or f"{key}.".startswith(f"{dotted}.")
+        for key in keys
+        for dotted in given
+    ):
         return "command line"
-    return source.path if key in OWN and key not in source.lines else source.where(key)
+    if keys[0] in OWN and keys[0] not in source.lines:
+        return source.path
+    return next((place for key in keys if (place := source.line_of(key))), source.where(keys[0]))
 
 
 def _refuse_unknown_names(
@@ -98,12 +110,12 @@ def _refuse_unknown_names(
         listed: tuple[str, ...] = getattr(config, key)
         for i, name in enumerate(listed):
             if key in known and name not in known[key]:
-                where, hint = _place(f"{key}.{i}", source, given), did_you_mean(name, known[key])
+                where, hint = _place((f"{key}.{i}",), source, given), did_you_mean(name, known[key])
                 raise ConfigError(f"{where}: {key}: there is no '{name}'; {hint}")
         for e, experiment in enumerate(config.experiments):
             for i, name in enumerate(getattr(experiment, key) or ()):
                 if name not in listed:
-                    where = _place(f"experiments.{e}.{key}.{i}", source, given)
+                    where = _place((f"experiments.{e}.{key}.{i}",), source, given)
                     raise ConfigError(
                         f"{where}: {key}: '{name}' is not among the phase's; {did_you_mean(name, listed)}"
                     )

@@ -9,11 +9,11 @@ from introspect.errors import did_you_mean
 
 
 class Misfit(ValueError):
-    """A setting that cannot be. `key` is where it stands, dotted; the text says what is wrong with it."""
+    """Settings that cannot be. `keys` are where they stand, dotted; the text says what is wrong with them."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, keys: tuple[str, ...], message: str) -> None:
         super().__init__(message)
-        self.key = key
+        self.keys = keys
 
 
 _PLAINLY = {

@@ -61,20 +61,21 @@ class YamlSource:
 
     def where(self, key: str) -> str:
         """`file:line` of a dotted key, or of its nearest parent that has a line."""
-        place = self._place(key)
+        place = self.line_of(key)
         while key and place is None:
             key = key.rpartition(".")[0]
-            place = self._place(key)
+            place = self.line_of(key)
         return place or self.path
 
-    def _place(self, key: str) -> str | None:
+    def line_of(self, key: str) -> str | None:
+        """`file:line` of a dotted key itself; None where it is written nowhere."""
         if key in self.moved:
             return self.moved[key]
         if key in self.lines:
             return f"{self.path}:{self.lines[key]}"
         # A list replaces that of the parent whole: what stands in it is found in this file alone.
         whole = re.split(r"\.\d+(?:\.|$)", key, maxsplit=1)[0]
-        return self.parent._place(key) if self.parent is not None and whole not in self.lines else None
+        return self.parent.line_of(key) if self.parent is not None and whole not in self.lines else None
 
 
 def read_yaml(path: Path | str) -> YamlSource:
