@@ -19,6 +19,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
+_DEVICES = ("auto", "cpu", "mps", "cuda", "cuda:N")
+
+
 class Section(BaseModel):
     """Keys that belong together; any other is refused, and so is a value of another type."""
 
@@ -34,7 +37,7 @@ class ModelConfig(Section):
     """A commit, branch or tag of the hub, for this id alone; null is its newest commit."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the weights are computed in; `auto` goes by how they are stored, the processor and the memory."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", examples=list(_DEVICES))] = "auto"
     """Where the model runs: `cpu`, `mps`, `cuda` or `cuda:N`; `auto` is the first GPU, or the processor."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """The attention of transformers; `eager` for models that have no `sdpa`."""
