@@ -24,6 +24,7 @@ from introspect.engine.interrupts import Interrupts
 from introspect.errors import ExitCode
 from introspect.events import JSON, Status
 from introspect.phase.config import PhaseConfig
+from introspect.phase.document_files import refuse_unread_documents
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
 from introspect.run.options import RunOptions
@@ -46,7 +47,10 @@ def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> 
     """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line."""
     offers = offered_tools()
     tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
-    return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
+    known = {"tools": tools, "documents": document_ids(shipped_documents())}
+    phase = load_phase(name, overrides, sets, known)
+    refuse_unread_documents(phase, TOOL_MODULES)
+    return phase
 
 
 @dataclass(frozen=True)

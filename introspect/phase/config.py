@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class _Section(BaseModel):
@@ -123,6 +125,24 @@ class NotesConfig(_Section):
     shared: bool = False
 
 
+class DocumentConfig(_Section):
+    """A document of one's own: the path of its `file`, and what the model is told of it.
+
+    What is not given comes from the file: `id` from its name, `title` from its first heading, `summary` from
+    its first sentence.
+    """
+
+    file: Annotated[str, Field(min_length=1)]
+    id: Name | None = None
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    summary: Annotated[str, Field(max_length=1000)] | None = None
+
+    @property
+    def name(self) -> str:
+        """The id, which is that of the file's name where none is given."""
+        return self.id or PurePath(self.file).stem
+
+
 class ExperimentConfig(_Section):
     """One task of a phase. `tools` and `documents` narrow those of the phase."""
 
@@ -151,9 +171,11 @@ class PhaseConfig(_Section):
     audit: AuditConfig = AuditConfig()
     system_prompt: SystemPromptConfig = SystemPromptConfig()
     tools: Annotated[tuple[str, ...], Field(min_length=1)]
-    documents: tuple[str, ...] = ()
+    documents: tuple[str | DocumentConfig, ...] = ()
+    documents_pinned: bool = False
     notes: NotesConfig = NotesConfig()
     experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
+    _document_places: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _experiments_can_run(self) -> PhaseConfig:
@@ -167,19 +189,30 @@ class PhaseConfig(_Section):
             if not self.tools_of(experiment):
                 raise ValueError(
                     f"experiment '{experiment.name}' offers no tool; those for documents need documents"
+                    " that are not pinned"
                 )
         return self
 
     def tools_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
         """Names of the tools that an experiment offers, in the order in which the model reads of them."""
         names = self.tools if experiment.tools is None else experiment.tools
-        if self.documents_of(experiment):
+        if self.documents_of(experiment) and not self.documents_pinned:
             return names
         return tuple(name for name in names if name not in READING_TOOLS)
 
     def documents_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
         """Ids of the documents that an experiment offers."""
-        return self.documents if experiment.documents is None else experiment.documents
+        return self.document_ids if experiment.documents is None else experiment.documents
+
+    @property
+    def document_ids(self) -> tuple[str, ...]:
+        """Ids of all documents of the phase: of shipped ones as they are written, and of one's own."""
+        return tuple(entry if isinstance(entry, str) else entry.name for entry in self.documents)
+
+    @property
+    def document_places(self) -> dict[str, str]:
+        """By id, `file:line` where a document is named, for what is found wrong with it after loading."""
+        return self._document_places
 
     @property
     def conversation_tokens(self) -> int:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig
+from introspect.phase.document_files import with_document_files
 from introspect.phase.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
 from introspect.phase.paths import look, shipped_configs, shown
 from introspect.phase.values import leaves, parsed_set, typed, typed_leaf
@@ -55,9 +56,12 @@ def load_phase(
         data = without_foreign_pin(data, given["model.id"])
     for dotted, value in given.items():
         _assign(data, dotted, value, source)
-    config = _validated(typed(data), source, given)
+    known = known or {}
+    documents = with_document_files(typed(data), source, given, known.get("documents", ()))
+    config = _validated(documents.data, source, given)
+    config.document_places.update(documents.places)
     refuse_pin_of_files(config, source, given)
-    _refuse_unknown_names(config, source, known or {})
+    _refuse_unknown_names(config, source, known)
     return config
 
 
@@ -180,9 +184,9 @@ def _refuse_unknown_names(
 ) -> None:
     """Raise ConfigError for a tool or document that does not exist, or that only an experiment names."""
     for key in ("tools", "documents"):
-        listed: tuple[str, ...] = getattr(config, key)
-        for i, name in enumerate(listed):
-            if key in known and name not in known[key]:
+        listed = config.tools if key == "tools" else config.document_ids
+        for i, (name, entry) in enumerate(zip(listed, getattr(config, key), strict=True)):
+            if key in known and isinstance(entry, str) and name not in known[key]:
                 hint = did_you_mean(name, known[key])
                 raise ConfigError(f"{source.where(f'{key}.{i}')}: {key}: there is no '{name}'; {hint}")
         for e, experiment in enumerate(config.experiments):
