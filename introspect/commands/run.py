@@ -126,10 +126,13 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
         table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
     console.print(table)
     console.rule(style="dim")
-    if report["dialect"]:
-        spoken = "dialect {name}: {reason}".format(**report["dialect"])
-        console.print(Text(one_line(spoken)), soft_wrap=True)
+    for key, label in (("dialect", "dialect"), ("prompt_form", "prompt form")):
+        if report[key]:
+            spoken = "{0} {name}: {reason}".format(label, **report[key])
+            console.print(Text(one_line(spoken)), soft_wrap=True)
     console.print(Text(one_line(report["placement"])), soft_wrap=True)
+    if report["note"]:
+        console.print(Text(one_line(f"{report['model']} {report['note']}")), soft_wrap=True)
     console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
     for name, size in report["memory_bytes"].items():
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
@@ -164,6 +167,7 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
         "device": judged.device,
         "dtype": judged.dtype,
         "placement": judged.placement,
+        "note": judged.recommendation.note,
         "requirement": _requirement(phase, output, source),
         "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
         "settings": phase.model_dump(mode="json"),

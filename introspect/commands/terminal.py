@@ -148,6 +148,11 @@ def _run_start(view: RunView, event: events.RunStart) -> None:
     made = event.environment
     line = made.get("placement") or f"{made.get('dtype')} on {made.get('device')}"
     view.say(f"{one_line(event.model)}: {line}", "dim")
+    form, note = made.get("prompt_form"), made.get("model_note")
+    if form:
+        view.say(one_line(f"prompt form {form.get('name')}: {form.get('reason')}"), "dim")
+    if note:
+        view.say(one_line(f"{event.model} {note}"), "dim")
 
 
 def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
