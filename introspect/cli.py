@@ -97,6 +97,7 @@ def run(
     }
     overrides = {key: value for key, value in given.items() if value is not None}
     config = command.read_phase(phase, overrides, settings or ())
+    command.tell_passed_over(phase)
     if dry_run:
         raise typer.Exit(command.dry_run(config, output, json))
     options = RunOptions(output=output, limit=limit, forced_from=forced, fault=fault, force=force)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from introspect.commands.run import read_phase
 from introspect.errors import ConfigError
-from introspect.phase.config import DocumentConfig, PhaseConfig
+from introspect.phase.config import PhaseConfig
+from introspect.phase.document_config import DocumentConfig
 from introspect.phase.document_files import MAX_BYTES, summary_of, title_of
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents

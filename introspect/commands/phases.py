@@ -13,7 +13,8 @@ from introspect.commands.run import read_phase
 from introspect.display import one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
-from introspect.phase.load import parent_of, phase_files
+from introspect.phase.find import phase_files
+from introspect.phase.inheritance import parent_of
 from introspect.phase.paths import shipped_configs
 
 

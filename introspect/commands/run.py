@@ -26,6 +26,7 @@ from introspect.events import JSON, Status
 from introspect.execution.options import RunOptions
 from introspect.phase.config import PhaseConfig
 from introspect.phase.document_files import refuse_unread_documents
+from introspect.phase.find import passed_over
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
 from introspect.tools.catalogue import TOOL_MODULES
@@ -51,6 +52,13 @@ def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> 
     phase = load_phase(name, overrides, sets, known)
     refuse_unread_documents(phase, TOOL_MODULES)
     return phase
+
+
+def tell_passed_over(name: str) -> None:
+    """One line on stderr where a name has two files of one's own, of which one is run."""
+    if both := passed_over(name):
+        taken, other = (one_line(str(path)) for path in both)
+        sys.stderr.write(f"introspect: {taken} is taken; './{other}' is the one right here\n")
 
 
 @dataclass(frozen=True)

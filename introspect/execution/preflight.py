@@ -14,6 +14,7 @@ from introspect.errors import IntrospectError, ModelError, ProcessError, Unsuppo
 from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import expanded, shipped_documents
+from introspect.phase.sanity import unwise
 from introspect.templates.judge import judge_template
 from introspect.templates.report import TemplateReport
 from introspect.templates.source import Unreadable, template_of_directory, template_of_file
@@ -80,7 +81,8 @@ def check_model(phase: PhaseConfig) -> JSON:
 
 def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[events.Warning]) -> list[events.Warning]:
     """Everything that a run says of its model before it begins, as events; `judged` is what its files say."""
-    return [*judged, *template_warnings(path), *decoding_warnings(phase, path)]
+    settings = [events.Warning(experiment=0, turn=0, code="settings", message=line) for line in unwise(phase)]
+    return [*settings, *judged, *template_warnings(path), *decoding_warnings(phase, path)]
 
 
 def decoding_warnings(phase: PhaseConfig, path: Path) -> list[events.Warning]:

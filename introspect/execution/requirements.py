@@ -27,7 +27,7 @@ from introspect.display import one_line
 from introspect.errors import ConfigError, RequirementError
 from introspect.events import JSON, AuditLevel, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
-from introspect.phase.load import phase_files
+from introspect.phase.find import phase_files
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 from introspect.runlog.reader import EVENTS, MAX_LINE_BYTES, LineReader
 from introspect.runlog.sources import runs_newest_first

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from introspect.display import printable
 from introspect.errors import ConfigError, did_you_mean
-from introspect.phase.config import NAME_PATTERN, READING_TOOLS, DocumentConfig, PhaseConfig
+from introspect.phase.config import READING_TOOLS, PhaseConfig
+from introspect.phase.document_config import DocumentConfig
 from introspect.phase.paths import expanded, look, shown
+from introspect.phase.section import NAME
 from introspect.phase.yaml_source import YamlSource
 
 MAX_BYTES = 1 << 20
@@ -166,7 +168,7 @@ def _resolved(entry: Any, place: str, folder: Path) -> tuple[DocumentConfig, str
     path = str(folder / expanded(written.file, what))
     text = read_document(path, what)
     stem = Path(path).stem
-    if written.id is None and re.fullmatch(NAME_PATTERN, stem) is None:
+    if written.id is None and re.fullmatch(NAME, stem) is None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-").lower()[:40] or "notes"
         raise ConfigError(
             f"{what}{shown(written.file)}: '{shown(stem)}' cannot be an id; give one:"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
-from introspect.phase.config import DocumentConfig
+from introspect.phase.document_config import DocumentConfig
 from introspect.phase.document_files import read_document
 from introspect.phase.yaml_source import plain, read_yaml
 
