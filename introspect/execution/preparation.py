@@ -80,19 +80,16 @@ def prepare(
     if phase.generation.constrain != "none" and options.forced_from is None:
         refuse_without_llguidance()
     if loaded is None:
-        if phase.requires is not None:
+        if phase.requires is not None or options.baseline is not None:
             source = find_model(phase.model, weights=False)
             same = SameModel(source.name, source.revision)
-            checked_requirement(phase, options.output, same, force=options.force, tell=tell)
+            checked_requirement(phase, options.output, same, options.force, tell, options.baseline)
         loaded = load_model(phase.model, progress, phase.conversation_tokens, choose)
     else:
         choose(loaded)
     if options.fault is not None:
         refuse_model(loaded.model)
-    forced = None
-    if options.forced_from is not None:
-        digest = tokenizer_hash(loaded.tokenizer)
-        forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
+    forced = _forced(options, loaded)
     same = SameModel(loaded.source.name, loaded.source.revision, loaded.weight_hash)
     dialect, form = prompting[0]
     pinned = pinned_documents(phase, phase.experiments[0], documents)
@@ -109,11 +106,20 @@ def prepare(
         prompt_form=form,
         instructions=instructions_of(phase, offered, form.name, dialect, loaded.prompt_format, pinned),
         forced=forced,
-        requirement=checked_requirement(phase, options.output, same, force=options.force),
+        requirement=checked_requirement(
+            phase, options.output, same, options.force, baseline=options.baseline
+        ),
         shared=shared,
         notes_before=shared.read() if shared else (),
         warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings)),
     )
+
+
+def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:
+    if options.forced_from is None:
+        return None
+    digest = tokenizer_hash(loaded.tokenizer)
+    return forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
 
 
 def _prompting(
