@@ -11,7 +11,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.summary import constraint_in_words
-from introspect.display import one_line
+from introspect.display import BAD, one_line
 from introspect.errors import ConfigError, ExitCode
 from introspect.events import JSON
 from introspect.readers.comparison import is_corrupt, measured_run
@@ -77,7 +77,7 @@ def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str,
         "run": Text(one_line(run["run"]), style="bold"),
         "phase": _text([_with_requirement(run)]),
         "model": _text([f"{run['model']}, seed {run['seed']}", f"weights {str(run['weight_hash'])[:12]}"]),
-        "status": Text("\n".join([one_line(status), *_oddities(run)]), style="bold red" if bad else ""),
+        "status": Text("\n".join([one_line(status), *_oddities(run)]), style=f"bold {BAD}" if bad else ""),
         "settings\nthat differ": _text(
             [_setting(name, run["settings"].get(name)) for name in settings[:_MOST_SETTINGS]] or ["none"]
         ),

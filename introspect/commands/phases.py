@@ -84,7 +84,7 @@ def phase_row(name: str, path: Path) -> JSON:
         "requires": phase.requires,
         "experiments": experiments,
         "tools": list(phase.tools),
-        "documents": list(phase.documents),
+        "documents": list(phase.document_ids),
         "notes_shared": phase.notes.shared,
     }
 

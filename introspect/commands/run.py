@@ -25,6 +25,7 @@ from introspect.errors import ExitCode
 from introspect.events import JSON, Status
 from introspect.execution.options import RunOptions
 from introspect.phase.config import PhaseConfig
+from introspect.phase.document_files import refuse_unread_documents
 from introspect.phase.find import passed_over
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
@@ -47,7 +48,10 @@ def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> 
     """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line."""
     offers = offered_tools()
     tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
-    return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
+    known = {"tools": tools, "documents": document_ids(shipped_documents())}
+    phase = load_phase(name, overrides, sets, known)
+    refuse_unread_documents(phase, TOOL_MODULES)
+    return phase
 
 
 def tell_passed_over(name: str) -> None:
@@ -87,7 +91,7 @@ def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
             with suppress(OSError):
                 sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
-        view = RunView(console, shown.quiet, shown.verbose)
+        view = RunView(console, shown.quiet, shown.verbose, limit=options.limit)
         opened = open_run(prepared, interrupts, view.progress)
         try:
             with view:
@@ -118,9 +122,9 @@ def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_
         leave_output()
 
 
-def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
+def dry_run(phase: PhaseConfig, output: Path, as_json: bool, baseline: str | None = None) -> int:
     """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
-    report = forecast(phase, output)
+    report = forecast(phase, output, baseline)
     if as_json:
         print_json(report)
         return 0
@@ -130,10 +134,13 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
         table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
     console.print(table)
     console.rule(style="dim")
-    if report["dialect"]:
-        spoken = "dialect {name}: {reason}".format(**report["dialect"])
-        console.print(Text(one_line(spoken)), soft_wrap=True)
+    for key, label in (("dialect", "dialect"), ("prompt_form", "prompt form")):
+        if report[key]:
+            spoken = "{0} {name}: {reason}".format(label, **report[key])
+            console.print(Text(one_line(spoken)), soft_wrap=True)
     console.print(Text(one_line(report["placement"])), soft_wrap=True)
+    if report["note"]:
+        console.print(Text(one_line(f"{report['model']} {report['note']}")), soft_wrap=True)
     console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
     for name, size in report["memory_bytes"].items():
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
@@ -150,7 +157,7 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
     return 0
 
 
-def forecast(phase: PhaseConfig, output: Path) -> JSON:
+def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None) -> JSON:
     """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
 
     A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
@@ -168,20 +175,19 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
         "device": judged.device,
         "dtype": judged.dtype,
         "placement": judged.placement,
-        "requirement": _requirement(phase, output, source),
+        "note": judged.recommendation.note,
+        "requirement": _requirement(phase, output, source, baseline),
         "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
         "settings": phase.model_dump(mode="json"),
     }
 
 
-def _requirement(phase: PhaseConfig, output: Path, source: ModelSource) -> JSON | None:
+def _requirement(phase: PhaseConfig, output: Path, source: ModelSource, baseline: str | None) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
-    from introspect.execution.requirements import SameModel, judge_requirement
+    from introspect.execution.requirements import SameModel, found_requirement
 
-    if phase.requires is None:
-        return None
-    found = judge_requirement(phase.requires, output, SameModel(source.name, source.revision))
-    return {"phase": found.phase, "run": found.run, "unmet": found.unmet}
+    found = found_requirement(phase, output, SameModel(source.name, source.revision), baseline)
+    return None if found is None else {"phase": found.phase, "run": found.run, "unmet": found.unmet}
 
 
 def _tell(console: Console, text: str) -> None:

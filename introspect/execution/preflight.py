@@ -13,7 +13,7 @@ from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
-from introspect.phase.paths import expanded
+from introspect.phase.paths import expanded, shipped_documents
 from introspect.phase.sanity import unwise
 from introspect.templates.judge import judge_template
 from introspect.templates.report import TemplateReport
@@ -71,6 +71,7 @@ def check_model(phase: PhaseConfig) -> JSON:
             "codes": [warning.code for warning in warnings],
             "hazards": hazards,
             "refusals": refusals,
+            "note": judged.recommendation.note,
             "forecast": memory,
         }
     row["reasons"] = [*refusals, *report.reasons, *hazards]
@@ -132,19 +133,25 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     """
     from introspect.checkpoint.forecast import forecast_memory
     from introspect.engine.engine import PREFILL_CHUNK
-    from introspect.session.dialect import choose_dialect, chosen_detail, instructions_of
+    from introspect.session.dialect import instructions_of
+    from introspect.session.prompt_form import choose_prompting, pinned_documents
     from introspect.tools.instruments.registry import tools_named
+    from introspect.tools.library import load_documents
 
     context = judged.context_length
     if context is None or judged.weights is None:
         return None
-    system, spoken = 0, None
+    system, spoken, written = 0, None, None
     if judged.prompt_format is not None:
         prompt_format, tools = judged.prompt_format, tools_named(phase.tools)
-        dialect = choose_dialect(phase, tools, prompt_format)
-        spoken = {"name": dialect.name, "reason": dialect.reason}
-        detail = chosen_detail(phase, tools, dialect, prompt_format, context)
-        system = instructions_of(phase, tools, detail, dialect, prompt_format).tokens
+        documents = load_documents(shipped_documents(), phase.documents)
+        recommended = judged.recommendation.prompt_form
+        dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
+        spoken, written = {"name": dialect.name, "reason": dialect.reason}, form.described()
+        system = max(
+            instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
+            for pinned in {pinned_documents(phase, each, documents) for each in phase.experiments}
+        )
     longest = min(context, system + phase.conversation_tokens)
     memory = forecast_memory(
         judged.config,
@@ -158,6 +165,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     return {
         "phase": phase.name,
         "dialect": spoken,
+        "prompt_form": written,
         "context_length": context,
         "system_tokens": system,
         "longest_tokens": longest,

@@ -7,25 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from introspect.phase.document_config import DocumentConfig
 from introspect.phase.problems import Misfit
+from introspect.phase.section import Name, Section
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
-
-
 _DEVICES = ("auto", "cpu", "mps", "cuda", "cuda:N")
-
-
-class Section(BaseModel):
-    """Keys that belong together; any other is refused, and so is a value of another type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -144,7 +136,8 @@ class SystemPromptConfig(Section):
     """What the model reads before every task, beside what the program says of calls and tools."""
 
     detail: Literal["auto", "full", "brief"] = "auto"
-    """How fully the tools are described; `auto` is the fullest form within half of the model's context."""
+    """How fully tools are described; `auto`: as the model's directory recommends, else fully within half its
+    context."""
     text: str = ""
     """Its first words: who the model is and what it is about."""
 
@@ -189,11 +182,14 @@ class PhaseConfig(Section):
     system_prompt: SystemPromptConfig = SystemPromptConfig()
     tools: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the tools that the model is given, in the order in which it reads of them."""
-    documents: tuple[str, ...] = ()
-    """Ids of the documents that the model can read, with the tools for it."""
+    documents: tuple[str | DocumentConfig, ...] = ()
+    """What the model can read: ids of shipped documents, paths of files, or `{id, file, title, summary}`."""
+    documents_pinned: bool = False
+    """True: their texts stand in the system prompt, always in view; the tools that read are not offered."""
     notes: NotesConfig = NotesConfig()
     experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
     """Tasks, done in this order; each begins with an empty conversation and the notes so far."""
+    _document_places: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _experiments_can_run(self) -> PhaseConfig:
@@ -208,20 +204,31 @@ class PhaseConfig(Section):
             if not self.tools_of(experiment):
                 raise Misfit(
                     (f"experiments.{e}.tools", "tools", f"experiments.{e}"),
-                    f"experiment '{experiment.name}' offers no tool; those for documents need documents",
+                    f"experiment '{experiment.name}' offers no tool; those for documents need documents"
+                    " that are not pinned",
                 )
         return self
 
     def tools_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
         """Names of the tools that an experiment offers, in the order in which the model reads of them."""
         names = self.tools if experiment.tools is None else experiment.tools
-        if self.documents_of(experiment):
+        if self.documents_of(experiment) and not self.documents_pinned:
             return names
         return tuple(name for name in names if name not in READING_TOOLS)
 
     def documents_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
         """Ids of the documents that an experiment offers."""
-        return self.documents if experiment.documents is None else experiment.documents
+        return self.document_ids if experiment.documents is None else experiment.documents
+
+    @property
+    def document_ids(self) -> tuple[str, ...]:
+        """Ids of all documents of the phase: of shipped ones as they are written, and of one's own."""
+        return tuple(entry if isinstance(entry, str) else entry.name for entry in self.documents)
+
+    @property
+    def document_places(self) -> dict[str, str]:
+        """By id, `file:line` where a document is named, for what is found wrong with it after loading."""
+        return self._document_places
 
     @property
     def conversation_tokens(self) -> int:

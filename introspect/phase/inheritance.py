@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from introspect.errors import ConfigError, did_you_mean
-from introspect.phase.config import Section
 from introspect.phase.find import file_of_name, is_path
 from introspect.phase.model_pins import without_foreign_pin
 from introspect.phase.paths import expanded, look, shipped_configs, shown
 from introspect.phase.problems import Misfit, problem
+from introspect.phase.section import Section
 from introspect.phase.values import typed, typed_leaf
 from introspect.phase.yaml_source import Bare, YamlSource, read_yaml
 

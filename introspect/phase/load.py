@@ -13,12 +13,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from introspect.errors import ConfigError, did_you_mean
-from introspect.phase.config import NAME, PhaseConfig
+from introspect.phase.config import PhaseConfig
+from introspect.phase.document_files import with_document_files
 from introspect.phase.find import find_phase
 from introspect.phase.inheritance import OWN, with_parents
 from introspect.phase.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
 from introspect.phase.problems import Misfit, problem
 from introspect.phase.sanity import refuse_misfits
+from introspect.phase.section import NAME
 from introspect.phase.settings import assign, parse_sets
 from introspect.phase.values import leaves, typed
 from introspect.phase.yaml_source import YamlSource, read_yaml
@@ -45,9 +47,12 @@ def load_phase(
         data = without_foreign_pin(data, given["model.id"])
     for dotted, value in given.items():
         assign(data, dotted, value, source)
-    config = _validated(typed(data), source, given)
+    known = known or {}
+    documents = with_document_files(typed(data), source, given, known.get("documents", ()))
+    config = _validated(documents.data, source, given)
+    config.document_places.update(documents.places)
     refuse_pin_of_files(config, source, given)
-    _refuse_unknown_names(config, source, known or {}, given)
+    _refuse_unknown_names(config, source, known, given)
     return config
 
 
@@ -107,9 +112,9 @@ def _refuse_unknown_names(
 ) -> None:
     """Raise ConfigError for a tool or document that does not exist, or that only an experiment names."""
     for key in ("tools", "documents"):
-        listed: tuple[str, ...] = getattr(config, key)
-        for i, name in enumerate(listed):
-            if key in known and name not in known[key]:
+        listed = config.tools if key == "tools" else config.document_ids
+        for i, (name, entry) in enumerate(zip(listed, getattr(config, key), strict=True)):
+            if key in known and isinstance(entry, str) and name not in known[key]:
                 where, hint = _place((f"{key}.{i}",), source, given), did_you_mean(name, known[key])
                 raise ConfigError(f"{where}: {key}: there is no '{name}'; {hint}")
         for e, experiment in enumerate(config.experiments):

@@ -8,9 +8,9 @@ import textwrap
 
 from introspect.display import one_line
 from introspect.errors import ConfigError
-from introspect.phase.config import NAME
 from introspect.phase.find import LOCAL_CONFIGS, is_path
 from introspect.phase.paths import shipped_configs, shown
+from introspect.phase.section import NAME
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that Windows keeps for devices, with any ending."""

@@ -61,6 +61,8 @@ def _unwise(phase: PhaseConfig) -> Iterator[str]:
         yield f"generation.max_new_tokens {reply}: a tool call hardly fits, and a reply is cut there"
     if not phase.documents and (reading := [name for name in phase.tools if name in READING_TOOLS]):
         yield f"tools: {', '.join(reading)} are not offered, for the phase has no documents"
+    if phase.documents_pinned and not any(phase.documents_of(each) for each in phase.experiments):
+        yield "documents_pinned true pins nothing, for no experiment has documents"
 
 
 def _refuse_decode_path(phase: PhaseConfig) -> None:
@@ -85,7 +87,7 @@ def _refuse_decode_path(phase: PhaseConfig) -> None:
 
 def _lists(phase: PhaseConfig) -> Iterator[tuple[str, Sequence[str]]]:
     yield "tools", phase.tools
-    yield "documents", phase.documents
+    yield "documents", phase.document_ids
     for e, experiment in enumerate(phase.experiments):
         yield f"experiments.{e}.tools", experiment.tools or ()
         yield f"experiments.{e}.documents", experiment.documents or ()

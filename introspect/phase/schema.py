@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from introspect.phase.config import NAME, PhaseConfig
+from introspect.phase.config import PhaseConfig
 from introspect.phase.inheritance import OWN, FileKeys
+from introspect.phase.section import NAME
 
 _WORDS = {
     "string": "text",

@@ -68,6 +68,25 @@ def figures_of(log: EventLog) -> JSON:
     }
 
 
+def recorded_summary(log: EventLog, directory: Path) -> JSON:
+    """What `run --json` prints at the end of a run, as far as a record that has a `run_start` tells it.
+
+    Counted from the events, so that there is one also where the run broke off: its status is `open` then.
+    """
+    figures = figures_of(log)
+    tally = Tally.of(read.event for read in log.events)
+    notes = figures["notes"]
+    return figures | {
+        "run": str(directory),
+        "failures": tally.failures,
+        "skipped_levels": list(tally.skipped_reasons),
+        "skipped_reasons": dict(tally.skipped_reasons),
+        "audits": dict(tally.audits),
+        "saved_notes": notes,
+        "notes": len(notes),
+    }
+
+
 def is_corrupt(figures: JSON) -> bool:
     """Whether a record shows corruption: a failed audit, or damage to the record itself."""
     return bool(figures["damage"] or figures["audits"]["failed"])

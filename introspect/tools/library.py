@@ -1,22 +1,46 @@
-"""The documents that a phase offers, addressed by the ids of a manifest; never by path."""
+"""The documents that a phase offers: shipped ones by the ids of a manifest, one's own by their files."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from introspect.errors import ConfigError, did_you_mean
+from introspect.events import JSON
+from introspect.phase.document_config import DocumentConfig
+from introspect.phase.document_files import read_document
 from introspect.phase.yaml_source import plain, read_yaml
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text of `lines`, counted from 1."""
+    """A text of `lines`, counted from 1. `content` is what its `file` held, to the letter."""
 
     id: str
     title: str
     summary: str
     lines: tuple[str, ...]
+    content: str = ""
+    file: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The lines as the model reads them, without empty ones at the ends."""
+        return "\n".join(self.lines).strip("\n")
+
+    def recorded(self) -> JSON:
+        """The document as a record keeps it: `sha256` is that of the file, and of `text` as UTF-8."""
+        text = self.content or "\n".join(self.lines)
+        return {
+            "id": self.id,
+            "title": self.title,
+            "summary": self.summary,
+            "file": self.file,
+            "sha256": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+            "text": text,
+        }
 
 
 def document_ids(folder: Path) -> tuple[str, ...]:
@@ -24,18 +48,28 @@ def document_ids(folder: Path) -> tuple[str, ...]:
     return tuple(_manifest(folder))
 
 
-def load_documents(folder: Path, ids: tuple[str, ...]) -> dict[str, Document]:
-    """The documents of these ids, in this order. Raises ConfigError for one that is not in the manifest."""
-    if not ids:
-        return {}
-    entries = _manifest(folder)
+def load_documents(folder: Path, entries: Iterable[str | DocumentConfig]) -> dict[str, Document]:
+    """The documents of a phase's entries by id, in their order: of a folder's manifest, or one's own files.
+
+    Raises ConfigError for one that is not in the manifest, and for a file that cannot be read as text.
+    """
+    entries = tuple(entries)
+    shipped = _manifest(folder) if any(isinstance(entry, str) for entry in entries) else {}
     documents = {}
-    for name in ids:
-        if name not in entries:
-            raise ConfigError(f"documents: no document is called '{name}'; {did_you_mean(name, entries)}")
-        entry = entries[name]
-        lines = (folder / Path(entry["file"]).name).read_text(encoding="utf-8").splitlines()
-        documents[name] = Document(name, entry["title"], entry["summary"], tuple(lines))
+    for entry in entries:
+        if isinstance(entry, DocumentConfig):
+            name, file = entry.name, entry.file
+            title, summary = entry.title or name, entry.summary or ""
+            content = read_document(file)
+        elif entry in shipped:
+            name, file = entry, Path(shipped[entry]["file"]).name
+            title, summary = shipped[entry]["title"], shipped[entry]["summary"]
+            content = read_document(str(folder / file))
+        else:
+            hint = did_you_mean(entry, shipped)
+            raise ConfigError(f"documents: no document is called '{entry}'; {hint}")
+        lines = tuple(content.removeprefix("\ufeff").splitlines())
+        documents[name] = Document(name, title, summary, lines, content, file)
     return documents
 
 
