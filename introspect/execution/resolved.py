@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A setting that is `auto` or null, what it comes to and why; a `value` of None: none, or told by a run."""
+    """A setting that is `auto` or null, what it comes to and why. No `value`: none, or one told by a run."""
 
     key: str
     setting: str | None
