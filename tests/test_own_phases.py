@@ -76,6 +76,8 @@ def test_only_phases_are_listed_of_what_lies_here(here: Path) -> None:
     assert set(phase_files()) == {"wind", "torn", *(f"phase1{letter}" for letter in "abcde")}
     # One that is named is taken for a phase, and what is wrong with it is told.
     assert "docker-compose.yaml" in refused("docker-compose")
+    write("phase1a.yaml", "services: 1\n")
+    assert phase_files()["phase1a"] == find_phase("phase1a") == Path("phase1a.yaml")
 
 
 def test_a_path_is_taken_from_the_file_that_says_it(here: Path) -> None:

@@ -19,11 +19,11 @@ _PHASE_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?(?:extends|experiments)[ \t]*:", re
 def phase_files() -> dict[str, Path]:
     """Phase files by name: of `./configs`, else right here, else those that come with the program.
 
-    Right here, only a file that looks like a phase is one.
+    Right here, only a file that looks like a phase is one, or that stands in the way of a shipped one.
     """
-    files = _named(shipped_configs())
-    files |= {name: path for name, path in _named(_HERE).items() if _looks_like_a_phase(path)}
-    return files | _named(LOCAL_CONFIGS)
+    shipped, here = _named(shipped_configs()), _named(_HERE)
+    here = {name: path for name, path in here.items() if name in shipped or _looks_like_a_phase(path)}
+    return shipped | here | _named(LOCAL_CONFIGS)
 
 
 def find_phase(phase: str) -> Path:
