@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,16 @@ def test_neither_title_nor_name_is_inherited(here: Path) -> None:
     assert load_phase("my wind.yaml", sets=["name=wind"]).name == "wind"
 
 
+@pytest.mark.parametrize("name", ["", "name: piped\n"])
+def test_a_phase_on_standard_input_needs_no_name(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    text = f"extends: phase1a\n{name}memory: {{max_turns: 7}}\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    phase = load_phase("-")
+    assert (phase.name, phase.title, phase.memory.max_turns) == ("piped" if name else "stdin", "", 7)
+
+
 def test_tools_are_changed_where_they_are_inherited(here: Path) -> None:
     base = load_phase("phase1a").tools
     write("more.yaml", "extends: phase1a\ntools: {add: [read_heritage_document], remove: [ablate]}\n")
@@ -290,6 +302,10 @@ def test_what_is_unwise_is_told_and_runs(here: Path) -> None:
         (["memory.max_conversation_tokens=300"], "generation.max_new_tokens 400 is more than memory.max_"),
         (["limits.max_tokens=100"], "limits.max_tokens 100 is less than generation.max_new_tokens 400"),
         (["generation.max_new_tokens=16"], "generation.max_new_tokens 16"),
+        (
+            ["documents=[how-tides-work]", "experiments.0.documents=[]", "experiments.1.documents=[]"],
+            "how-tides-work: no",
+        ),
         (["tools=[query_memory, read_heritage_document]"], "read_heritage_document are not offered"),
     ):
         (line,) = unwise(load_phase("mine", sets=sets))

@@ -61,6 +61,9 @@ def _unwise(phase: PhaseConfig) -> Iterator[str]:
         yield f"generation.max_new_tokens {reply}: a tool call hardly fits, and a reply is cut there"
     if not phase.documents and (reading := [name for name in phase.tools if name in READING_TOOLS]):
         yield f"tools: {', '.join(reading)} are not offered, for the phase has no documents"
+    offered = {name for experiment in phase.experiments for name in phase.documents_of(experiment)}
+    if left := [name for name in phase.document_ids if name not in offered]:
+        yield f"documents: {', '.join(map(shown, left))}: no experiment offers this"
     if phase.documents_pinned and not any(phase.documents_of(each) for each in phase.experiments):
         yield "documents_pinned true pins nothing, for no experiment has documents"
 
