@@ -152,7 +152,8 @@ def _audits(audits: JSON) -> str:
 
 
 def _document(row: JSON) -> str:
-    return f"{row['document'][:64]}: {row['lines']} of {row['total']} lines"
+    seen = "pinned" if row.get("pinned") else f"{row['lines']} of {row['total']} lines"
+    return f"{row['document'][:64]}: {seen}"
 
 
 def _examples(not_right: list[JSON]) -> list[str]:

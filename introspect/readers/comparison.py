@@ -62,7 +62,7 @@ def figures_of(log: EventLog) -> JSON:
         "notes": _notes(stream),
         "notes_before": len(start.notes_before),
         "audits": {**tally.audits, "codes": tally.codes},
-        "documents": _documents(stream),
+        "documents": [*_pinned(start, stream), *_documents(stream)],
         "numbers": _numbers(stream),
         "damage": damage,
     }
@@ -164,6 +164,25 @@ def _documents(stream: Sequence[Event]) -> list[JSON]:
                 row["lines"] = covered_count(spans[name])
                 row["experiments"] += [event.experiment] * (event.experiment not in row["experiments"])
     return list(rows.values())
+
+
+def _pinned(start: ev.RunStart, stream: Sequence[Event]) -> list[JSON]:
+    """The documents that stood in the system prompt, whole, and in which experiments."""
+    settings = start.settings
+    if settings.get("documents_pinned") is not True:
+        return []
+    listed = settings.get("experiments")
+    narrowed = dict(enumerate(listed if isinstance(listed, list) else []))
+    begun = [event.experiment for event in stream if isinstance(event, ev.ExperimentStart)]
+    rows: list[JSON] = []
+    for document in start.documents:
+        name, text = str(document.get("id")), str(document.get("text"))
+        offered = {e: narrowed[e].get("documents") for e in begun if isinstance(narrowed.get(e), dict)}
+        shown = [e for e, names in offered.items() if names is None or name in names]
+        lines = len(text.removeprefix("\ufeff").splitlines())
+        row = {"document": name, "lines": lines, "total": lines, "experiments": shown}
+        rows += [{**row, "pinned": True}] if shown else []
+    return rows
 
 
 def covered_count(spans: Iterable[tuple[int, int]]) -> int:
