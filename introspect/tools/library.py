@@ -15,7 +15,7 @@ from introspect.phase.document_files import read_document
 from introspect.phase.yaml_source import plain, read_yaml
 
 LONGEST_LINE = 110
-"""Characters of a line that tools read. A result is cut within a longer one, and the rest could not be read."""
+"""Characters of a line that tools read. A result is cut within a longer one, its rest out of reach."""
 
 
 @dataclass(frozen=True)
