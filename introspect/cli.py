@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from introspect.commands import record_commands
+from introspect.commands import phase_commands, record_commands
 from introspect.commands.exit import exit_code
 from introspect.commands.options import (
     MODEL,
@@ -197,12 +197,8 @@ def check(
     raise typer.Exit(check_command(models, template or (), phase, settings, as_json=json))
 
 
-@app.command()
-def phases(json: Json = False) -> None:
-    """List the phases: what each does, offers and requires."""
-    from introspect.commands.phases import phases_command
-
-    raise typer.Exit(phases_command(json))
+for phase_command in (phase_commands.phases, phase_commands.new):
+    app.command()(phase_command)
 
 
 app.command()(record_commands.compare)

@@ -276,7 +276,7 @@ def test_what_the_command_line_sets_beside_a_file_is_told_as_its_own(here: Path)
     write("mine.yaml", GOOD + "memory: {max_turns: 9, keep_recent_turns: 9}\n")
     assert refused("mine", "memory.max_turns=8").startswith("command line: memory.keep_recent_turns 9 of")
     assert refused("mine", "tools=[a, a]").startswith("command line: tools: 'a' stands there twice")
-    assert refused("mine", "documents=[a, a]").startswith("command line: documents: 'a' stands there twice")
+    assert refused("mine", "documents=[a, a]").startswith("command line: documents: two are called 'a'")
     write("heir.yaml", "extends: mine\nmemory: {max_turns: 8}\n")
     assert refused("heir").startswith("mine.yaml:8: memory.keep_recent_turns 9 of memory.max_turns 8")
 

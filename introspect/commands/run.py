@@ -138,9 +138,12 @@ def dry_run(
     if prompts:
         show_prompts(console, report.get("prompts", []))
         return 0
+    from introspect.execution.resolved import Resolved
+
     table = Table.grid(padding=(0, 2))
+    resolved = {row["key"]: Resolved(**row).shown() for row in report["resolved"]}
     for key, value in _flat(report["settings"]):
-        table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
+        table.add_row(Text(key, style="dim"), Text(one_line(resolved.get(key, str(value)))))
     console.print(table)
     console.rule(style="dim")
     for key, label in (("dialect", "dialect"), ("prompt_form", "prompt form")):
@@ -174,12 +177,14 @@ def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None, prom
     from introspect.checkpoint.judgement import judge
     from introspect.checkpoint.loading import find_model
     from introspect.execution.preflight import memory_report, run_warnings
+    from introspect.execution.resolved import resolved_settings
 
     source = find_model(phase.model)
     judged = judge(phase.model, source, tokens=phase.conversation_tokens)
     judged.refuse()
+    memory = memory_report(phase, judged, prompts)
     return {
-        **(memory_report(phase, judged, prompts) or {}),
+        **(memory or {}),
         "model": source.name,
         "device": judged.device,
         "dtype": judged.dtype,
@@ -188,6 +193,7 @@ def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None, prom
         "requirement": _requirement(phase, output, source, baseline),
         "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
         "settings": phase.model_dump(mode="json"),
+        "resolved": [row.to_json() for row in resolved_settings(phase, judged, memory)],
     }
 
 
@@ -213,5 +219,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for i, item in enumerate(value):
             yield from _flat(item, f"{key}.{i}")
-    elif value is not None:
-        yield key, ", ".join(map(str, value)) if isinstance(value, list) else value
+    elif isinstance(value, list):
+        yield key, ", ".join(map(str, value)) or "[]"
+    else:
+        yield key, str(value).lower() if isinstance(value, bool) else "null" if value is None else value

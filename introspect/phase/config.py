@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
+_DEVICES = ("auto", "cpu", "mps", "cuda", "cuda:N")
 
 
 class ModelConfig(Section):
@@ -28,7 +29,7 @@ class ModelConfig(Section):
     """A commit, branch or tag of the hub, for this id alone; null is its newest commit."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the weights are computed in; `auto` goes by how they are stored, the processor and the memory."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", examples=list(_DEVICES))] = "auto"
     """Where the model runs: `cpu`, `mps`, `cuda` or `cuda:N`; `auto` is the first GPU, or the processor."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """The attention of transformers; `eager` for models that have no `sdpa`."""
