@@ -21,6 +21,7 @@ from introspect.commands.options import (
     Output,
     Paths,
     Phase,
+    Prompt,
     Revision,
     Settings,
     SystemTokens,
@@ -82,6 +83,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
     ] = False,
+    prompt: Prompt = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")
@@ -91,8 +93,10 @@ def run(
     """Run the experiments of a phase."""
     refuse_stripped_docstrings()
     from introspect.commands import run as command
+    from introspect.commands.prompt_view import refuse_prompt_alone
     from introspect.execution.options import RunOptions
 
+    refuse_prompt_alone(prompt, dry_run)
     given = {
         "model.id": model,
         "model.revision": revision,
@@ -105,7 +109,7 @@ def run(
     config = command.read_phase(phase, overrides, settings or ())
     command.tell_passed_over(phase)
     if dry_run:
-        raise typer.Exit(command.dry_run(config, output, json, baseline))
+        raise typer.Exit(command.dry_run(config, output, json, baseline, prompt))
     options = RunOptions(
         output=output, limit=limit, forced_from=forced, fault=fault, force=force, baseline=baseline
     )

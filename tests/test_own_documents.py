@@ -18,7 +18,10 @@ from introspect.phase.document_config import DocumentConfig
 from introspect.phase.document_files import MAX_BYTES, summary_of, title_of
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.tools.context import ToolContext
+from introspect.tools.documents import read_heritage_document
 from introspect.tools.library import load_documents
+from introspect.tools.note_store import NoteStore
 
 PHASE = """\
 name: mine
@@ -232,3 +235,25 @@ def test_the_record_keeps_the_file_to_the_letter(tmp_path_factory: Any, text: st
     kept = document.recorded()
     assert kept["text"] == text
     assert kept["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("line", ["word " * 3000, "字" * 4000, "x" * 9000, "    indented " + "word " * 400])
+def test_a_paragraph_in_one_line_can_be_read_page_by_page(
+    tmp_path: Path, model: Any, byte_format: Any, line: str
+) -> None:
+    file = tmp_path / "x.md"
+    file.write_text(f"# Title\n\n{line}\n\nThe end.\n")
+    documents = load_documents(shipped_documents(), [DocumentConfig(file=str(file))])
+    context = ToolContext(
+        model, byte_format.encode, byte_format.decode, NoteStore(), documents, max_result_tokens=500
+    )
+    pages, start = [], 1
+    while True:
+        page = read_heritage_document(context, "x", start)
+        assert context.count_tokens(page) <= 500
+        pages.append(page["text"])
+        if "next_line" not in page:
+            break
+        start = page["next_line"]
+    assert "".join("\n".join(pages).split()) == "".join(file.read_text().split())
+    assert documents["x"].text == file.read_text().strip("\n")

@@ -85,6 +85,9 @@ Forced = Annotated[
         help="Take the replies from another run's record.", metavar="RUN", autocompletion=complete_run
     ),
 ]
+Prompt = Annotated[
+    bool, typer.Option("--prompt", help="With --dry-run: show what the model will read, and its tokens.")
+]
 Baseline = Annotated[
     str | None,
     typer.Option(

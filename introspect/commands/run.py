@@ -16,6 +16,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.exit import leave_output
+from introspect.commands.prompt_view import show_prompts
 from introspect.commands.status import loading
 from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
@@ -122,15 +123,23 @@ def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_
         leave_output()
 
 
-def dry_run(phase: PhaseConfig, output: Path, as_json: bool, baseline: str | None = None) -> int:
-    """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
-    report = forecast(phase, output, baseline)
+def dry_run(
+    phase: PhaseConfig, output: Path, as_json: bool, baseline: str | None = None, prompts: bool = False
+) -> int:
+    """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights.
+
+    With `prompts`, show in their place what the model would read.
+    """
+    report = forecast(phase, output, baseline, prompts)
     if as_json:
         print_json(report)
         return 0
+    console = CommandConsole()
+    if prompts:
+        show_prompts(console, report.get("prompts", []))
+        return 0
     from introspect.execution.resolved import Resolved
 
-    console = CommandConsole()
     table = Table.grid(padding=(0, 2))
     resolved = {row["key"]: Resolved(**row).shown() for row in report["resolved"]}
     for key, value in _flat(report["settings"]):
@@ -160,7 +169,7 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool, baseline: str | Non
     return 0
 
 
-def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None) -> JSON:
+def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None, prompts: bool = False) -> JSON:
     """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
 
     A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
@@ -173,7 +182,7 @@ def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None) -> J
     source = find_model(phase.model)
     judged = judge(phase.model, source, tokens=phase.conversation_tokens)
     judged.refuse()
-    memory = memory_report(phase, judged)
+    memory = memory_report(phase, judged, prompts)
     return {
         **(memory or {}),
         "model": source.name,

@@ -25,7 +25,7 @@ def constraint_in_words(figures: JSON) -> str:
 
 def show_summary(console: Console, summary: JSON, log: Path) -> None:
     """The table at the end of a run, and where everything lies."""
-    tokens, calls, audits = summary["tokens"], summary["tool_calls"], summary["audits"]
+    tokens, calls = summary["tokens"], summary["tool_calls"]
     console.rule(style="dim")
     table = Table(box=None, pad_edge=False, header_style="dim")
     columns = (("experiment", False), ("status", False), ("turns", True), ("calls", True), ("notes", True))
@@ -55,20 +55,7 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     if summary["status"] == "failed" and summary.get("no_tool_used") and calls["malformed"]:
         held = "--set generation.constrain=calls holds a model that writes no call to calls"
         facts.add_row("", Text(held, style=WARNING))
-    counts_of = (f"{count} {name}" for name, count in audits.items() if isinstance(count, int))
-    facts.add_row("audits", ", ".join(counts_of))
-    if audits.get("skipped"):
-        reasons = summary.get("skipped_reasons", {})
-        for level in summary.get("skipped_levels", ("e1",)):
-            audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
-            makes = f"; {audit} makes it" if level != "e0" else ""
-            why = one_line(str(reasons.get(level, "the log says why")))
-            facts.add_row("", Text(f"{one_line(level)} was skipped: {why}{makes}", style=WARNING))
-    for failure in summary.get("failures", ()):
-        where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
-        facts.add_row(
-            "found", Text(f"{one_line(', '.join(failure['codes']))} ({where})", style=f"bold {BAD}")
-        )
+    _add_audits(facts, summary)
     if summary.get("fault"):
         facts.add_row("planted", Text(one_line(summary["fault"])))
     if summary.get("constrain", "none") != "none":
@@ -84,6 +71,25 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     places["replay"] = shlex.join(["introspect", "replay", summary["run"]])
     for name, place in places.items():
         console.print(Text(f"{name:<8}{one_line(place)}"), **soft)  # type: ignore[arg-type]
+
+
+def _add_audits(facts: Table, summary: JSON) -> None:
+    """The checks that were made, those that were skipped with the reason, and what they found."""
+    audits = summary["audits"]
+    counts_of = (f"{count} {name}" for name, count in audits.items() if isinstance(count, int))
+    facts.add_row("audits", ", ".join(counts_of))
+    if audits.get("skipped"):
+        reasons = summary.get("skipped_reasons", {})
+        for level in summary.get("skipped_levels", ("e1",)):
+            audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
+            makes = f"; {audit} makes it" if level != "e0" else ""
+            why = one_line(str(reasons.get(level, "the log says why")))
+            facts.add_row("", Text(f"{one_line(level)} was skipped: {why}{makes}", style=WARNING))
+    for failure in summary.get("failures", ()):
+        where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
+        facts.add_row(
+            "found", Text(f"{one_line(', '.join(failure['codes']))} ({where})", style=f"bold {BAD}")
+        )
 
 
 def _show_notes(console: Console, notes: list[JSON]) -> None:

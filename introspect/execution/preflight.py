@@ -124,35 +124,52 @@ def template_warnings(path: Path) -> list[events.Warning]:
     return [events.Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
-def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
-    """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
+def prompt_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) -> JSON:
+    """How the model is spoken to, and the tokens of the longest system prompt: 0 without a prompt format.
 
-    Without a prompt format the system prompt is not counted. None of a model whose context or
-    whose weights nobody knows.
-    Raises IntrospectError where it does not fit.
+    With `prompts`, what the model will read too. Raises ConfigError where it does not fit the context.
     """
-    from introspect.checkpoint.forecast import forecast_memory
-    from introspect.engine.engine import PREFILL_CHUNK
     from introspect.session.dialect import instructions_of
+    from introspect.session.preview import preview_prompts
     from introspect.session.prompt_form import choose_prompting, pinned_documents
     from introspect.tools.instruments.registry import tools_named
     from introspect.tools.library import load_documents
 
+    prompt_format, context = judged.prompt_format, judged.context_length
+    if prompt_format is None or context is None:
+        return {"dialect": None, "prompt_form": None, "system_tokens": 0} | (
+            {"prompts": []} if prompts else {}
+        )
+    tools, documents = tools_named(phase.tools), load_documents(shipped_documents(), phase.documents)
+    recommended = judged.recommendation.prompt_form
+    dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
+    report: JSON = {
+        "dialect": {"name": dialect.name, "reason": dialect.reason},
+        "prompt_form": form.described(),
+        "system_tokens": max(
+            instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
+            for pinned in {pinned_documents(phase, each, documents) for each in phase.experiments}
+        ),
+    }
+    if prompts:
+        report["prompts"] = preview_prompts(phase, tools, documents, dialect, form, prompt_format)
+    return report
+
+
+def memory_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) -> JSON | None:
+    """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
+
+    With what `prompt_report` says. None of a model whose context or whose weights nobody knows.
+    Raises IntrospectError where it does not fit.
+    """
+    from introspect.checkpoint.forecast import forecast_memory
+    from introspect.engine.engine import PREFILL_CHUNK
+
     context = judged.context_length
     if context is None or judged.weights is None:
         return None
-    system, spoken, written = 0, None, None
-    if judged.prompt_format is not None:
-        prompt_format, tools = judged.prompt_format, tools_named(phase.tools)
-        documents = load_documents(shipped_documents(), phase.documents)
-        recommended = judged.recommendation.prompt_form
-        dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
-        spoken, written = {"name": dialect.name, "reason": dialect.reason}, form.described()
-        system = max(
-            instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
-            for pinned in {pinned_documents(phase, each, documents) for each in phase.experiments}
-        )
-    longest = min(context, system + phase.conversation_tokens)
+    told = prompt_report(phase, judged, prompts)
+    longest = min(context, told["system_tokens"] + phase.conversation_tokens)
     memory = forecast_memory(
         judged.config,
         judged.weights.parameters,
@@ -164,10 +181,8 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     free = free_memory(judged.device)
     return {
         "phase": phase.name,
-        "dialect": spoken,
-        "prompt_form": written,
+        **told,
         "context_length": context,
-        "system_tokens": system,
         "longest_tokens": longest,
         "kv_bytes_per_token": memory.kv_per_token,
         "memory_bytes": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from introspect.phase.document_config import DocumentConfig
 from introspect.phase.document_files import read_document
 from introspect.phase.yaml_source import plain, read_yaml
 
+LONGEST_LINE = 110
+"""Characters of a line that tools read. A result is cut within a longer one, its rest out of reach."""
+
 
 @dataclass(frozen=True)
 class Document:
-    """A text of `lines`, counted from 1. `content` is what its `file` held, to the letter."""
+    """A text of `lines`, counted from 1, as tools read it. `content` is its `file`'s, to the letter."""
 
     id: str
     title: str
@@ -27,8 +31,8 @@ class Document:
 
     @property
     def text(self) -> str:
-        """The lines as the model reads them, without empty ones at the ends."""
-        return "\n".join(self.lines).strip("\n")
+        """The whole text as it is pinned, without empty lines at its ends."""
+        return "\n".join(_own_lines(self.content) if self.content else self.lines).strip("\n")
 
     def recorded(self) -> JSON:
         """The document as a record keeps it: `sha256` is that of the file, and of `text` as UTF-8."""
@@ -68,9 +72,20 @@ def load_documents(folder: Path, entries: Iterable[str | DocumentConfig]) -> dic
         else:
             hint = did_you_mean(entry, shipped)
             raise ConfigError(f"documents: no document is called '{entry}'; {hint}")
-        lines = tuple(content.removeprefix("\ufeff").splitlines())
+        lines = tuple(piece for line in _own_lines(content) for piece in _wrapped(line))
         documents[name] = Document(name, title, summary, lines, content, file)
     return documents
+
+
+def _own_lines(content: str) -> list[str]:
+    return content.removeprefix("\ufeff").splitlines()
+
+
+def _wrapped(line: str) -> list[str]:
+    """The line in pieces that a page of a tool can hold: a paragraph often is one line."""
+    if len(line) <= LONGEST_LINE:
+        return [line]
+    return textwrap.wrap(line, LONGEST_LINE, replace_whitespace=False, break_on_hyphens=False) or [""]
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
