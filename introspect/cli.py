@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from introspect.commands import options as opt
 from introspect.commands.exit import exit_code
 from introspect.commands.options import MODEL, Device, Dtype, Json, Output, Paths, Revision, SystemTokens
 from introspect.commands.start import refuse_stripped_docstrings
@@ -58,18 +59,12 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling; drawn where none is given.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N experiments.", min=1)] = None,
     max_turns: Annotated[int | None, typer.Option(help="Turns per experiment at most.", min=1)] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
-    ] = None,
+    settings: opt.Settings = None,
+    tool: opt.ToolFiles = None,
+    allow_code: opt.AllowCode = False,
     output: Output = DEFAULT_OUTPUT,
-    forced: Annotated[
-        str | None, typer.Option(help="Take the replies from another run's record.", metavar="RUN")
-    ] = None,
-    fault: Annotated[
-        str | None,
-        typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
-    ] = None,
+    forced: opt.Forced = None,
+    fault: opt.Fault = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on where a requirement is not met.", allow_from_autoenv=False)
     ] = False,
@@ -96,10 +91,11 @@ def run(
         "limits.max_turns": max_turns,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    config = command.read_phase(phase, overrides, settings or ())
+    config = command.read_phase(phase, overrides, settings or (), tool or ())
+    code = command.permission(settings or (), tool or (), allow_code)
     if dry_run:
-        raise typer.Exit(command.dry_run(config, output, json))
-    options = RunOptions(output=output, limit=limit, forced_from=forced, fault=fault, force=force)
+        raise typer.Exit(command.dry_run(config, output, json, code))
+    options = RunOptions(output, limit, forced, fault, force, code)
     shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
     raise typer.Exit(command.run(config, options, shown))
 

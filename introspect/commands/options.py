@@ -24,3 +24,29 @@ Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or floa
 Json = Annotated[bool, typer.Option("--json", help="One JSON line on stdout, the rest on stderr.")]
 Paths = Annotated[list[str] | None, typer.Option(help="auto, plain or step; repeatable.", metavar="PATH")]
 SystemTokens = Annotated[list[int] | None, typer.Option(help="Of the system prompt; repeatable.", min=1)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
+]
+ToolFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tool",
+        help="Offer FILE.py:function too, and let its code run; repeatable.",
+        metavar="FILE.py:function",
+        allow_from_autoenv=False,
+    ),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Let the tool files that the phase names run.", allow_from_autoenv=False
+    ),
+]
+Forced = Annotated[
+    str | None, typer.Option(help="Take the replies from another run's record.", metavar="RUN")
+]
+Fault = Annotated[
+    str | None,
+    typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,8 +27,10 @@ from introspect.events import JSON, Status
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.phase.tool_files import is_reference, refuse_unfit
 from introspect.run.options import RunOptions
 from introspect.tools.catalogue import TOOL_MODULES
+from introspect.tools.files import NO_CODE, Permission
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
 
@@ -42,11 +45,26 @@ EXIT_CODES: dict[Status, ExitCode] = {
 }
 
 
-def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
-    """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line."""
+def read_phase(
+    name: str, overrides: Mapping[str, Any], sets: Sequence[str], tool_files: Sequence[str] = ()
+) -> PhaseConfig:
+    """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line.
+
+    `tool_files` are offered beside its tools; none are run.
+    """
     offers = offered_tools()
     tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
-    return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
+    for reference in tool_files:
+        refuse_unfit(reference, "--tool", tools)
+    known = {"tools": tools, "documents": document_ids(shipped_documents())}
+    return load_phase(name, overrides, sets, known, tool_files)
+
+
+def permission(sets: Sequence[str], tool_files: Sequence[str], everything: bool) -> Permission:
+    """Which tool files may be run: those that `--tool` or the value of a `--set` names, or every one."""
+    written = [text for _, _, text in (item.partition("=") for item in sets)]
+    named = [entry.strip("[]{}'\" ") for text in written for entry in re.split(r",\s*|: ", text)]
+    return Permission(everything, (*tool_files, *filter(is_reference, named)))
 
 
 @dataclass(frozen=True)
@@ -110,9 +128,9 @@ def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_
         leave_output()
 
 
-def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
+def dry_run(phase: PhaseConfig, output: Path, as_json: bool, code: Permission = NO_CODE) -> int:
     """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
-    report = forecast(phase, output)
+    report = forecast(phase, output, code)
     if as_json:
         print_json(report)
         return 0
@@ -142,7 +160,7 @@ def dry_run(phase: PhaseConfig, output: Path, as_json: bool) -> int:
     return 0
 
 
-def forecast(phase: PhaseConfig, output: Path) -> JSON:
+def forecast(phase: PhaseConfig, output: Path, code: Permission = NO_CODE) -> JSON:
     """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
 
     A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
@@ -155,7 +173,7 @@ def forecast(phase: PhaseConfig, output: Path) -> JSON:
     judged = judge(phase.model, source, tokens=phase.conversation_tokens)
     judged.refuse()
     return {
-        **(memory_report(phase, judged) or {}),
+        **(memory_report(phase, judged, code) or {}),
         "model": source.name,
         "device": judged.device,
         "dtype": judged.dtype,

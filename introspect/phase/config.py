@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from introspect.phase.tool_files import tool_name
+
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
@@ -171,8 +173,12 @@ class PhaseConfig(_Section):
         return self
 
     def tools_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
-        """Names of the tools that an experiment offers, in the order in which the model reads of them."""
+        """Names of the tools that an experiment offers, in the order in which the model reads of them.
+
+        Those by which it calls them: an entry `FILE.py:function` offers `function`.
+        """
         names = self.tools if experiment.tools is None else experiment.tools
+        names = tuple(tool_name(name) for name in names)
         if self.documents_of(experiment):
             return names
         return tuple(name for name in names if name not in READING_TOOLS)

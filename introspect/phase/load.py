@@ -15,6 +15,7 @@ from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig
 from introspect.phase.model_pins import refuse_contradictions, refuse_pin_of_files, without_foreign_pin
 from introspect.phase.paths import look, shipped_configs, shown
+from introspect.phase.tool_files import is_reference, place_tools, refuse_clashes, refuse_unfit, tool_name
 from introspect.phase.values import leaves, parsed_set, typed, typed_leaf
 from introspect.phase.yaml_source import Bare, YamlSource, read_yaml
 
@@ -39,9 +40,11 @@ def load_phase(
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
     known: Mapping[str, Collection[str]] | None = None,
+    tool_files: Sequence[str] = (),
 ) -> PhaseConfig:
     """Read a phase by name or path; `overrides` (dotted keys) and `--set key=value` beat the file.
 
+    `tool_files` are offered beside the phase's tools, each as `FILE.py:function`; nothing runs them here.
     A revision pins the model id that it stands beside: where another id is given, it is left out.
     `known` has the names that `tools` and `documents` may take; any are taken where it is not given.
     Raises ConfigError with file, line and what to do.
@@ -55,6 +58,7 @@ def load_phase(
         data = without_foreign_pin(data, given["model.id"])
     for dotted, value in given.items():
         _assign(data, dotted, value, source)
+    place_tools(data, Path(), tool_files)
     config = _validated(typed(data), source, given)
     refuse_pin_of_files(config, source, given)
     _refuse_unknown_names(config, source, known or {})
@@ -99,6 +103,7 @@ def _with_parents(source: YamlSource, seen: list[str]) -> YamlSource:
     """The source with what it `extends` underneath: its own keys beat the parent's, section by section."""
     if not isinstance(source.data, dict):
         raise ConfigError(f"{source.path}: a phase file is a mapping of keys to values")
+    place_tools(source.data, source.folder)
     parent = _parent_name(source.data.pop("extends", None))
     if parent is None:
         return source
@@ -179,15 +184,19 @@ def _refuse_unknown_names(
     config: PhaseConfig, source: YamlSource, known: Mapping[str, Collection[str]]
 ) -> None:
     """Raise ConfigError for a tool or document that does not exist, or that only an experiment names."""
+    refuse_clashes(config.tools, f"{source.where('tools')}: tools")
     for key in ("tools", "documents"):
         listed: tuple[str, ...] = getattr(config, key)
         for i, name in enumerate(listed):
-            if key in known and name not in known[key]:
+            if key == "tools" and is_reference(name):
+                refuse_unfit(name, f"{source.where(f'{key}.{i}')}: tools", known.get(key, ()))
+            elif key in known and name not in known[key]:
                 hint = did_you_mean(name, known[key])
                 raise ConfigError(f"{source.where(f'{key}.{i}')}: {key}: there is no '{name}'; {hint}")
+        offered = {*listed, *map(tool_name, listed)}
         for e, experiment in enumerate(config.experiments):
             for i, name in enumerate(getattr(experiment, key) or ()):
-                if name not in listed:
+                if name not in offered:
                     where = source.where(f"experiments.{e}.{key}.{i}")
                     raise ConfigError(
                         f"{where}: {key}: '{name}' is not among the phase's; {did_you_mean(name, listed)}"

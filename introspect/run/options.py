@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect.phase.paths import DEFAULT_OUTPUT
+from introspect.tools.files import NO_CODE, Permission
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class RunOptions:
     """The parent directory of a run's record, and a limit of experiments.
 
     `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
-    where what the phase requires is not met.
+    where what the phase requires is not met. `code` says which tool files may be run.
     """
 
     output: Path = DEFAULT_OUTPUT
@@ -21,3 +22,4 @@ class RunOptions:
     forced_from: str | None = None
     fault: str | None = None
     force: bool = False
+    code: Permission = NO_CODE

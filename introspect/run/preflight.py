@@ -17,6 +17,7 @@ from introspect.phase.paths import expanded
 from introspect.templates.judge import judge_template
 from introspect.templates.report import TemplateReport
 from introspect.templates.source import Unreadable, template_of_directory, template_of_file
+from introspect.tools.files import NO_CODE, Permission
 
 if TYPE_CHECKING:
     from introspect.checkpoint.judgement import Judgement
@@ -121,11 +122,11 @@ def template_warnings(path: Path) -> list[events.Warning]:
     return [events.Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
-def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
+def memory_report(phase: PhaseConfig, judged: Judgement, code: Permission = NO_CODE) -> JSON | None:
     """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
 
-    Without a prompt format the system prompt is not counted. None of a model whose context or
-    whose weights nobody knows.
+    Without a prompt format the system prompt is not counted; `code` says which tool files may be run. None
+    of a model whose context or whose weights nobody knows.
     Raises IntrospectError where it does not fit.
     """
     from introspect.checkpoint.forecast import forecast_memory
@@ -138,7 +139,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
         return None
     system, spoken = 0, None
     if judged.prompt_format is not None:
-        prompt_format, tools = judged.prompt_format, tools_named(phase.tools)
+        prompt_format, tools = judged.prompt_format, tools_named(phase.tools, code)
         dialect = choose_dialect(phase, tools, prompt_format)
         spoken = {"name": dialect.name, "reason": dialect.reason}
         detail = chosen_detail(phase, tools, dialect, prompt_format, context)
