@@ -80,7 +80,7 @@ def run(
     """Run the experiments of a phase."""
     refuse_stripped_docstrings()
     from introspect.commands import run as command
-    from introspect.run.options import RunOptions
+    from introspect.execution.options import RunOptions
 
     given = {
         "model.id": model,

@@ -23,12 +23,12 @@ import torch
 from tiny.invention import scrambled_tools
 
 from introspect import events
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.phase.load import load_phase
 from introspect.readers.quoted_figures import quotes, report_of
 from introspect.readers.replay import load
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.tools.calls.actions import Unusable
 from introspect.tools.calls.parsing import parse_reply
 

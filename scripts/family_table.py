@@ -22,11 +22,11 @@ from transformers.utils import logging
 
 from introspect.errors import IntrospectError
 from introspect.events import Audit, Event, ToolResult
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preflight import check_model
+from introspect.execution.preparation import prepare
 from introspect.phase.config import PhaseConfig
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preflight import check_model
-from introspect.run.preparation import prepare
 
 CALL = (
     'I look.\n{"reasoning": "to see", "tool_call": {"function": "get_architecture_summary", "arguments": {}}}'

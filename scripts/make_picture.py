@@ -11,10 +11,10 @@ from rich.console import Console
 
 from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.phase.load import load_phase
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 
 TARGET = Path(__file__).resolve().parent.parent / "data" / "images" / "run.svg"
 COMMAND = "introspect run phase1a --model tiny --seed 0 --limit 1"

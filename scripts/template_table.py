@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.display import one_line
-from introspect.run.preflight import check_template
+from introspect.execution.preflight import check_template
 
 COLUMNS = (
     ("injects_system_prompt", "injects system prompt"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect.errors import ModelError
-from introspect.run.preflight import check_template
+from introspect.execution.preflight import check_template
 from introspect.templates.prose import common_suffix, dates_in, prose_span
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

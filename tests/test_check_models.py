@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen2C
 from introspect import events
 from introspect.checkpoint.device_memory import free_memory
 from introspect.errors import ModelError
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preflight import check_model, template_warnings
-from introspect.run.preparation import prepare
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preflight import check_model, template_warnings
+from introspect.execution.preparation import prepare
 from introspect.runlog.reader import read_events
 
 CHATML = (

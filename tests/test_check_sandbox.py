@@ -11,7 +11,7 @@ import pytest
 from support.places import CHAT_TEMPLATES, ROOT, needs_templates
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from introspect.run.preflight import check_template
+from introspect.execution.preflight import check_template
 from introspect.templates.process import TOO_MUCH, Job, Rendering, render_all
 
 TEMPLATES = sorted(CHAT_TEMPLATES.glob("*.jinja"))

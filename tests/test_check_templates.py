@@ -14,7 +14,7 @@ from support.contract import TEMPLATE_KEYS
 from support.places import CHAT_TEMPLATES, needs_templates
 from transformers.utils import chat_template_utils
 
-from introspect.run.preflight import check_template
+from introspect.execution.preflight import check_template
 from introspect.templates.judge import judge_template
 from introspect.templates.probes import ChatTemplate
 

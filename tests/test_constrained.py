@@ -28,12 +28,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from introspect.engine.constrained import GrammarCompiler
 from introspect.engine.sampling import ForcedSampler, GreedySampler, NucleusSampler, Sampler
 from introspect.errors import ConfigError
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.phase.load import load_phase
 from introspect.prompt.content_encoder import ContentEncoder
 from introspect.prompt.tool_framing import CallSpelling
 from introspect.readers.comparison import measured_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.session.constraint import ReplyForm
 from introspect.session.system_prompt import FINISH
 from introspect.tools.base import Tool

@@ -19,12 +19,12 @@ from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
 from introspect.errors import ModelError, UnsupportedCache
 from introspect.events import Audit, Generation, Prune, RunStart
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
+from introspect.execution.run import Run
 from introspect.model.cache_audit import check_cache
 from introspect.phase.config import ModelConfig, PhaseConfig
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
-from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 
 FORMATS = {"qwen2": "chatml", "qwen3": "chatml", "llama": "llama3", "gemma": "gemma", "gpt2": "plain"}

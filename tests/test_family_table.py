@@ -15,8 +15,8 @@ from introspect.checkpoint.config_sizes import refuse_sizes
 from introspect.checkpoint.judgement import judge
 from introspect.checkpoint.reading import ModelSource
 from introspect.engine.kv_config import kv_sizes
+from introspect.execution.preflight import check_model
 from introspect.phase.config import ModelConfig
-from introspect.run.preflight import check_model
 
 LATENT = FAMILIES["deepseek_v3"]
 # Multi-head latent attention caches the latent and one rotary part: DeepSeek-V2, arXiv:2405.04434, 2.1.

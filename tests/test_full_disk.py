@@ -17,10 +17,10 @@ from support.sessions import DONE, PHASE, call_text, phase_for
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import RunFailed
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
-from introspect.run.run import Run
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
+from introspect.execution.run import Run
 from introspect.runlog.reader import read_events
 
 NOTE = call_text("record_observation", obs_type="finding", category="c", description="d")

@@ -27,8 +27,8 @@ from introspect.checkpoint.gguf_header import read_header
 from introspect.checkpoint.gguf_tokenizer import SINGLE_DIGITS
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import ModelError
+from introspect.execution.preflight import check_model
 from introspect.phase.config import ModelConfig
-from introspect.run.preflight import check_model
 
 KINDS = ("llama", "qwen2", "qwen3")
 IDS = torch.arange(2, 60)[None]

@@ -26,10 +26,10 @@ from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.commands.exit import exit_code
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import ENDING, AtOnce, Interrupts, Terminated, ending_code, handled_by
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
-from introspect.run.run import Run
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
+from introspect.execution.run import Run
 from introspect.runlog.reader import read_events
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGUSR1: 143}

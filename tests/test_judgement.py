@@ -29,7 +29,7 @@ from transformers import AutoTokenizer
 from introspect.checkpoint.loading import load_model
 from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ModelError
-from introspect.run.preflight import check_model
+from introspect.execution.preflight import check_model
 
 UP = "model.layers.1.mlp.up_proj.weight"
 TABLE = "model.embed_tokens.weight"

@@ -36,7 +36,7 @@ FOLDERS = (
     "readers",
     "faults",
     "bench",
-    "run",
+    "execution",
     "commands",
 )
 # The record stands on values alone, so that it can be read where no model can be loaded.
@@ -45,8 +45,8 @@ ONLY_VALUES_BELOW = {"runlog": {"phase"}}
 HEAVY = {"torch", "transformers"}
 LIGHT = {"phase", "runlog", "readers", "templates", "tools.calls"}
 LIGHT_MODULES = VALUES | {
-    "run.requirements",
-    "run.options",
+    "execution.requirements",
+    "execution.options",
     "commands.compare",
     "commands.phases",
     "commands.replay",
@@ -65,9 +65,9 @@ QUICK = {
             "phase.load",
             "readers.replay",
             "commands.replay",
-            "run.options",
-            "run.requirements",
-            "run.preflight",
+            "execution.options",
+            "execution.requirements",
+            "execution.preflight",
             "commands.compare",
             "commands.phases",
             "runlog.reader",

@@ -22,10 +22,10 @@ from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
 from introspect.engine.finite import examine_logits, is_sound, largest_difference
 from introspect.engine.sampling import ForcedSampler, GreedySampler
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.prompt.formats import ChatML
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.runlog.codec import canonical, sealed, to_plain_record
 from introspect.runlog.reader import read_events
 

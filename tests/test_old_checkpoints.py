@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from introspect.checkpoint.loading import load_model
 from introspect.errors import ModelError
-from introspect.run.preflight import check_model
+from introspect.execution.preflight import check_model
 
 GPT = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 8192}
 MASK = torch.tril(torch.ones(1, 1, 8, 8))

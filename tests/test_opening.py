@@ -12,9 +12,9 @@ from support.sessions import phase_for
 
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.errors import ConfigError
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import Prepared, prepare
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import Prepared, prepare
 
 
 @pytest.fixture(scope="module")

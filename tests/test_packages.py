@@ -15,9 +15,9 @@ from support.sessions import DONE, a_phase, call_text
 
 from introspect.errors import ConfigError
 from introspect.events import ToolResult
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.runlog.reader import read_events
 from introspect.tools.base import Tool
 from introspect.tools.descriptions import CATALOGUE

@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from introspect.checkpoint.gguf_header import GgufFile, read_header
 from introspect.checkpoint.loading import load_model
 from introspect.events import Audit, Generation, Prune, ToolCall
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 from introspect.prompt.formats import prompt_format_for
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.transcript import Transcript
 
 pytestmark = needs_pretrained

@@ -14,11 +14,11 @@ from support.baselines import MODEL, SUMMARY, baseline, judged, two
 from support.sessions import DONE, a_phase, call_text, opened_run, phase_for
 
 from introspect.errors import RequirementError
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
+from introspect.execution.requirements import SameModel, checked_requirement
 from introspect.phase.config import PhaseConfig
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
-from introspect.run.requirements import SameModel, checked_requirement
 from introspect.runlog.reader import read_events
 
 

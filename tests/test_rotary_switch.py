@@ -15,11 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from introspect.checkpoint.loading import load_model
 from introspect.engine.engine import Engine
 from introspect.events import Audit, Generation
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preflight import check_model
+from introspect.execution.preparation import prepare
 from introspect.model.context_length import context_length_of, rotary_switch, usable_context
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preflight import check_model
-from introspect.run.preparation import prepare
 
 SWITCH = 48
 FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 3.0, 9.0, 20.0]}

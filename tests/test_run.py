@@ -12,8 +12,8 @@ from support.sessions import DONE, call_text, opened_run, phase_for
 from introspect import events
 from introspect.checkpoint.weight_formats import open_weights
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
+from introspect.execution.run import Run
 from introspect.phase.config import PhaseConfig
-from introspect.run.run import Run
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.tools.note_store import NoteStore

@@ -13,7 +13,7 @@ from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events
 from introspect.errors import ConfigError
-from introspect.run.run import Run
+from introspect.execution.run import Run
 from introspect.runlog.reader import read_events
 from introspect.tools.note_store import Note, NoteStore
 from introspect.tools.notes import rebuild_notes

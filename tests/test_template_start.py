@@ -13,8 +13,8 @@ from support.in_process import introspect_here
 from support.places import ROOT
 
 from introspect.errors import ProcessError
+from introspect.execution.preflight import template_warnings
 from introspect.phase.paths import tiny_model
-from introspect.run.preflight import template_warnings
 from introspect.templates.process import Job, render_all
 
 RENDER = """

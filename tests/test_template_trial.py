@@ -14,7 +14,7 @@ from support.sessions import a_phase
 
 from introspect.checkpoint.reading import ModelSource, load_tokenizer
 from introspect.errors import ModelError
-from introspect.run.preflight import check_model
+from introspect.execution.preflight import check_model
 from introspect.templates.process import TOO_MUCH
 from introspect.templates.trial import refuse_costly
 

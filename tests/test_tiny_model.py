@@ -13,12 +13,12 @@ from support.places import ROOT
 
 from introspect.checkpoint.loading import find_model
 from introspect.checkpoint.reading import load_tokenizer
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.phase.config import ModelConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import tiny_model
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.session.system_prompt import build_system_prompt
 from introspect.tools.instruments.registry import tools_named
 

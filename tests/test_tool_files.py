@@ -13,10 +13,10 @@ from support.sessions import DONE, call_text
 
 from introspect.commands.run import read_phase
 from introspect.errors import ConfigError
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
 from introspect.phase.tool_files import is_reference, tool_name
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
 from introspect.tools.files import NO_CODE, Permission
 from introspect.tools.instruments.registry import tools_named
 

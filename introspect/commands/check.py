@@ -14,9 +14,9 @@ from introspect.commands.status import busy
 from introspect.display import one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
+from introspect.execution.preflight import check_model, check_template
 from introspect.phase.load import load_phase, open_phase
 from introspect.phase.paths import look, shown
-from introspect.run.preflight import check_model, check_template
 
 COLUMNS = (
     ("injects_system_prompt", "prose", False),

@@ -24,11 +24,11 @@ from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ExitCode
 from introspect.events import JSON, Status
+from introspect.execution.options import RunOptions
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
 from introspect.phase.tool_files import is_reference, refuse_unfit
-from introspect.run.options import RunOptions
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.files import NO_CODE, Permission
 from introspect.tools.library import document_ids
@@ -88,8 +88,8 @@ def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
             # While a model is loaded there is no record to end in good order.
             quiet = shown.quiet or shown.as_json
             with interrupts.breakable, loading(f"loading {phase.model.id}", quiet) as progress:
-                from introspect.run.opening import open_run
-                from introspect.run.preparation import prepare
+                from introspect.execution.opening import open_run
+                from introspect.execution.preparation import prepare
 
                 tell = partial(_tell, console) if shown.verbose else _say_nothing
                 prepared = prepare(phase, options, tell, progress=progress)
@@ -167,7 +167,7 @@ def forecast(phase: PhaseConfig, output: Path, code: Permission = NO_CODE) -> JS
     """
     from introspect.checkpoint.judgement import judge
     from introspect.checkpoint.loading import find_model
-    from introspect.run.preflight import memory_report, run_warnings
+    from introspect.execution.preflight import memory_report, run_warnings
 
     source = find_model(phase.model)
     judged = judge(phase.model, source, tokens=phase.conversation_tokens)
@@ -186,7 +186,7 @@ def forecast(phase: PhaseConfig, output: Path, code: Permission = NO_CODE) -> JS
 
 def _requirement(phase: PhaseConfig, output: Path, source: ModelSource) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
-    from introspect.run.requirements import SameModel, judge_requirement
+    from introspect.execution.requirements import SameModel, judge_requirement
 
     if phase.requires is None:
         return None

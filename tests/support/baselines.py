@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.events import Event, RunEnd
-from introspect.run.requirements import SameModel, judge_requirement
+from introspect.execution.requirements import SameModel, judge_requirement
 from introspect.runlog.writer import RunWriter
 from support.record_examples import START, conversation, run_start
 

@@ -54,7 +54,7 @@ def program(request):
     sys.stderr.flush()
     return code or 0
 
-import introspect.cli, introspect.commands.run, introspect.run.opening
+import introspect.cli, introspect.commands.run, introspect.execution.opening
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 replies = os.fdopen(os.dup(1), "w")

@@ -13,12 +13,12 @@ from small_models import small_model
 from introspect.audits.auditor import RunAuditor
 from introspect.engine.engine import Engine
 from introspect.events import Event
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
+from introspect.execution.run import Run
 from introspect.phase.config import PhaseConfig
 from introspect.prompt.formats import ChatML
-from introspect.run.opening import open_run
-from introspect.run.options import RunOptions
-from introspect.run.preparation import prepare
-from introspect.run.run import Run
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
 from introspect.session.session import Session, open_session

@@ -13,12 +13,12 @@ from introspect.engine.decode_paths import choose_decode_path, widened_products
 from introspect.engine.engine import Engine
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError
+from introspect.execution.header import manifest_of, run_start
+from introspect.execution.notes import RunNotes
+from introspect.execution.preparation import Prepared
+from introspect.execution.run import Run
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
-from introspect.run.header import manifest_of, run_start
-from introspect.run.notes import RunNotes
-from introspect.run.preparation import Prepared
-from introspect.run.run import Run
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session.driver import EngineDriver
 from introspect.session.session import open_session

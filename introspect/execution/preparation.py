@@ -14,13 +14,13 @@ from introspect.display import Progress
 from introspect.engine.constrained import refuse_without_llguidance
 from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
+from introspect.execution.forced import ForcedReplies, forced_replies
+from introspect.execution.options import RunOptions
+from introspect.execution.preflight import run_warnings
+from introspect.execution.requirements import SameModel, checked_requirement
 from introspect.faults.catalogue import FAULTS
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import refuse_unwritable, shipped_documents
-from introspect.run.forced import ForcedReplies, forced_replies
-from introspect.run.options import RunOptions
-from introspect.run.preflight import run_warnings
-from introspect.run.requirements import SameModel, checked_requirement
 from introspect.session.dialect import Dialect, Instructions, choose_dialect, chosen_detail, instructions_of
 from introspect.tools.base import Tool
 from introspect.tools.instruments.registry import tools_named

@@ -13,7 +13,7 @@ from introspect.checkpoint.reading import tokenizer_hash
 from introspect.engine.decode_paths import DecodePath
 from introspect.engine.engine import Engine
 from introspect.events import JSON
-from introspect.run.preparation import Prepared
+from introspect.execution.preparation import Prepared
 from introspect.session.constraint import reply_forms
 from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import grammar_hash

@@ -15,8 +15,8 @@ from introspect.checkpoint.library_output import quiet_library
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import RunFailed
 from introspect.events import JSON, Event, RunStatus
-from introspect.run.failures import notes_failed, record_failed
-from introspect.run.notes import RunNotes
+from introspect.execution.failures import notes_failed, record_failed
+from introspect.execution.notes import RunNotes
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
