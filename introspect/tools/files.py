@@ -21,7 +21,7 @@ followed an earlier occurrence of the same token (Olsson et al., "In-context Lea
         once = torch.randperm(context.model.config.vocab_size, generator=torch.Generator().manual_seed(0))
         ids = once[:length].tolist() * 2
         maps = context.attention(layer, ids)
-        scores = maps.diagonal(1 - length, dim1=1, dim2=2).mean(dim=1)
+        scores = maps.diagonal(1 - length, dim1=1, dim2=2)[:, 1:].mean(dim=1)
         return {"layer": layer, "best_head": int(scores.argmax()), "score": round(float(scores.max()), 4)}
 """
 
