@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from introspect.commands import options as opt
+from introspect.commands import tool_commands
 from introspect.commands.exit import exit_code
 from introspect.commands.options import MODEL, Device, Dtype, Json, Output, Paths, Revision, SystemTokens
 from introspect.commands.start import refuse_stripped_docstrings
@@ -177,12 +178,7 @@ def bench(
     raise typer.Exit(bench_command(settings, path or ("plain", "step"), system or (2048,), turns, json))
 
 
-@app.command()
-def tools(json: Json = False) -> None:
-    """List the tools that a phase can give to a model."""
-    from introspect.commands.tools import tools_command
-
-    raise typer.Exit(tools_command(json))
+app.command()(tool_commands.tools)
 
 
 @app.command()

@@ -7,7 +7,7 @@ A phase file alone never runs code. It is allowed by naming the tool on the comm
 
 A tool is a function of a context that describes itself; this one measures how far heads look back to what
 followed an earlier occurrence of the same token (Olsson et al., "In-context Learning and Induction Heads",
-2022), on `repeats` of the same random ids:
+2022), on random ids given twice:
 
     import torch
 
@@ -104,13 +104,13 @@ def _run(file: str, raw: bytes) -> ModuleType:
             exec(compile(raw, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        line = _line_in(error, path)
+        line = line_in(error, path)
         why = one_line(f"{type(error).__name__}: {error}")[:_MOST_SHOWN]
         raise ConfigError(f"{shown(file)}:{line}: cannot be run ({why})") from None
     return module
 
 
-def _line_in(error: BaseException, path: str) -> int:
+def line_in(error: BaseException, path: str) -> int:
     """The line of a file at which an error left it: the innermost one that stands there."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path and frame.lineno]
