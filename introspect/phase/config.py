@@ -125,6 +125,12 @@ class NotesConfig(_Section):
     shared: bool = False
 
 
+class PredictionsConfig(_Section):
+    """`tolerance` is how far a prediction may lie from the figure, over the figure, and still be right."""
+
+    tolerance: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
 class ExperimentConfig(_Section):
     """One task of a phase. `tools` and `documents` narrow those of the phase."""
 
@@ -155,6 +161,7 @@ class PhaseConfig(_Section):
     tools: Annotated[tuple[str, ...], Field(min_length=1)]
     documents: tuple[str, ...] = ()
     notes: NotesConfig = NotesConfig()
+    predictions: PredictionsConfig = PredictionsConfig()
     experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ def reply_forms(
         forms[experiment.name] = ReplyForm(
             offered=offered,
             tokens=phase.generation.max_new_tokens,
-            domains=domain_values(model, phase.documents_of(experiment)),
+            domains=domain_values(model, phase.documents_of(experiment), phase.tools_of(experiment)),
             call=framing.call if framing else None,
             pieces=prompt_format.encoder.split_control,
             finish=FINISH if framing else None,

@@ -29,7 +29,8 @@ class ToolContext:
     begins with `result_header`: with nothing, where the prompt format says that it is one. A tool that takes
     long calls `progress` with what it works on, how much is done, and how much there is. While it runs,
     `interrupts` may raise KeyboardInterrupt anywhere in it. `weight_memo` belongs to the tools that measure
-    weights: what they have measured before.
+    weights: what they have measured before. `measuring` are the tools of this experiment whose figures can
+    be predicted, `figures_shown` the names and values of all that results of this run had.
     """
 
     model: Any
@@ -43,6 +44,8 @@ class ToolContext:
     progress: Progress | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
     weight_memo: dict[int, object] = field(default_factory=dict, repr=False)
+    measuring: tuple[str, ...] = ()
+    figures_shown: set[tuple[str, float]] = field(default_factory=set, repr=False)
 
     def attention(self, layer: int, ids: Sequence[int]) -> torch.Tensor:
         """What each head of a layer, counted from 0, looks at in a text: `[head, query, key]`, fp32, CPU.
