@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 
@@ -14,6 +15,7 @@ from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
 from introspect.session.constraint import reply_forms
+from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import grammar_hash
 
 
@@ -58,11 +60,7 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
         **_prompting(prepared),
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
-        "tool_packages": {
-            tool.name: {"package": tool.package, "version": tool.version}
-            for tool in prepared.tools.values()
-            if tool.package is not None
-        },
+        **_tool_origins(prepared.tools),
     }
     if phase.generation.constrain == "none" or prepared.forced is not None:
         environment["constrain"] = "none"
@@ -102,3 +100,14 @@ def _prompting(prepared: Prepared) -> JSON:
         "prompt_form": prepared.prompt_form.described(),
         "model_note": prepared.loaded.recommendation.note,
     }
+
+
+def _tool_origins(tools: Mapping[str, Tool]) -> JSON:
+    """Where tools that are not the program's own come from: packages by version, files by hash."""
+    packages = {
+        tool.name: {"package": tool.package, "version": tool.version}
+        for tool in tools.values()
+        if tool.package is not None
+    }
+    files = {tool.name: dict(tool.file) for tool in tools.values() if tool.file is not None}
+    return {"tool_packages": packages, "tool_files": files}

@@ -18,6 +18,7 @@ from introspect.phase.sanity import unwise
 from introspect.templates.judge import judge_template
 from introspect.templates.report import TemplateReport
 from introspect.templates.source import Unreadable, template_of_directory, template_of_file
+from introspect.tools.files import NO_CODE, Permission
 
 if TYPE_CHECKING:
     from introspect.checkpoint.judgement import Judgement
@@ -124,10 +125,13 @@ def template_warnings(path: Path) -> list[events.Warning]:
     return [events.Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
-def prompt_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) -> JSON:
+def prompt_report(
+    phase: PhaseConfig, judged: Judgement, prompts: bool = False, code: Permission = NO_CODE
+) -> JSON:
     """How the model is spoken to, and the tokens of the longest system prompt: 0 without a prompt format.
 
-    With `prompts`, what the model will read too. Raises ConfigError where it does not fit the context.
+    With `prompts`, what the model will read too; `code` says which tool files may be run. Raises ConfigError
+    where it does not fit the context.
     """
     from introspect.session.dialect import instructions_of
     from introspect.session.preview import preview_prompts
@@ -140,7 +144,8 @@ def prompt_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) 
         return {"dialect": None, "prompt_form": None, "system_tokens": 0} | (
             {"prompts": []} if prompts else {}
         )
-    tools, documents = tools_named(phase.tools), load_documents(shipped_documents(), phase.documents)
+    tools = tools_named(phase.tools, code)
+    documents = load_documents(shipped_documents(), phase.documents)
     recommended = judged.recommendation.prompt_form
     dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
     report: JSON = {
@@ -156,7 +161,9 @@ def prompt_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) 
     return report
 
 
-def memory_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) -> JSON | None:
+def memory_report(
+    phase: PhaseConfig, judged: Judgement, prompts: bool = False, code: Permission = NO_CODE
+) -> JSON | None:
     """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
 
     With what `prompt_report` says. None of a model whose context or whose weights nobody knows.
@@ -168,7 +175,7 @@ def memory_report(phase: PhaseConfig, judged: Judgement, prompts: bool = False) 
     context = judged.context_length
     if context is None or judged.weights is None:
         return None
-    told = prompt_report(phase, judged, prompts)
+    told = prompt_report(phase, judged, prompts, code)
     longest = min(context, told["system_tokens"] + phase.conversation_tokens)
     memory = forecast_memory(
         judged.config,

@@ -66,7 +66,7 @@ def prepare(
     `tell` is given a line for each run directory that was passed over. `loaded` is the phase's model where it
     is loaded already; else `progress` is told how far its weights are read.
     """
-    tools = tools_named(phase.tools)
+    tools = tools_named(phase.tools, options.code)
     documents = load_documents(shipped_documents(), phase.documents)
     if options.fault is not None and options.fault not in FAULTS:
         hint = did_you_mean(options.fault, FAULTS)

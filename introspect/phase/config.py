@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from introspect.phase.conversation_config import NotesConfig, PredictionsConfig, SystemPromptConfig
 from introspect.phase.document_config import DocumentConfig
 from introspect.phase.problems import Misfit
 from introspect.phase.section import Name, Section
+from introspect.phase.tool_files import tool_name
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
@@ -132,23 +134,6 @@ class AuditConfig(Section):
     """Recomputation in one pass. `once` is once a run, at its first prune, and at its end."""
 
 
-class SystemPromptConfig(Section):
-    """What the model reads before every task, beside what the program says of calls and tools."""
-
-    detail: Literal["auto", "full", "brief"] = "auto"
-    """How fully tools are described; `auto`: as the model's directory recommends, else fully within half its
-    context."""
-    text: str = ""
-    """Its first words: who the model is and what it is about."""
-
-
-class NotesConfig(Section):
-    """What the model writes down with `record_observation`."""
-
-    shared: bool = False
-    """True: the runs under one output directory share their notes; false: each run begins with none."""
-
-
 class ExperimentConfig(Section):
     """One task of a phase."""
 
@@ -181,12 +166,13 @@ class PhaseConfig(Section):
     audit: AuditConfig = AuditConfig()
     system_prompt: SystemPromptConfig = SystemPromptConfig()
     tools: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of the tools that the model is given, in the order in which it reads of them."""
+    """Tools that the model is given, in the order in which it reads of them: names, or `FILE.py:function`."""
     documents: tuple[str | DocumentConfig, ...] = ()
     """What the model can read: ids of shipped documents, paths of files, or `{id, file, title, summary}`."""
     documents_pinned: bool = False
     """True: their texts stand in the system prompt, always in view; the tools that read are not offered."""
     notes: NotesConfig = NotesConfig()
+    predictions: PredictionsConfig = PredictionsConfig()
     experiments: Annotated[tuple[ExperimentConfig, ...], Field(min_length=1)]
     """Tasks, done in this order; each begins with an empty conversation and the notes so far."""
     _document_places: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -210,8 +196,12 @@ class PhaseConfig(Section):
         return self
 
     def tools_of(self, experiment: ExperimentConfig) -> tuple[str, ...]:
-        """Names of the tools that an experiment offers, in the order in which the model reads of them."""
+        """Names of the tools that an experiment offers, in the order in which the model reads of them.
+
+        Those by which it calls them: an entry `FILE.py:function` offers `function`.
+        """
         names = self.tools if experiment.tools is None else experiment.tools
+        names = tuple(tool_name(name) for name in names)
         if self.documents_of(experiment) and not self.documents_pinned:
             return names
         return tuple(name for name in names if name not in READING_TOOLS)

@@ -16,6 +16,7 @@ from introspect.phase.model_pins import without_foreign_pin
 from introspect.phase.paths import expanded, look, shipped_configs, shown
 from introspect.phase.problems import Misfit, problem
 from introspect.phase.section import Section
+from introspect.phase.tool_files import place_tools
 from introspect.phase.values import typed, typed_leaf
 from introspect.phase.yaml_source import Bare, YamlSource, read_yaml
 
@@ -86,6 +87,7 @@ def tool_changes(data: Any) -> ToolChanges:
 def _with_parents(source: YamlSource, seen: list[tuple[str, object]]) -> YamlSource:
     if not isinstance(source.data, dict):
         raise ConfigError(f"{source.path}: a phase file is a mapping of keys to values")
+    place_tools(source.data, source.folder)
     parent = _parent_name(source.data.pop("extends", None))
     if parent is None:
         if isinstance(source.data.get("tools"), dict):

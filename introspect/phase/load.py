@@ -22,6 +22,7 @@ from introspect.phase.problems import Misfit, problem
 from introspect.phase.sanity import refuse_misfits
 from introspect.phase.section import NAME
 from introspect.phase.settings import assign, parse_sets
+from introspect.phase.tool_files import is_reference, place_tools, refuse_clashes, refuse_unfit, tool_name
 from introspect.phase.values import leaves, typed
 from introspect.phase.yaml_source import YamlSource, read_yaml
 
@@ -31,9 +32,11 @@ def load_phase(
     overrides: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
     known: Mapping[str, Collection[str]] | None = None,
+    tool_files: Sequence[str] = (),
 ) -> PhaseConfig:
     """Read a phase by name or path; `overrides` (dotted keys) and `--set key=value` beat the file.
 
+    `tool_files` are offered beside the phase's tools, each as `FILE.py:function`; nothing runs them here.
     A revision pins the model id that it stands beside: where another id is given, it is left out.
     `known` has the names that `tools` and `documents` may take; any are taken where it is not given.
     Raises ConfigError with file, line and what to do.
@@ -47,6 +50,7 @@ def load_phase(
         data = without_foreign_pin(data, given["model.id"])
     for dotted, value in given.items():
         assign(data, dotted, value, source)
+    place_tools(data, Path(), tool_files)
     known = known or {}
     documents = with_document_files(typed(data), source, given, known.get("documents", ()))
     config = _validated(documents.data, source, given)
@@ -111,15 +115,19 @@ def _refuse_unknown_names(
     config: PhaseConfig, source: YamlSource, known: Mapping[str, Collection[str]], given: Mapping[str, Any]
 ) -> None:
     """Raise ConfigError for a tool or document that does not exist, or that only an experiment names."""
+    refuse_clashes(config.tools, f"{_place(('tools',), source, given)}: tools")
     for key in ("tools", "documents"):
         listed = config.tools if key == "tools" else config.document_ids
         for i, (name, entry) in enumerate(zip(listed, getattr(config, key), strict=True)):
-            if key in known and isinstance(entry, str) and name not in known[key]:
-                where, hint = _place((f"{key}.{i}",), source, given), did_you_mean(name, known[key])
-                raise ConfigError(f"{where}: {key}: there is no '{name}'; {hint}")
+            where = _place((f"{key}.{i}",), source, given)
+            if key == "tools" and is_reference(name):
+                refuse_unfit(name, f"{where}: tools", known.get(key, ()))
+            elif key in known and isinstance(entry, str) and name not in known[key]:
+                raise ConfigError(f"{where}: {key}: there is no '{name}'; {did_you_mean(name, known[key])}")
+        offered = {*listed, *map(tool_name, listed)}
         for e, experiment in enumerate(config.experiments):
             for i, name in enumerate(getattr(experiment, key) or ()):
-                if name not in listed:
+                if name not in offered:
                     where = _place((f"experiments.{e}.{key}.{i}",), source, given)
                     raise ConfigError(
                         f"{where}: {key}: '{name}' is not among the phase's; {did_you_mean(name, listed)}"

@@ -12,6 +12,7 @@ from introspect import events as ev
 from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.phase.paths import shown
+from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -61,6 +62,7 @@ def figures_of(log: EventLog) -> JSON:
         "tokens_per_second": tally.tokens_per_second,
         "tool_calls": {**tally.tool_calls(), "by_tool": tally.by_tool},
         "no_tool_used": tally.no_tool_used,
+        "predictions": Predictions.of(stream).to_json(),
         "notes": _notes(stream),
         "notes_before": len(start.notes_before),
         "audits": {**tally.audits, "codes": tally.codes},

@@ -26,6 +26,7 @@ from introspect.session.pruning import Rendering
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
 from introspect.tools.context import RESULT_HEADER, ToolContext
+from introspect.tools.figures import measures
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
@@ -83,7 +84,8 @@ class Session:
         self.transcript = Transcript().append("task", experiment.task.strip())
         self.offer_tools(experiment)
         documents = {name: self.all_documents[name] for name in self.phase.documents_of(experiment)}
-        self.context = replace(self.context, documents=documents, processed_text=None)
+        measuring = tuple(filter(measures, self.tools))
+        self.context = replace(self.context, documents=documents, processed_text=None, measuring=measuring)
 
     def offer_tools(self, experiment: ExperimentConfig) -> None:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""

@@ -22,6 +22,7 @@ from introspect.prompt.formats import ChatML
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
 from introspect.session.session import Session, open_session
+from introspect.tools.files import NO_CODE, Permission
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
@@ -81,6 +82,7 @@ def forced_session(
     replies: list[list[str]],
     engine: Engine | None = None,
     documents: Mapping[str, Document] | None = None,
+    permission: Permission = NO_CODE,
     **options: Any,
 ) -> Session:
     """A session whose replies are the given texts, by experiment and turn; `engine` is that of its audits."""
@@ -97,7 +99,7 @@ def forced_session(
         context_length=8192,
         notes=NoteStore(),
         documents=documents or {},
-        tools=tools_named(phase.tools),
+        tools=tools_named(phase.tools, permission),
         auditor=RunAuditor(engine or Engine(model), phase.audit, prompt_format.tokenizer),
         forced_replies=forced,
         **options,
