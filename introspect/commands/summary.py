@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +13,8 @@ from introspect.commands.event_page import STATUS_STYLES
 from introspect.display import BAD, WARNING, one_line
 from introspect.events import JSON
 
+_NARROW = 50
+"""Columns below which a gap between two of the table is one column wide."""
 MOST_NOTES = 12
 """Notes that are listed; the rest is counted."""
 
@@ -34,10 +36,12 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     """The table at the end of a run, and where everything lies."""
     tokens, calls = summary["tokens"], summary["tool_calls"]
     console.rule(style="dim")
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    narrow = console.width < _NARROW
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, int(not narrow)))
     columns = (("experiment", False), ("status", False), ("turns", True), ("calls", True), ("notes", True))
     for name, right in columns:
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if right else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=len(name) if right else None)
     for row in summary["experiments"]:
         status = Text(row["status"], style=STATUS_STYLES.get(row["status"], ""))
         counts = (str(row.get(key, 0)) for key in ("turns", "tool_calls", "notes"))
