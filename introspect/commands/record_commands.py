@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from introspect.commands.options import RUN, Json, Output, run_argument
+from introspect.commands.options import RUN, AllowCode, Json, Output, run_argument
 from introspect.commands.start import refuse_stripped_docstrings
 
 
@@ -54,6 +54,7 @@ def replay(
     verify: Annotated[
         bool, typer.Option("--verify", help="Execute the run again and compare token by token.")
     ] = False,
+    allow_code: AllowCode = False,
     json: Json = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
@@ -70,6 +71,7 @@ def replay(
         raw=raw,
         pager=pager,
         verify=verify,
+        allow_code=allow_code,
         as_json=json,
         output_dir=output,
     )

@@ -39,6 +39,7 @@ def replay_command(
     raw: bool = False,
     pager: bool = True,
     verify: bool = False,
+    allow_code: bool = False,
     as_json: bool = False,
     output_dir: Path = DEFAULT_OUTPUT,
     console: Console | None = None,
@@ -62,7 +63,7 @@ def replay_command(
     if verify:
         from introspect.commands.verify import show_verified, verified
 
-        found = verified(replay.path, console)
+        found = verified(replay.path, console, allow_code)
     at_once = not follow and speed is None and not as_json
     with _paged(console, pager and at_once):
         if as_json:

@@ -18,12 +18,13 @@ from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError, ExitCode, RecordError
 from introspect.runlog.lock import is_held
 from introspect.runlog.sources import find_source, is_event_log
+from introspect.tools.files import Permission
 
 if TYPE_CHECKING:
     from introspect.execution.recorded_run import RecordedRun
 
 
-def resume(source: str, phase: str | None, output: Path, shown: ViewOptions) -> int:
+def resume(source: str, phase: str | None, output: Path, shown: ViewOptions, allow_code: bool = False) -> int:
     """Go on with a run and return the exit code: that of the run, 0 where it has ended already.
 
     Raises IntrospectError where it is no run that can go on here, and nothing is changed then.
@@ -52,10 +53,10 @@ def resume(source: str, phase: str | None, output: Path, shown: ViewOptions) -> 
         return ExitCode.DONE
     if is_held(path):
         raise RecordError(f"{record.directory}: another program is writing this run; wait until it has ended")
-    return _go_on(record, console, shown)
+    return _go_on(record, console, shown, Permission(allow_code))
 
 
-def _go_on(record: RecordedRun, console: CommandConsole, shown: ViewOptions) -> int:
+def _go_on(record: RecordedRun, console: CommandConsole, shown: ViewOptions, code: Permission) -> int:
     from introspect.execution.recorded_engine import recorded_amount, recorded_weights, torch_threads
     from introspect.execution.resuming import open_again, prepare_again
 
@@ -65,7 +66,7 @@ def _go_on(record: RecordedRun, console: CommandConsole, shown: ViewOptions) -> 
         try:
             quiet = shown.quiet or shown.as_json
             with interrupts.breakable, loading(f"loading {start.model}", quiet) as progress:
-                prepared = prepare_again(record, recorded_weights(start, path, progress))
+                prepared = prepare_again(record, recorded_weights(start, path, progress), code=code)
         except KeyboardInterrupt:
             with suppress(OSError):
                 sys.stderr.write("introspect: interrupted while loading; nothing was written\n")

@@ -15,9 +15,10 @@ from introspect.engine.interrupts import Interrupts
 from introspect.errors import RecordError
 from introspect.events import JSON
 from introspect.runlog.sources import is_event_log
+from introspect.tools.files import Permission
 
 
-def verified(path: Path, console: Console) -> JSON:
+def verified(path: Path, console: Console, allow_code: bool = False) -> JSON:
     """The value of `verify` in `replay --json`. Raises IntrospectError where it cannot be executed here."""
     if not is_event_log(path):
         raise RecordError(f"{path}: no event log, so nothing to execute; give a run directory")
@@ -33,7 +34,8 @@ def verified(path: Path, console: Console) -> JSON:
     used = threads if threads <= (os.cpu_count() or 1) else None
     shown = busy(console, f"executing {run.directory.name} again")
     with shown, quiet_library(), torch_threads(used):
-        return verify(run, load_model(recorded_model(run.start, path)), Interrupts()).to_json()
+        loaded = load_model(recorded_model(run.start, path))
+        return verify(run, loaded, Interrupts(), Permission(allow_code)).to_json()
 
 
 def show_verified(found: JSON, console: Console) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from introspect.display import one_line
 from introspect.events import RunStart
 
-_TOLD = frozenset({"placement", "model_revision"})
+_TOLD = frozenset({"placement", "model_revision", "model_note"})
 """Of the environment, what changes nothing that is computed, or shows in something that is compared too."""
 _TOLD_VERSIONS = frozenset({"introspect"})
 """Packages whose version alone is no reason: the run is led along its record, so a change would show."""
@@ -34,7 +34,7 @@ def changed_conditions(recorded: RunStart, now: RunStart) -> tuple[list[str], li
                 if here.get(package, version) != version:
                     line = _in_words(f"the version of {package}", version, here[package])
                     (told if package in _TOLD_VERSIONS else refused).append(line)
-        elif name in ("decode_path", "dialect") and isinstance(was, dict):
+        elif name in ("decode_path", "dialect", "prompt_form") and isinstance(was, dict):
             if was.get("name") != here.get("name"):
                 refused.append(_in_words(name.replace("_", " "), was.get("name"), here.get("name")))
         elif name not in _TOLD and was != here:

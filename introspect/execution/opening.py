@@ -19,6 +19,7 @@ from introspect.execution.preparation import Prepared
 from introspect.execution.run import Run
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
+from introspect.readers.predictions import Predictions
 from introspect.runlog.latest_link import link_latest
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
@@ -66,6 +67,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         start=start,
         notes=RunNotes(writer.directory.name, prepared.notes_before, prepared.shared),
         warnings=list(prepared.warnings),
+        predictions=Predictions(phase.predictions.tolerance),
         interrupts=interrupts,
         limit=options.limit,
     )
@@ -90,6 +92,7 @@ def opened_session(
         documents=prepared.documents,
         tools=prepared.tools,
         dialect=prepared.dialect,
+        prompt_form=prepared.prompt_form,
         auditor=auditor,
         forced_replies=prepared.forced.token_ids if prepared.forced else None,
         interrupts=interrupts,

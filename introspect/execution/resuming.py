@@ -28,16 +28,25 @@ from introspect.execution.recorded_engine import recorded_engine
 from introspect.execution.recorded_run import RecordedRun
 from introspect.execution.retrace import Retrace
 from introspect.execution.run import Run
+from introspect.readers.predictions import Predictions
 from introspect.runlog.loop_events import first_warnings, loop_events, seconds_used
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
 from introspect.tally import Tally
+from introspect.tools.files import Permission
+from introspect.tools.library import recorded_document
 
 
-def prepare_again(run: RecordedRun, loaded: LoadedModel, forced: ForcedReplies | None = None) -> Prepared:
+def prepare_again(
+    run: RecordedRun,
+    loaded: LoadedModel,
+    forced: ForcedReplies | None = None,
+    code: Permission | None = None,
+) -> Prepared:
     """What the run began with, built again; nothing is judged anew. Raises IntrospectError.
 
     `forced` are the replies that it is forced to; they are read where they came from if none are given.
+    `code` says which tool files may be run: that they were allowed once allows nothing here.
     """
     phase, start = run.phase, run.start
     options = RunOptions(
@@ -46,8 +55,11 @@ def prepare_again(run: RecordedRun, loaded: LoadedModel, forced: ForcedReplies |
         forced_from=run.forced_path if forced is None else None,
         fault=start.fault,
         force=True,
+        code=code or Permission(),
     )
-    prepared = prepare(phase.model_copy(update={"requires": None}), options, loaded=loaded)
+    documents = {kept["id"]: recorded_document(kept) for kept in start.documents} if start.documents else None
+    alone = phase.model_copy(update={"requires": None})
+    prepared = prepare(alone, options, loaded=loaded, documents=documents)
     return replace(
         prepared,
         phase=phase,
@@ -136,6 +148,9 @@ def _opened(
         return [resumed, *([w for w in prepared.warnings if w not in written] if missing is None else [])]
 
     used = seconds_used(log.events)
+    predictions = Predictions(prepared.phase.predictions.tolerance)
+    for event in record:
+        predictions.take(event)
     return Run(
         session=session,
         driver=driver,
@@ -143,6 +158,7 @@ def _opened(
         start=start,
         notes=RunNotes(writer.directory.name, prepared.notes_before, prepared.shared),
         tally=Tally.of(record),
+        predictions=predictions,
         began=time.monotonic() - used,
         interrupts=interrupts,
         limit=start.limit,

@@ -18,6 +18,7 @@ from introspect.events import JSON, Event, RunStatus
 from introspect.execution.failures import notes_failed, record_failed
 from introspect.execution.notes import RunNotes
 from introspect.execution.retrace import Retrace
+from introspect.readers.predictions import Predictions
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
@@ -44,6 +45,7 @@ class Run:
     notes: RunNotes
     warnings: list[events.Warning] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    predictions: Predictions = field(default_factory=Predictions)
     status: RunStatus = "failed"
     began: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -115,6 +117,7 @@ class Run:
             "decode_paths": dict(tally.decode_paths),
             "tokens": {"system": self.start.system_tokens, **tally.tokens()},
             "tool_calls": tally.tool_calls(),
+            "predictions": self.predictions.counts(),
             "audits": dict(tally.audits),
             "skipped_levels": list(tally.skipped_reasons),
             "skipped_reasons": dict(tally.skipped_reasons),
@@ -155,6 +158,7 @@ class Run:
         self._write(event)
         self.takes_up = False
         self.tally.take(event)
+        self.predictions.take(event)
         watch(event)
         warning = self.notes.take(event, self.session.context.notes)
         if warning is not None:

@@ -33,6 +33,7 @@ from introspect.session.driver import EngineDriver, drive
 from introspect.session.exchange import Answer, GenerationRequest
 from introspect.session.loop import run_phase
 from introspect.session.protocols import CachedTurn
+from introspect.tools.files import Permission
 from introspect.tools.note_store import NoteStore
 
 
@@ -85,14 +86,18 @@ class SharedTurns:
 
 
 def verify(
-    run: RecordedRun, loaded: LoadedModel, interrupts: Interrupts, progress: Progress | None = None
+    run: RecordedRun,
+    loaded: LoadedModel,
+    interrupts: Interrupts,
+    code: Permission | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Execute a run again and compare it with its record, up to the first event that differs.
 
-    Raises IntrospectError where it cannot be executed here at all.
+    `code` says which tool files may be run. Raises IntrospectError where it cannot be executed here at all.
     """
     result = Verification()
-    prepared = prepare_again(run, loaded, own_replies(run))
+    prepared = prepare_again(run, loaded, own_replies(run), code)
     engine = _engine(run, prepared, interrupts, result)
     start = run.start
     rest = deque(loop_events((read.line, read.event) for read in run.log.events))

@@ -13,7 +13,7 @@ from introspect.display import one_line
 from introspect.events import JSON, RunEnd, RunStatus
 from introspect.runlog.ends import first_event, last_event
 from introspect.runlog.lock import is_held
-from introspect.runlog.reader import EVENTS, ReadEvent
+from introspect.runlog.reader import EVENTS, EventLog, ReadEvent
 from introspect.runlog.sources import run_id, run_name, runs_newest_first
 
 _WITHOUT_END = {True: "running", False: "killed", None: "open"}
@@ -80,6 +80,12 @@ def run_row(directory: Path) -> JSON:
         why = error.strerror if isinstance(error, OSError) else None
         row |= {"status": DAMAGED, "why": one_line(why or str(error))}
     return row
+
+
+def state_of(log: EventLog, record: Path) -> str:
+    """How the run of a record that was read ended, or what became of one without an end."""
+    last = log.events[-1].event
+    return last.status if isinstance(last, RunEnd) else _WITHOUT_END[is_held(record)]
 
 
 def _generations(record: Path) -> int:
