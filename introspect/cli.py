@@ -131,7 +131,7 @@ def run(
     raise typer.Exit(command.run(config, options, shown))
 
 
-for command in (record_commands.replay, record_commands.runs, record_commands.audit):
+for command in (record_commands.replay, record_commands.runs, record_commands.audit, record_commands.fork):
     app.command()(command)
 
 

@@ -68,7 +68,7 @@ def ended(child: int) -> int:
 
 def record_of(folder: Path) -> Path | None:
     """The record of the one run in a folder; None where there is none yet."""
-    return next(iter(sorted(folder.glob("runs/*-crash-*/events.jsonl"))), None)
+    return next(iter(sorted(folder.glob("runs/2*-crash-*/events.jsonl"))), None)
 
 
 def said(path: Path) -> list[dict[str, Any]]:

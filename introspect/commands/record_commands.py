@@ -1,4 +1,4 @@
-"""The signatures of the commands that read records: `runs`, `replay`, `audit`, `compare`."""
+"""The signatures of the commands that read records: `runs`, `replay`, `audit`, `fork`, `compare`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from introspect.commands.options import RUN, AllowCode, Json, Output, run_argument
+from introspect.commands.options import RUN, AllowCode, Json, Output, Verbose, run_argument
 from introspect.commands.start import refuse_stripped_docstrings
 
 
@@ -76,6 +76,32 @@ def replay(
         output_dir=output,
     )
     raise typer.Exit(code)
+
+
+def fork(
+    run: Annotated[str, run_argument(RUN)],
+    output: Output,
+    at: Annotated[
+        int, typer.Option("--at", help="Share the first N turns of the run.", min=1, metavar="TURN")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="dotted.key=value; beats the run's own settings.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of what is sampled; drawn where none is given.")
+    ] = None,
+    allow_code: AllowCode = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Start a new run that shares a run's first turns and goes its own way from there."""
+    refuse_stripped_docstrings()
+    from introspect.commands.fork import fork as fork_command
+    from introspect.commands.run import ViewOptions
+
+    shown = ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
+    raise typer.Exit(fork_command(run, at, output, settings or (), seed, shown, allow_code))
 
 
 def audit(

@@ -111,6 +111,9 @@ def open_again(
     """Open a run that broke off, to go on with it. Raises RecordError where it cannot or must not go on."""
     if run.start.fault is not None:
         raise RecordError(f"{run.path.parent}: a fault was planted in it; such a run cannot be resumed")
+    shared = (run.start.origin or {}).get("turns", 0)
+    if sum(isinstance(event, events.Generation) for event in run.events) < shared:
+        raise RecordError(f"{run.directory}: a fork that broke off before it had what it shares; fork again")
     engine, told = executing_engine(run, prepared, interrupts)
     writer = RunWriter.reopen(run.path.parent, run.start.phase)
     try:
