@@ -70,6 +70,19 @@ def test_the_whole_catalogue_is_offered() -> None:
     assert set(READING) == {name for name, module in TOOL_MODULES.items() if module == "documents"}
 
 
+def test_the_tools_stand_in_the_order_in_which_tiny_learnt_them() -> None:
+    base = (
+        "get_architecture_summary", "get_layer_names", "get_layer_info", "describe_layer",
+        "explain_component", "query_architecture", "get_weight_summary", "get_weight_statistics",
+        "compare_weights", "get_shared_weights", "get_shared_layers", "process_text",
+        "get_activation_statistics", "get_attention_patterns", "compare_activations", "logit_lens",
+        "ablate", "record_observation", "query_memory", "update_observation",
+    )  # fmt: skip
+    assert read_phase("phase1a", {}, ()).tools == base
+    for name in PHASES[1:]:
+        assert read_phase(name, {}, ()).tools == (*base, *READING_TOOLS)
+
+
 def test_tools_for_documents_are_offered_where_there_are_documents() -> None:
     experiments = ({"name": "one", "task": "Look.", "documents": ()}, {"name": "two", "task": "Look."})
     tools = ("query_memory", *READING_TOOLS)

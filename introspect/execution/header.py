@@ -30,6 +30,7 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
         "forced_from": start.forced_from,
         "fault": start.fault,
         "requirement": start.requirement,
+        "documents": [{key: kept[key] for key in ("id", "file", "sha256")} for kept in start.documents],
         **start.environment,
         "config": start.settings,
     }
@@ -57,8 +58,7 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         "weight_hash": loaded.weight_hash,
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
-        "prompt_format": loaded.prompt_format.framing.described(),
-        "dialect": {"name": prepared.dialect.name, "reason": prepared.dialect.reason},
+        **_prompting(prepared),
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
         **_tool_origins(prepared.tools),
     }
@@ -85,10 +85,21 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         settings=phase.model_dump(mode="json"),
         requirement=prepared.requirement,
         notes_before=prepared.notes_before,
+        documents=tuple(document.recorded() for document in prepared.documents.values()),
         forced_from=prepared.options.forced_from,
         forced_retokenised=prepared.forced.retokenised if prepared.forced else None,
         fault=prepared.options.fault,
     )
+
+
+def _prompting(prepared: Prepared) -> JSON:
+    """How the model is spoken to, and why so; and what its directory says of it."""
+    return {
+        "prompt_format": prepared.loaded.prompt_format.framing.described(),
+        "dialect": {"name": prepared.dialect.name, "reason": prepared.dialect.reason},
+        "prompt_form": prepared.prompt_form.described(),
+        "model_note": prepared.loaded.recommendation.note,
+    }
 
 
 def _tool_origins(tools: Mapping[str, Tool]) -> JSON:

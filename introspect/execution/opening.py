@@ -57,6 +57,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
             documents=prepared.documents,
             tools=prepared.tools,
             dialect=prepared.dialect,
+            prompt_form=prepared.prompt_form,
             auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
             forced_replies=prepared.forced.token_ids if prepared.forced else None,
             interrupts=interrupts,

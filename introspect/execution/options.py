@@ -14,7 +14,8 @@ class RunOptions:
     """The parent directory of a run's record, and a limit of experiments.
 
     `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
-    where what the phase requires is not met. `code` says which tool files may be run.
+    where what the phase requires is not met. `baseline` names the run that counts for that, `code` says which
+    tool files may be run.
     """
 
     output: Path = DEFAULT_OUTPUT
@@ -22,4 +23,5 @@ class RunOptions:
     forced_from: str | None = None
     fault: str | None = None
     force: bool = False
+    baseline: str | None = None
     code: Permission = NO_CODE

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from introspect import events as ev
 from introspect.events import JSON, Event
-from introspect.phase.config import PredictionsConfig
+from introspect.phase.conversation_config import PredictionsConfig
 from introspect.tools.figures import as_float, figures_in
 
 PREDICTS = "predict_result"
