@@ -137,7 +137,11 @@ def _audit(view: EventPage, event: events.Audit) -> None:
 
 
 def _warning(view: EventPage, event: events.Warning) -> None:
-    # Before the first turn nothing else says what it is about; within one the feedback does.
+    # Before the first turn nothing else says what it is about, nor on a stream of messages alone; within a
+    # turn the feedback does.
+    if view.messages is not view.console and event.turn:
+        view.warn(f"warning: turn {event.turn}: {event.message}")
+        return
     view.warn(event.code if event.turn else f"warning: {event.message}", INDENT * bool(event.turn))
 
 
