@@ -66,9 +66,8 @@ def dry_run(
         if requirement["unmet"]:
             judged = f"not met, a run would end with exit code 4: {requirement['unmet']}"
         console.print(Text(one_line(f"requires {requirement['phase']}: {judged}")), soft_wrap=True)
-    messages = CommandConsole(stderr=True)
     for warning in report["warnings"]:
-        messages.print(Text(f"warning: {one_line(warning)}", style=WARNING), soft_wrap=True)
+        console.print(Text(f"warning: {one_line(warning)}", style=WARNING), soft_wrap=True)
     return 0
 
 
