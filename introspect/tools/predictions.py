@@ -28,5 +28,6 @@ def predict_result(
     shown = sum(name == figure for name, _ in context.figures_shown)
     result = {"tool": tool, "figure": figure, "predicted": value, "decided_by": f"your next call of {tool}"}
     if shown:
-        result["seen"] = f"{shown} values of {figure} were shown already; predictions of those do not count"
+        values = "one value" if shown == 1 else f"{shown} values"
+        result["seen"] = f"{values} of {figure} shown already; to predict what was shown does not count"
     return result
