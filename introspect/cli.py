@@ -28,11 +28,10 @@ from introspect.commands.options import (
     Settings,
     SystemTokens,
     default_model,
-    refuse_beside_resume,
 )
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
-from introspect.errors import ConfigError, ExitCode
+from introspect.errors import ExitCode
 
 app = typer.Typer(
     name="introspect",
@@ -96,12 +95,10 @@ def run(
 
     shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
     if resume is not None:
-        from introspect.commands.resume import resume as go_on
+        from introspect.commands.resume import resume_command
 
-        refuse_beside_resume(context)
-        raise typer.Exit(go_on(resume, phase, output, shown, allow_code))
-    if phase is None:
-        raise ConfigError("Missing argument 'PHASE': `introspect phases` lists them; --resume takes none")
+        raise typer.Exit(resume_command(context, resume, phase, output, shown, allow_code))
+    phase = opt.required_phase(phase)
     refuse_prompt_alone(prompt, dry_run)
     given = {
         "model.id": model,
@@ -119,15 +116,7 @@ def run(
         from introspect.commands.dry_run import dry_run as show
 
         raise typer.Exit(show(config, output, json, baseline, prompt, code))
-    options = RunOptions(
-        output=output,
-        limit=limit,
-        forced_from=forced,
-        fault=fault,
-        force=force,
-        baseline=baseline,
-        code=code,
-    )
+    options = RunOptions(output, limit, forced, fault, force, baseline, code)
     raise typer.Exit(command.run(config, options, shown))
 
 

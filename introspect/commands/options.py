@@ -130,6 +130,14 @@ Force = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")]
 
+
+def required_phase(phase: str | None) -> str:
+    """The phase of a new run. Raises ConfigError where none is named: only `--resume` takes none."""
+    if phase is None:
+        raise ConfigError("Missing argument 'PHASE': `introspect phases` lists them; --resume takes none")
+    return phase
+
+
 _BESIDE_RESUME = frozenset({"phase", "resume", "output", "quiet", "verbose", "json", "allow_code"})
 
 

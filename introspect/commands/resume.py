@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole
+from introspect.commands.options import refuse_beside_resume
 from introspect.commands.run import ViewOptions, conduct, read_phase, show_end
 from introspect.commands.status import loading
 from introspect.commands.terminal import RunView
@@ -24,13 +26,21 @@ if TYPE_CHECKING:
     from introspect.execution.recorded_run import RecordedRun
 
 
-def resume(source: str, phase: str | None, output: Path, shown: ViewOptions, allow_code: bool = False) -> int:
+def resume_command(
+    context: typer.Context,
+    source: str,
+    phase: str | None,
+    output: Path,
+    shown: ViewOptions,
+    allow_code: bool,
+) -> int:
     """Go on with a run and return the exit code: that of the run, 0 where it has ended already.
 
     Raises IntrospectError where it is no run that can go on here, and nothing is changed then.
     """
     from introspect.execution.recorded_run import recorded_run
 
+    refuse_beside_resume(context)
     path = find_source(source, output)
     if not is_event_log(path):
         raise RecordError(f"{path}: a text log, which nothing can go on from; give a run directory")

@@ -65,8 +65,7 @@ def prepare(
     """Check and build all that a run needs, what takes no model first. Raises IntrospectError.
 
     `tell` is given a line for each run directory that was passed over. `loaded` is the phase's model where it
-    is loaded already; else `progress` is told how far its weights are read. `documents` are those of the
-    phase where a record has them.
+    is loaded already; else `progress` is told how far its weights are read. A record has its `documents`.
     """
     tools = tools_named(phase.tools, options.code)
     documents = load_documents(shipped_documents(), phase.documents) if documents is None else documents

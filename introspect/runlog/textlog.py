@@ -212,14 +212,13 @@ def _(event: ev.Error) -> list[LogMessage]:
 @messages.register
 def _(event: ev.ExperimentEnd) -> list[LogMessage]:
     counts = f"{event.turns} turns, {event.tool_calls} tool calls"
-    text = f"{one_line(event.name)}: {one_line(event.status)}, {counts}. {one_line(event.reason)}"
-    return [_info("SESSION", text)]
+    status = f"{one_line(event.name)}: {one_line(event.status)}"
+    return [_info("SESSION", f"{status}, {counts}. {one_line(event.reason)}")]
 
 
 @messages.register
 def _(event: ev.RunResumed) -> list[LogMessage]:
-    changed = "".join(f"; {one_line(each)}" for each in event.changed)
-    return [_info("SESSION", f"Resumed after {event.records} records{changed}")]
+    return [_info("SESSION", one_line("; ".join([f"Resumed after {event.records} records", *event.changed])))]
 
 
 @messages.register
