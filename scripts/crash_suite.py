@@ -1,9 +1,9 @@
-"""Kill a run at every write and at random moments, take it up again, and compare it with what it would be.
+"""Kill a run at every write and at random moments, take it up again, and compare it with the whole run.
 
-    scripts/crash_suite.py [--kills 200] [--signals 200] [--out DIR]
+    scripts/crash_suite.py [--kills 200] [--signals 200] [--verifies 20] [--every 1] [--out DIR]
 
 Every run is a process of its own, forked from this one, which has loaded the libraries. Prints a line for
-each suite and one for each failure; exits with 1 where there was one.
+each suite and one for each failure; exits with 1 where there was one. With --every N only each N-th write.
 """
 
 from __future__ import annotations
@@ -184,6 +184,21 @@ class Suite:
                 count += 1
         return f"{count} writes and syncs refused"
 
+    def verified(self, count: int) -> str:
+        """Runs of other seeds, each executed again from its record: the same to the last token and digest."""
+        tokens = 0
+        for seed in range(count):
+            folder = self.folder(f"verify-{seed}")
+            ended(started([*self.new(folder), "--seed", str(seed)], folder))
+            (folder / "out.txt").unlink()
+            arguments = ["replay", "latest", "-o", str(folder / "runs"), "--verify", "--json"]
+            code = ended(started(arguments, folder))
+            found = json.loads((folder / "out.txt").read_text().strip().splitlines()[-1])["verify"]
+            tokens += found["tokens_compared"]
+            same = code == 0 and found["first_divergence"] is None and not found["conditions"]
+            self.tell(folder, [] if same else [f"exit code {code}: {found}"])
+        return f"{count} runs executed again, {tokens} tokens compared"
+
     def signalled(self, count: int) -> str:
         """SIGINT or SIGTERM at any moment: 130 or 143, soon, and a record with its end."""
         longest = 0.0
@@ -250,6 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--signals", type=int, default=200)
+    parser.add_argument("--verifies", type=int, default=20)
     parser.add_argument("--every", type=int, default=1, help="of the writes, each N-th")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("crash-suite"))
@@ -263,6 +279,7 @@ def main() -> None:
         lambda: suite.killed_at_writes(True, given.every),
         lambda: suite.refused(given.every),
         lambda: suite.signalled(given.signals),
+        lambda: suite.verified(given.verifies),
     ):
         before = suite.failures
         print(f"{made()}: {suite.failures - before} failures", flush=True)
