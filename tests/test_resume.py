@@ -7,12 +7,14 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.amounts import sampled
 from support.cli_process import introspect
+from support.record_examples import START, generation, run_start
 from support.resumed_runs import (
     at,
     cut_run,
@@ -33,6 +35,7 @@ from introspect.errors import IntrospectError, RecordDiverged
 from introspect.execution.changed import changed_conditions
 from introspect.execution.recorded_engine import recorded_weights
 from introspect.execution.recorded_run import recorded_run
+from introspect.runlog.loop_events import seconds_used
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.runlog.writer import RunWriter
@@ -163,6 +166,8 @@ def test_two_at_once_are_refused_and_a_finished_run_is_left_as_it_is(
     assert again.returncode == 0 and "nothing is left to do" in again.stderr
     assert json.loads(again.stdout) == json.loads(done.stdout)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    audited = introspect("audit", "latest", "--json", "-o", str(tmp_path), cwd=tmp_path)
+    assert (audited.returncode, json.loads(audited.stdout)["failed"]) == (0, 0), audited.stderr
 
 
 def in_the_first_record(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -229,3 +234,16 @@ def test_a_record_that_this_program_would_not_have_written_is_not_gone_on_with(
     with pytest.raises(RecordDiverged, match=named):
         resumed(run, loaded)
     assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_the_time_that_a_run_lay_idle_is_none_of_its_seconds(tmp_path: Path) -> None:
+    now = [START]
+    with RunWriter.create(tmp_path, run_start(), {}, lambda: now[0]) as writer:
+        for seconds in (2, 3):
+            now[0] += timedelta(seconds=seconds)
+            writer.write(generation("x"))
+        now[0] += timedelta(hours=9)
+        writer.write(events.RunResumed(records=3, tokens=1))
+        now[0] += timedelta(seconds=4)
+        writer.write(generation("x"))
+    assert seconds_used(read_events(writer.directory / "events.jsonl").events) == 9.0

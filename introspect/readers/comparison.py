@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from introspect import events as ev
@@ -14,6 +13,7 @@ from introspect.events import JSON, Event
 from introspect.phase.paths import shown
 from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
+from introspect.runlog.loop_events import seconds_used
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tally import Tally, saved_note
@@ -129,12 +129,11 @@ def is_corrupt(figures: JSON) -> bool:
 
 
 def _seconds(log: EventLog) -> float:
-    """From the first record to the last, by the clock of the writer."""
+    """From the first record to the last, by the clock of the writer; without the time that a run lay idle."""
     try:
-        first, last = (datetime.fromisoformat(log.events[i].time.replace("Z", "+00:00")) for i in (0, -1))
+        return round(seconds_used(log.events), 3)
     except ValueError:
         return 0.0
-    return round((last - first).total_seconds(), 3)
 
 
 def _settings(start: ev.RunStart) -> dict[str, str]:
