@@ -15,6 +15,7 @@ from rich.text import Text
 from introspect import events
 from introspect.commands.live_line import LiveLine
 from introspect.display import counted, one_line, printable
+from introspect.engine.out_of_memory import FORECAST, OUT_OF_MEMORY
 from introspect.events import Event
 from introspect.tally import passes_per_second
 
@@ -206,8 +207,13 @@ def _audit(view: RunView, event: events.Audit) -> None:
 
 
 def _warning(view: RunView, event: events.Warning) -> None:
+    short_of_memory = event.code in (OUT_OF_MEMORY, FORECAST)
+    if short_of_memory:
+        # The turn is tried again from its beginning.
+        view._headed = None
     # Before the first turn nothing else says what it is about; within one the feedback does.
-    view.say(event.code if event.turn else f"warning: {event.message}", "yellow", INDENT * bool(event.turn))
+    told = event.turn and not short_of_memory
+    view.say(event.code if told else f"warning: {event.message}", "yellow", INDENT * bool(event.turn))
 
 
 def _error(view: RunView, event: events.Error) -> None:

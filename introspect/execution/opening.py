@@ -21,6 +21,7 @@ from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session.driver import EngineDriver
+from introspect.session.memory import MemoryWatch, memory_limit
 from introspect.session.session import open_session
 from introspect.tools.note_store import NoteStore, StoreFailed
 
@@ -43,6 +44,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         graph=path.graph,
         widened=widened_products(loaded.model),
     )
+    limit = memory_limit(phase, engine)
     start = run_start(prepared, engine, path)
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
     with _reserved(writer):
@@ -68,7 +70,12 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     return Run(
         session=session,
         driver=EngineDriver(
-            engine, loaded.prompt_format, interrupts, fault_planter=planter, progress=progress
+            engine,
+            loaded.prompt_format,
+            interrupts,
+            fault_planter=planter,
+            progress=progress,
+            memory=MemoryWatch(engine, limit),
         ),
         writer=writer,
         start=start,

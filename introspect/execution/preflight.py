@@ -152,7 +152,8 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
         chunk=PREFILL_CHUNK,
         kv_elements=judged.kv_elements,
     )
-    free = free_memory(judged.device)
+    free, limit = free_memory(judged.device), phase.memory.limit_bytes
+    rooms = [size - memory.total for size in (free, limit) if size is not None]
     return {
         "phase": phase.name,
         "dialect": spoken,
@@ -168,7 +169,8 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
             "total": memory.total,
         },
         "free_bytes": free,
-        "room_bytes": None if free is None else free - memory.total,
+        "limit_bytes": limit if limit is not None else free,
+        "room_bytes": min(rooms, default=None),
     }
 
 

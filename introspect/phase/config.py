@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
+MIB = 1 << 20
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -77,6 +78,14 @@ class MemoryConfig(_Section):
     max_conversation_tokens: Count = 2000
     max_turns: Count = 3
     keep_recent_turns: Count = 2
+    limit: Count | None = None
+    """MiB that a run may take of its device, weights included (on a processor the whole process), before it
+    prunes more than is due; null is what the device has."""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """`limit` in bytes."""
+        return None if self.limit is None else self.limit * MIB
 
 
 class LimitsConfig(_Section):

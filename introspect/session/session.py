@@ -46,9 +46,9 @@ class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
     `misses` and `claim_answered` are of the experiment that is going on: replies in a row that asked for
-    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has
-    ended with. `expected_ids` are those that the cache is meant to hold, made from what was rendered and
-    sampled: never from what was fed.
+    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has ended
+    with, `out_of_memory` says that none can follow. `expected_ids` are those that the cache is meant to hold,
+    made from what was rendered and sampled: never from what was fed.
 
     `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
     """
@@ -73,6 +73,7 @@ class Session:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     instructions: Instructions = field(default_factory=lambda: Instructions("", 0))
     status: Status = "complete"
+    out_of_memory: bool = False
     experiment: int = -1
     turn: int = 0
     misses: int = 0
@@ -140,7 +141,7 @@ class Session:
         """Whether there can be a reply after this one: always, but where replies are forced."""
         return self.forced_replies is None or (self.experiment, self.turn + 1) in self.forced_replies
 
-    def next_request(self, prompt: Prompt) -> GenerationRequest:
+    def next_request(self, prompt: Prompt, forecast: bool = True) -> GenerationRequest:
         """The request for the reply of this turn. KeyError where they are forced and none is left."""
         forced, seed = None, reply_seed(self.seed, self.experiment, self.turn)
         if self.forced_replies is not None:
@@ -157,6 +158,7 @@ class Session:
             stop_ids=self.stop_ids,
             max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
             forced=forced is not None,
+            forecast=forecast,
         )
 
     @property
