@@ -82,7 +82,7 @@ class RunAuditor:
 
     def after_experiment(self, state: CachedTurn) -> list[Audit]:
         """E1 of every slot, decoded ones included as far as they are drawn; E0 and E2 where they are due."""
-        due = []
+        due: list[AuditLevel] = []
         if self.config.e0 in ("end", "every_prune") or (self.config.e0 == "once" and state.final):
             due.append("e0")
         if self.config.e1 != "never" and (self.config.e1 != "once" or state.final):
@@ -98,7 +98,7 @@ class RunAuditor:
             return pruned and level not in self._made_at_prune
         return _RANK[when] >= (2 if pruned else 3)
 
-    def _made(self, due: Sequence[str], state: CachedTurn, length: int) -> list[Audit]:
+    def _made(self, due: Sequence[AuditLevel], state: CachedTurn, length: int) -> list[Audit]:
         """The audits that are due, up to the first that fails: what comes after it would only repeat it."""
         verdicts: list[Audit] = []
         with self.engine.interrupts.breakable:

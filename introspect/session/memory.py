@@ -53,7 +53,7 @@ class MemoryWatch:
         digested = 2 * new * slot_bytes // max(1, kv_sizes(config).layers)
         chunk = min(new, self.engine.prefill_chunk)
         passing = activation_bytes(config, chunk, size) + mask_bytes(config, chunk, length, size)
-        return kv + max(digested, passing + self.engine.widened_bytes) + logits_bytes(config)
+        return int(kv + max(digested, passing + self.engine.widened_bytes) + logits_bytes(config))
 
 
 def memory_limit(phase: PhaseConfig, engine: Engine) -> int | None:
