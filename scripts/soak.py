@@ -114,10 +114,10 @@ def tensor_bytes() -> int:
     return sum(storages.values())
 
 
-def prepared_run(turns: int, model: str, output: Path, path: str) -> Prepared:
-    """A run of so many turns, E0 and E1 at each, with replies that are given."""
+def prepared_run(turns: int, model: str, output: Path, path: str, e1: str = "every_turn") -> Prepared:
+    """A run of so many turns, E0 at each, E1 as told, with replies that are given."""
     names = sorted({name for name, _ in CALLS} - {"no_such_tool"})
-    audits = {"e0": "every_turn", "e1": "every_turn", "e2": "every_prune"}
+    audits = {"e0": "every_turn", "e1": e1, "e2": "every_prune"}
     phase = PhaseConfig.model_validate(
         {
             "name": "soak",

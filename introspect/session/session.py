@@ -118,7 +118,7 @@ class Session:
 
     def rendering(self, transcript: Transcript | None = None) -> Rendering:
         """What the model should see now, or would see with another transcript."""
-        transcript = transcript if transcript is not None else self.transcript
+        transcript = transcript or self.transcript
         return Rendering(
             transcript=transcript,
             prompt=self.prompt_format.render(
@@ -143,10 +143,9 @@ class Session:
 
     def next_request(self, prompt: Prompt, forecast: bool = True) -> GenerationRequest:
         """The request for the reply of this turn. KeyError where they are forced and none is left."""
-        forced, seed = None, reply_seed(self.seed, self.experiment, self.turn)
-        if self.forced_replies is not None:
-            forced = self.forced_replies[self.experiment, self.turn]
-        asked = len(forced) if forced is not None else self.phase.generation.max_new_tokens
+        place, seed = (self.experiment, self.turn), reply_seed(self.seed, self.experiment, self.turn)
+        forced = None if self.forced_replies is None else self.forced_replies[place]
+        asked = self.phase.generation.max_new_tokens if forced is None else len(forced)
         withheld = withheld_tools(self.phase, self.transcript)
         free = reply_sampler(self.phase, self.experiment, seed, self.constraint, withheld)
         return GenerationRequest(
