@@ -276,17 +276,18 @@ def test_a_tool_without_memory_is_an_error_to_the_model_alone(
     """What the model reads has no sizes in it, which are others on every machine; the cache is untouched."""
     probe = call_text("process_text", text="Hello", layer_names=["model.layers.1"])
 
-    def left(failing: bool) -> tuple[list[Event], Any]:
-        session = forced_session(model, byte_format, a_phase(), [[LOOK, probe, DONE]])
+    def left(failing: bool) -> list[Event]:
+        phase = a_phase(audit={"e0": "every_turn", "e1": "end", "e2": "never"})
+        session = forced_session(model, byte_format, phase, [[LOOK, probe, DONE]])
         at_work = [False]
         with full_memory(model, ERRORS[name], lambda number: failing and at_work[0]):
             stream, status = run_session(
                 session, watch=lambda event: at_work.__setitem__(0, type(event).__name__ == "ToolCall")
             )
         assert status == "complete" and not [e for e in stream if isinstance(e, (Warning, Prune))]
-        return stream, session
+        return stream
 
-    stream, _ = left(failing=True)
+    stream = left(failing=True)
     result = next(e for e in stream if isinstance(e, ToolResult) and e.function == "process_text")
     assert not result.ok and result.traceback and "takes more memory than there is" in result.text
     assert "allocate" not in result.text and not [e for e in stream if isinstance(e, Audit) and e.codes]
