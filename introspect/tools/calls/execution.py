@@ -14,6 +14,7 @@ from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
 from introspect.tools.context import ToolContext, to_json
+from introspect.tools.figures import figures_in
 from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
 
@@ -68,6 +69,7 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
         what = "it takes more memory than there is" if short else _in_short(error)
         problem = f"{request.function} failed: {what}; try other arguments or another tool"
     else:
+        context.figures_shown.update(figures_in(made.result))
         return replace(_outcome(request, context, True, made.result), record=made.record)
     if short:
         release_memory()
