@@ -15,7 +15,7 @@ from support.sessions import DONE, a_phase, call_text, forced_session, opened_ru
 from test_tool_memory import peak_bytes
 
 from introspect.checkpoint.device_memory import room_for_run, taken_memory
-from introspect.commands.run import forecast
+from introspect.commands.dry_run import forecast
 from introspect.engine.engine import Engine
 from introspect.engine.kv_cache import KVCache
 from introspect.engine.sampling import ForcedSampler

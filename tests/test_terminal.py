@@ -287,4 +287,4 @@ def test_a_reply_that_is_tried_again_is_shown_from_its_beginning(code: str) -> N
                 view.show(events.Token(experiment=0, turn=1, text=text, sampled=1, cached_tokens=5))
         view.show(generation("I look."))
     lines = [line.strip() for line in file.getvalue().splitlines() if line.strip()]
-    assert lines[:4] == ["turn 1", "I lo", "turn 1", "I look."]
+    assert [line for line in lines if "warning" not in line][:4] == ["turn 1", "I lo", "turn 1", "I look."]
