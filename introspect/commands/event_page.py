@@ -72,6 +72,12 @@ def _run_start(view: EventPage, event: events.RunStart) -> None:
         view.say(one_line(f"{event.model} {note}"), "dim")
 
 
+def _run_resumed(view: EventPage, event: events.RunResumed) -> None:
+    view.say(f"resumed after {event.records} records", "dim")
+    for changed in event.changed:
+        view.warn(f"warning: {one_line(changed)}")
+
+
 def _experiment_start(view: EventPage, event: events.ExperimentStart) -> None:
     view.console.rule(Text(one_line(f"{event.experiment + 1}. {event.name}")), style="dim")
     view.say(event.task, "bold")
@@ -161,6 +167,7 @@ def _experiment_end(view: EventPage, event: events.ExperimentEnd) -> None:
 
 SHOWN: dict[type, Callable[[EventPage, Any], None]] = {
     events.RunStart: _run_start,
+    events.RunResumed: _run_resumed,
     events.ExperimentStart: _experiment_start,
     events.UserMessage: _user_message,
     events.Prune: _prune,

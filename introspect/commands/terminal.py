@@ -72,6 +72,12 @@ class RunView(EventPage):
         with self._lock:
             self._show(event)
 
+    def recall(self, event: Event) -> None:
+        """Know of an event that was shown before, by another program."""
+        with self._lock:
+            if self._told:
+                self._line.take(event)
+
     def _show(self, event: Event) -> None:
         if self._told:
             self._line.take(event)

@@ -75,18 +75,23 @@ def entries_of(read: ReadEvent) -> list[Entry]:
 def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[ReadEvent]:
     """The events of a run as they are written, until the run ends, or the program that wrote it has gone.
 
+    One that is taken up again later is not waited for.
+
     RecordError where the file goes away.
     """
     reader, offset, left = LineReader(), 0, 0
     while True:
         lines, offset = follow_lines(path, offset)
+        ended = False
         for raw in lines:
             read, _ = reader.take(raw)
             if read is None:
                 continue
             yield read
-            if isinstance(read.event, ev.RunEnd):
-                return
+            # A run that was taken up again has an end in its midst.
+            ended = isinstance(read.event, ev.RunEnd)
+        if ended:
+            return
         if lines:
             left = 0
             continue

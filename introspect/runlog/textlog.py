@@ -212,11 +212,14 @@ def _(event: ev.Error) -> list[LogMessage]:
 @messages.register
 def _(event: ev.ExperimentEnd) -> list[LogMessage]:
     counts = f"{event.turns} turns, {event.tool_calls} tool calls"
-    return [
-        _info(
-            "SESSION", f"{one_line(event.name)}: {one_line(event.status)}, {counts}. {one_line(event.reason)}"
-        )
-    ]
+    text = f"{one_line(event.name)}: {one_line(event.status)}, {counts}. {one_line(event.reason)}"
+    return [_info("SESSION", text)]
+
+
+@messages.register
+def _(event: ev.RunResumed) -> list[LogMessage]:
+    changed = "".join(f"; {one_line(each)}" for each in event.changed)
+    return [_info("SESSION", f"Resumed after {event.records} records{changed}")]
 
 
 @messages.register

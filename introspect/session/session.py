@@ -25,6 +25,7 @@ from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
+from introspect.tools.calls.execution import Executor, execute
 from introspect.tools.context import RESULT_HEADER, ToolContext
 from introspect.tools.figures import measures
 from introspect.tools.library import Document
@@ -44,7 +45,7 @@ class Session:
     with, `out_of_memory` says that none can follow. `expected_ids` are those that the cache is meant to hold,
     made from what was rendered and sampled: never from what was fed.
 
-    `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
+    `clock` gives seconds from any fixed point; `limits.max_seconds` alone asks it. `execute` runs tools.
     """
 
     phase: PhaseConfig
@@ -62,6 +63,7 @@ class Session:
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None
     constraint: ReplyConstraint | None = None
     clock: Callable[[], float] = time.monotonic
+    execute: Executor = execute
 
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)

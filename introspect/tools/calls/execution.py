@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,10 @@ class ToolOutcome:
     text: str
     traceback: str | None = None
     record: Any = None
+
+
+Executor = Callable[[Mapping[str, Tool], ToolContext, CallRequest], ToolOutcome]
+"""What runs a call: `execute`, or the record of a run that executed it before."""
 
 
 def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallRequest) -> ToolOutcome:
