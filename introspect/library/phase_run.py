@@ -38,7 +38,7 @@ def run_phase(
         output=look(os.fspath(output), "output ")[0],
         limit=limit,
         force=force,
-        code=permission((), tools, allow_code),
+        code=permission(config, (), tools, allow_code),
         baseline=None if baseline is None else os.fspath(baseline),
     )
     from introspect.execution.opening import open_run
