@@ -14,10 +14,13 @@ from rich.text import Text
 from introspect import events
 from introspect.commands.console import CommandConsole
 from introspect.display import BAD, GOOD, MEMORY, TOOL, WARNING, counted, one_line, printable
+from introspect.engine.out_of_memory import FORECAST, OUT_OF_MEMORY
 from introspect.runlog.textlog import json_text
 from introspect.tally import passes_per_second
 
 INDENT = 2
+UNANSWERED = (OUT_OF_MEMORY, FORECAST)
+"""Codes of warnings after which the turn is tried again, and of which the model is told nothing."""
 STATUS_STYLES = {"complete": GOOD, "limited": WARNING, "failed": BAD, "corrupt": f"bold {BAD}"}
 
 
@@ -148,7 +151,8 @@ def _warning(view: EventPage, event: events.Warning) -> None:
     if view.messages is not view.console and event.turn:
         view.warn(f"warning: turn {event.turn}: {event.message}")
         return
-    view.warn(event.code if event.turn else f"warning: {event.message}", INDENT * bool(event.turn))
+    told = event.turn and event.code not in UNANSWERED
+    view.warn(event.code if told else f"warning: {event.message}", INDENT * bool(event.turn))
 
 
 def _error(view: EventPage, event: events.Error) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from introspect.display import one_line
 from introspect.events import RunStart
 
-_TOLD = frozenset({"placement", "model_revision", "model_note"})
+_TOLD = frozenset({"placement", "model_revision", "model_note", "memory"})
 """Of the environment, what changes nothing that is computed, or shows in something that is compared too."""
 _TOLD_VERSIONS = frozenset({"introspect"})
 """Packages whose version alone is no reason: the run is led along its record, so a change would show."""

@@ -36,6 +36,7 @@ from introspect.runlog.loop_events import loop_events
 from introspect.runlog.reader import MANIFEST
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
+from introspect.session.memory import MemoryWatch, memory_limit
 from introspect.tools.files import Permission
 from introspect.tools.library import recorded_document
 
@@ -162,7 +163,8 @@ def _opened(
     loaded, interrupts = prepared.loaded, engine.interrupts
     auditor = ResumedAuditor(engine, prepared.phase.audit, loaded.tokenizer)
     session = opened_session(prepared, opened_notes(writer, prepared), auditor, interrupts, progress)
-    driver = EngineDriver(engine, loaded.prompt_format, interrupts, progress=progress)
+    memory = MemoryWatch(engine, memory_limit(prepared.phase, engine))
+    driver = EngineDriver(engine, loaded.prompt_format, interrupts, progress=progress, memory=memory)
     link_latest(writer, prepared.options.output)
     return Run(
         session=session,

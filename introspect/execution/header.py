@@ -16,6 +16,7 @@ from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
 from introspect.session.constraint import reply_forms
+from introspect.session.memory import described_memory
 from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import grammar_hash
 
@@ -59,6 +60,7 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         "prefill_chunk": engine.prefill_chunk,
         "prefill_widened": engine.widens,
         "decode_path": decode_path.described(),
+        "memory": described_memory(phase, engine),
         "context_length": loaded.context_length,
         "vocabulary": model.get_input_embeddings().weight.shape[0],
         "model_revision": loaded.source.revision,

@@ -23,6 +23,7 @@ from introspect.readers.predictions import Predictions
 from introspect.runlog.latest_link import link_latest
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
+from introspect.session.memory import MemoryWatch, memory_limit
 from introspect.session.protocols import Auditor
 from introspect.session.session import Session, open_session
 from introspect.tools.note_store import NoteStore, StoreFailed
@@ -46,6 +47,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         graph=path.graph,
         widened=widened_products(loaded.model),
     )
+    limit = memory_limit(phase, engine)
     start = run_start(prepared, engine, path)
     forced_path = prepared.forced.path if prepared.forced else None
     writer = RunWriter.create(options.output, start, manifest_of(start, loaded, forced_path))
@@ -61,7 +63,12 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     return Run(
         session=session,
         driver=EngineDriver(
-            engine, loaded.prompt_format, interrupts, fault_planter=planter, progress=progress
+            engine,
+            loaded.prompt_format,
+            interrupts,
+            fault_planter=planter,
+            progress=progress,
+            memory=MemoryWatch(engine, limit),
         ),
         writer=writer,
         start=start,

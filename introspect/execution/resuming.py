@@ -32,6 +32,7 @@ from introspect.readers.predictions import Predictions
 from introspect.runlog.loop_events import first_warnings, loop_events, seconds_used
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
+from introspect.session.memory import MemoryWatch, memory_limit
 from introspect.tally import Tally
 from introspect.tools.files import Permission
 from introspect.tools.library import recorded_document
@@ -138,7 +139,8 @@ def _opened(
     _remove_notes(writer.directory)
     auditor = ResumedAuditor(engine, prepared.phase.audit, loaded.tokenizer)
     session = opened_session(prepared, opened_notes(writer, prepared), auditor, interrupts, progress)
-    driver = EngineDriver(engine, loaded.prompt_format, interrupts, progress=progress)
+    memory = MemoryWatch(engine, memory_limit(prepared.phase, engine))
+    driver = EngineDriver(engine, loaded.prompt_format, interrupts, progress=progress, memory=memory)
     if writer.torn:
         told = [*told, f"a last line of {writer.torn} bytes was never finished and is dropped"]
 

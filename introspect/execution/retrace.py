@@ -21,6 +21,7 @@ from introspect.engine.decoding import Decoded
 from introspect.engine.engine import PrefillResult
 from introspect.engine.finite import CODE, NON_FINITE, NonFinite
 from introspect.engine.ledger_cache import LedgerCache
+from introspect.engine.out_of_memory import FORECAST, OUT_OF_MEMORY
 from introspect.errors import RecordDiverged
 from introspect.events import (
     Audit,
@@ -34,7 +35,7 @@ from introspect.events import (
     Warning,
 )
 from introspect.runlog.loop_events import difference, place_of
-from introspect.session.driver import OUT_OF_MEMORY, EngineDriver
+from introspect.session.driver import EngineDriver
 from introspect.session.exchange import Answer, Failed, GenerationRequest, Reply
 from introspect.session.session import Session
 from introspect.tally import common_prefix
@@ -150,10 +151,10 @@ class Retrace:
     def _recorded_answer(self, request: GenerationRequest) -> Answer | None:
         """What the record has in answer to a request; None where it breaks off before."""
         first, second = (*self.rest, None, None)[:2]
-        if isinstance(first, Warning) and first.code == OUT_OF_MEMORY:
-            ids = request.prompt.token_ids
-            self._ledger.truncate(min(self._ledger.match_prefix(ids), len(ids) - 1))
-            self.state_digest = ()
+        if isinstance(first, Warning) and first.code in (OUT_OF_MEMORY, FORECAST):
+            if first.code == OUT_OF_MEMORY:
+                ids, self.state_digest = request.prompt.token_ids, ()
+                self._ledger.truncate(min(self._ledger.match_prefix(ids), len(ids) - 1))
             return Failed(code=first.code, reason=first.message)
         if isinstance(first, Prefill) and isinstance(second, Generation):
             return self._reply(request, first, second)

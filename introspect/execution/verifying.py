@@ -26,6 +26,7 @@ from introspect.execution.recorded_engine import recorded_engine
 from introspect.execution.recorded_run import RecordedRun
 from introspect.execution.resuming import own_replies, prepare_again
 from introspect.execution.retrace import recorded_time
+from introspect.execution.shortages import ShortAsRecorded
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
 from introspect.runlog.loop_events import Difference, first_difference, loop_events
@@ -110,7 +111,8 @@ def verify(
         planter = RunPlanter(FAULTS[start.fault], loaded.model, session.system_tokens)
     driver = EngineDriver(engine, loaded.prompt_format, interrupts, planter, progress)
     shared = SharedTurns(driver, _shared_turns(run))
-    stream = drive(run_phase(session, session.phase.experiments[: start.limit]), shared)
+    short = ShortAsRecorded(shared, [event for _, event in rest])
+    stream = drive(run_phase(session, session.phase.experiments[: start.limit]), short)
     _compare(stream, rest, result)
     notes.close()
     return result
