@@ -16,13 +16,14 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from introspect import cli
-from introspect.commands import resume, run  # noqa: F401 - loaded once, for all that is forked
-from introspect.execution import opening, resuming  # noqa: F401
+from introspect.commands import resume, run, verify  # noqa: F401 - loaded once, for all that is forked
+from introspect.execution import opening, resuming, verifying  # noqa: F401
 from introspect.runlog.reader import read_events
 
 PHASE = """\
@@ -57,7 +58,11 @@ def started(arguments: list[str], folder: Path, hook: Hook = lambda: None) -> in
         cli.main()
     except SystemExit as ended:
         code = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 70)
 
 

@@ -15,6 +15,8 @@ from support.record_examples import GOOD, conversation, run_start, ticking_clock
 from support.replay_output import shown
 
 from introspect.errors import RecordError
+from introspect.events import RunEnd, RunResumed
+from introspect.runlog.event_history import follow_events
 from introspect.runlog.lock import hold, is_held
 from introspect.runlog.reader import EVENTS, read_events
 from introspect.runlog.writer import RunWriter
@@ -97,7 +99,7 @@ def test_following_what_has_long_broken_off_ends_too(torn: bool, tmp_path: Path)
         with (writer.directory / EVENTS).open("ab") as stream:
             stream.write(b'{"event": "generation", "tok')
     code, text = shown(writer.directory, follow=True)
-    assert code == 0 and "broke off" in text and text.count("Generated 3 tokens") == 2
+    assert code == 0 and "broke off" in text and text.count("  3 tokens") == 2
 
 
 def test_a_record_goes_on_to_be_followed_when_it_is_taken_up_again(tmp_path: Path) -> None:
@@ -116,4 +118,16 @@ def test_a_record_goes_on_to_be_followed_when_it_is_taken_up_again(tmp_path: Pat
             again.write(event)
         follower.join(timeout=60)
     [(code, text)] = result
-    assert code == 0 and text.count("Generated 3 tokens") == 2
+    assert code == 0 and text.count("  3 tokens") == 2
+
+
+def test_a_run_that_was_taken_up_is_followed_past_the_end_of_its_first_part(tmp_path: Path) -> None:
+    first, second = conversation(GOOD)[:-1], conversation(GOOD)[1:]
+    with RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer:
+        for event in (*first, RunEnd(status="interrupted", summary={}), RunResumed(records=9, tokens=1)):
+            writer.write(event)
+        for event in second:
+            writer.write(event)
+    seen = [read.event for read in follow_events(writer.directory / EVENTS, lambda seconds: None)]
+    assert sum(isinstance(event, RunEnd) for event in seen) == 2 and isinstance(seen[-1], RunEnd)
+    assert seen == [read.event for read in read_events(writer.directory / EVENTS).events]
