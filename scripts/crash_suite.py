@@ -37,7 +37,7 @@ experiments:
   - {name: one, task: Look at your weights and note what you see.}
 """
 STAMPED = {"time", "seq", "prev", "checksum", "seconds", "digest_seconds", "traceback"}
-BESIDE = {"run_resumed", "run_end"}
+BESIDE = {"run_start", "run_resumed", "run_end"}
 MOST_SECONDS = 2.0
 """Between a signal and the end of the program, the interpreter's own included."""
 Hook = Callable[[], None]
