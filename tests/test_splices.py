@@ -178,14 +178,8 @@ def test_prompt_lines_after_a_prune_are_corruption() -> None:
     generations = [
         GenerationSeen(10 * n, "", 1, 9, True, text, 10 * n + 1) for n, text in enumerate(texts, 1)
     ]
-    history = History(
-        "text",
-        9,
-        1,
-        generations=generations,
-        prunes=[PruneSeen(25, 26, "", 1, 2)],
-        contexts=[ContextSeen(1, 1, PROMPT)],
-    )
+    context, prune = ContextSeen(1, 1, PROMPT), PruneSeen(25, 26, "", 1, 2)
+    history = History("text", 9, 1, seen=[context, *generations[:2], prune, generations[2]])
     suspects, findings = judge(history)
     assert suspects == {30}
     assert [(found.code, found.severity, found.line) for found in findings] == [

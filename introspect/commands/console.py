@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import IO
 
 from rich.console import Console
@@ -30,5 +31,24 @@ class CommandConsole(Console):
 
 
 def print_json(value: object) -> None:
-    """Write one line of JSON to stdout, in ASCII. Raises ValueError for a number that JSON does not have."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+    """Write one line of JSON to stdout, in ASCII. Raises ValueError for a number that JSON does not have.
+
+    An iterator among the members of an object becomes a list, of which one item at a time is in memory.
+    """
+    if not isinstance(value, dict) or not any(isinstance(item, Iterator) for item in value.values()):
+        sys.stdout.write(_json(value) + "\n")
+        return
+    for place, (name, item) in enumerate(value.items()):
+        sys.stdout.write(f"{', ' if place else '{'}{_json(name)}: ")
+        if not isinstance(item, Iterator):
+            sys.stdout.write(_json(item))
+            continue
+        sys.stdout.write("[")
+        for number, row in enumerate(item):
+            sys.stdout.write(f"{', ' if number else ''}{_json(row)}")
+        sys.stdout.write("]")
+    sys.stdout.write("}\n")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)

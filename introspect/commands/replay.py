@@ -40,7 +40,7 @@ def replay_command(
         _follow(find_source(source, output_dir), only, console)
     replay = load(source, output_dir)
     if as_json:
-        print_json(replay.to_json())
+        print_json(replay.json_rows())
     elif follow:
         show_findings(replay.findings, console)
     else:

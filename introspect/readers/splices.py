@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from introspect.readers.evidence import Evidence
@@ -175,12 +176,21 @@ def _neighbours(text: str, earlier: Sequence[str]) -> _Grams:
     after: dict[str, set[str]] = {}
     for other in earlier:
         padded = f"\n\n{other}\n\n"
-        for place in range(2, len(padded) - FRAGMENT - 1):
-            gram = padded[place : place + FRAGMENT]
-            if gram in wanted:
+        places = _places(padded)
+        for gram in wanted & places.keys():
+            for place in places[gram]:
                 before.setdefault(gram, set()).add(padded[place - 2 : place])
                 after.setdefault(gram, set()).add(padded[place + FRAGMENT : place + FRAGMENT + 2])
     return before, after
+
+
+@lru_cache(maxsize=64)
+def _places(padded: str) -> dict[str, list[int]]:
+    """Where each stretch of a text stands in it; remembered, because each reply asks for the same texts."""
+    found: dict[str, list[int]] = {}
+    for place in range(2, len(padded) - FRAGMENT - 1):
+        found.setdefault(padded[place : place + FRAGMENT], []).append(place)
+    return found
 
 
 def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> int:
@@ -199,12 +209,8 @@ def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> 
         # An upper letter within begins a word: names are put together so.
         joined = _word_before(text, start) + tail
         put_together = any(map(str.isupper, joined[1:]))
-        if (
-            joined.lower() in words
-            or put_together
-            or not (cut_left or cut_right)
-            or len(tail) < _SHORTEST_TAIL
-        ):
+        is_cut = (cut_left or cut_right) and len(tail) >= _SHORTEST_TAIL
+        if joined.lower() in words or put_together or not is_cut:
             return 0
         return 2 if cut_left and cut_right and _are_long(text, start, end, grams) else 1
     if (cut_left and not right.isalpha()) or (cut_right and not left.isalpha()):
@@ -225,10 +231,8 @@ def _are_long(text: str, start: int, end: int, grams: _Grams) -> bool:
     """Whether both stretches of a seam go on for `_LONG_FRAGMENT` characters."""
     before, after = grams
     far = _LONG_FRAGMENT - FRAGMENT
-    return (
-        text[end - _LONG_FRAGMENT : end - far] in after
-        and text[start + far : start + _LONG_FRAGMENT] in before
-    )
+    left, right = text[end - _LONG_FRAGMENT : end - far], text[start + far : start + _LONG_FRAGMENT]
+    return left in after and right in before
 
 
 def _word_before(text: str, end: int) -> str:

@@ -93,7 +93,7 @@ def as_written(raw: bytes) -> tuple[Event, JSON] | None:
     before, stated, after = raw.partition(f'"checksum":"{total}",'.encode())
     if not stated or _digest(before, after.removesuffix(b"\n")) != total:
         return None
-    event = object.__new__(kind)
+    event: Any = object.__new__(kind)
     vars(event).update(found)
     return event, stamps
 

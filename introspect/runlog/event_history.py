@@ -8,7 +8,7 @@ from pathlib import Path
 
 from introspect import events as ev
 from introspect.display import one_line
-from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
+from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen, Seen
 from introspect.runlog.lock import is_held
 from introspect.runlog.reader import LineReader, ReadEvent, follow_lines, read_events
 from introspect.runlog.textlog import RULE, LogMessage, json_text, messages, recorded_beside
@@ -21,7 +21,7 @@ _POLLS_OF_THE_LEFT = 5
 def history_of_events(path: Path) -> History:
     """Read an event log. Failed audits and damage are findings. RecordError where it holds no record."""
     log = read_events(path)
-    generations, prunes, contexts, audits = [], [], [], []
+    generations, prunes, contexts, audits = [], list[Seen](), list[Seen](), []
     for read in log.events:
         line, when, session = read.line, read.time, read.session
         match read.event:
@@ -46,9 +46,7 @@ def history_of_events(path: Path) -> History:
         records=log.records,
         sessions=max(1, log.events[-1].session),
         entries=[entry for read in log.events for entry in entries_of(read)],
-        generations=generations,
-        prunes=prunes,
-        contexts=contexts,
+        seen=sorted([*contexts, *prunes, *generations], key=lambda seen: seen.line),
         findings=[*log.findings, *audits],
     )
 
