@@ -13,13 +13,14 @@ from introspect.engine.decode_paths import DecodePath
 from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
+from introspect.runlog.surroundings import private
 from introspect.session.constraint import reply_forms
 from introspect.tools.calls.grammar import grammar_hash
 
 
 def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
     """What a later session needs to go on with the run, or to execute it again."""
-    return {
+    manifest = {
         "schema": start.schema,
         "phase": start.phase,
         "model": start.model,
@@ -31,6 +32,7 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
         **start.environment,
         "config": start.settings,
     }
+    return private(manifest)  # type: ignore[no-any-return]
 
 
 def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> events.RunStart:

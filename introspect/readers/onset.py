@@ -53,7 +53,7 @@ def judge(history: History) -> tuple[set[int], list[Finding]]:
         elif isinstance(one, PruneSeen):
             session.prune, session.last_before_prune = one, session.last
             session.reported.clear()
-        else:
+        elif isinstance(one, GenerationSeen):
             findings += _mangled(mangled_names(one.text, session.earlier), one.text_line, session)
             signs = _signs(one, session)
             if weight(signs) >= GARBLED:

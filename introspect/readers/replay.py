@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from introspect.errors import RecordError, did_you_mean
+from introspect.readers.conduct import conduct
 from introspect.readers.onset import judge
 from introspect.readers.replay_view import View, show_findings
 from introspect.runlog.event_history import history_of_events
@@ -96,7 +97,7 @@ def load(source: str, output: Path) -> Replay:
     path = find_source(source, output)
     history = history_of_events(path) if is_event_log(path) else read_text(path)
     suspects, garbled = judge(history)
-    findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
+    findings = sorted([*history.findings, *garbled, *conduct(history)], key=lambda finding: finding.line)
     return Replay(
         source=source, path=path, history=history, suspects=frozenset(suspects), findings=tuple(findings)
     )

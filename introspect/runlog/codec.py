@@ -21,6 +21,7 @@ from pydantic import AfterValidator, AllowInfNan, FailFast, InstanceOf, Strict, 
 
 from introspect.events import BY_TAG, JSON, Event
 from introspect.runlog.plain_values import NonFinite, recordable
+from introspect.runlog.surroundings import without_surroundings
 
 
 def canonical(record: JSON) -> str:
@@ -42,7 +43,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def to_plain_record(event: Event) -> JSON:
-    """The event as plain JSON values, whatever a model or a tool has put into it."""
+    """The event as plain JSON values, whatever a model or a tool has put into it; without surroundings."""
     kind: Any = type(event)
     plain = _plain_fields(kind)
     record: JSON = {"event": event.event}
@@ -50,7 +51,7 @@ def to_plain_record(event: Event) -> JSON:
         if name not in plain:
             value = recordable(value)
         record[name] = list(value) if isinstance(value, tuple) else value
-    return record
+    return without_surroundings(event, record)
 
 
 def sealed(record: JSON, seq: int, time: str, prev: str) -> JSON:

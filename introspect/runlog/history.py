@@ -43,13 +43,44 @@ class GenerationSeen:
 
 @dataclass(frozen=True)
 class PruneSeen:
-    """One pruning of the conversation, from `line` to `last_line`; `kept_turns` where the record tells."""
+    """One pruning of the conversation, from `line` to `last_line`.
+
+    `kept_turns`, and `removed`, what was dropped or shortened, where the record tells.
+    """
 
     line: int
     last_line: int
     time: str
     session: int
     kept_turns: int | None
+    removed: int | None = None
+
+
+@dataclass(frozen=True)
+class PruneRefused:
+    """A prune that was due and dropped nothing, with the reason."""
+
+    line: int
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class CallSeen:
+    """One call of a tool; `arguments` are its JSON text, the same for the same arguments."""
+
+    line: int
+    session: int
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ConversationSeen:
+    """A conversation begins anew: the model sees nothing of what was before."""
+
+    line: int
+    session: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +92,7 @@ class ContextSeen:
     text: str
 
 
-Seen = GenerationSeen | PruneSeen | ContextSeen
+Seen = GenerationSeen | PruneSeen | ContextSeen | PruneRefused | CallSeen | ConversationSeen
 
 
 @dataclass(frozen=True)

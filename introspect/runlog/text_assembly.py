@@ -7,11 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from introspect.display import one_line
-from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, PruneSeen, Seen
+from introspect.runlog.history import (
+    CallSeen,
+    ContextSeen,
+    ConversationSeen,
+    Entry,
+    Finding,
+    GenerationSeen,
+    PruneRefused,
+    PruneSeen,
+    Seen,
+)
 from introspect.runlog.text_records import PRUNING
 
 _GENERATED = re.compile(r"^Generated (\d{1,9}) tokens?, cache used: (True|False)", re.ASCII)
 _KEEPING = re.compile(r"keeping last (\d{1,6}) turn", re.ASCII)
+_REMOVED = re.compile(r"^(?:Pruned|Shortened) (\d{1,9}) ", re.ASCII)
+_CALL = re.compile(r"^([\w.-]{1,200})\((.*)\)\s*$", re.DOTALL)
 _TRUNCATED = re.compile(r"^Generation truncated at token limit", re.ASCII)
 _PHASE = re.compile(r"^PHASE \S+: ")
 _SET_UP = ("INITIALIZATION", "INITIAL PROMPT", "CLEANUP", "GPU CLEANUP", "")
@@ -82,8 +94,13 @@ class Assembly:
             self.findings.append(Finding("audit-failed", "corrupt", entry.line, one_line(entry.text)))
         elif entry.tag in _CONTEXT_TAGS or (not entry.tag and entry.text.startswith("TOOL_RESULTS:")):
             self.waiting.append(ContextSeen(entry.line, entry.session, entry.text))
-            if len(self.waiting) > _MAX_WAITING:
-                self._release()
+        elif entry.tag == "TOOL CALL" and (match := _CALL.match(entry.text)):
+            self.waiting.append(CallSeen(entry.line, entry.session, match[1], match[2]))
+        elif not entry.tag and entry.text.startswith("EXPERIMENT "):
+            self.end()
+            self.waiting.append(ConversationSeen(entry.line, entry.session))
+        if len(self.waiting) > _MAX_WAITING:
+            self._release()
 
     def end(self) -> None:
         """The turn is over: what follows belongs to another reply and another pruning."""
@@ -103,6 +120,8 @@ class Assembly:
     def _prune(self, entry: Entry) -> None:
         if entry.text.startswith("Nothing pruned"):
             self.pruning = None
+            reason = entry.text.removeprefix("Nothing pruned: ")
+            self.waiting.append(PruneRefused(entry.line, entry.session, reason))
             return
         last_line = entry.line + entry.text.rstrip().count("\n")
         if self.pruning is None or entry.text.startswith("Pruning needed"):
@@ -113,7 +132,9 @@ class Assembly:
             )
         keeping = _KEEPING.search(entry.text)
         kept = int(keeping[1]) if keeping else self.pruning.kept_turns
-        self.pruning = replace(self.pruning, last_line=last_line, kept_turns=kept)
+        removed, stated = self.pruning.removed, _REMOVED.match(entry.text)
+        removed = (removed or 0) + int(stated[1]) if stated else removed
+        self.pruning = replace(self.pruning, last_line=last_line, kept_turns=kept, removed=removed)
 
     def _end_prune(self) -> None:
         if self.pruning is not None:
