@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.record_examples import conversation, generation, prune, run_start
@@ -86,3 +87,11 @@ def test_the_search_for_cycles_is_on_again_after_reading(tmp_path: Path) -> None
     path.write_bytes(line_of(EVENTS[0]))
     read_events(path)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-02-30T12:00:00.000Z", "2026-19-01T12:00:00.000Z", "2026-01-01T29:00:00.000Z"]
+)
+def test_a_time_that_there_is_not_is_damage(time: str) -> None:
+    raw = canonical(sealed(to_plain_record(EVENTS[-1]), 3, time, "")).encode("ascii") + b"\n"
+    assert LineReader().take(raw) == (None, ["no number or time of its writer"])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from introspect.errors import RecordError
@@ -110,7 +111,7 @@ class LineReader:
 
     def _stamped(self, event: Event | None, record: JSON) -> ReadEvent | None:
         seq, time, total = record.get("seq"), record.get("time"), record.get("checksum")
-        if type(seq) is not int or not isinstance(time, str) or not _TIME.match(time):
+        if type(seq) is not int or not isinstance(time, str) or not _is_time(time):
             raise ValueError("no number or time of its writer")
         if isinstance(event, RunStart):
             if abs(event.utc_offset) > _MINUTES_OF_A_DAY:
@@ -163,6 +164,17 @@ def _read_into(path: Path, reading: LineReader, events: list[ReadEvent], finding
             findings += [Finding("record-damaged", "corrupt", reading.line, what) for what in damage]
         if event is not None:
             events.append(event)
+
+
+def _is_time(text: str) -> bool:
+    """Whether a text is a time as the writer spells it, of a day that there is."""
+    if not _TIME.match(text):
+        return False
+    try:
+        datetime.fromisoformat(text[:-1])
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
