@@ -26,7 +26,8 @@ from introspect.errors import IntrospectError
 from introspect.phase.load import load_phase
 from introspect.readers.conduct import conduct
 from introspect.readers.onset import judge
-from introspect.runlog.reader import LineReader
+from introspect.runlog.event_history import history_of_events
+from introspect.runlog.reader import EventLog, LineReader, ReadEvent
 from introspect.runlog.text_reader import parse_text
 from introspect.runlog.textlog import render
 from introspect.tools.calls.parsing import parse_reply
@@ -44,13 +45,18 @@ def read_log(data: bytes) -> None:
 
 
 def read_record(data: bytes) -> None:
-    """The lines of a record, each as the text log has it."""
-    reader = LineReader()
+    """The lines of a record, each as the text log has it, judged."""
+    reader, events = LineReader(), list[ReadEvent]()
     for line in data.split(b"\n"):
         read, damage = reader.take(line + b"\n")
         assert read is not None or damage or reader.records, "a line that is neither an event nor damaged"
         if read is not None:
             render(read.event, read.time, read.utc_offset)
+            events.append(read)
+    if events:
+        history = history_of_events(EventLog(reader.records, tuple(events), (), 0))
+        judge(history)
+        list(conduct(history))
 
 
 def read_call(data: bytes) -> None:
