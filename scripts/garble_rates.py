@@ -24,6 +24,11 @@ from introspect.runlog.history import ContextSeen, GenerationSeen, History, Prun
 REPLIES = 8
 BEFORE = 2
 Z = 1.96
+_READ = """The rule is the table at the head of `introspect/readers/garble.py`: the weights of the kinds of
+evidence in a reply add up, and 2 or more is garbled; kinds that show before the first prune of a session
+count for nothing after it. What is judged garbled here is broken text of a sound cache: SmolLM2, hot, goes on
+inside a JSON string that nothing opened, and the tiny model, asked what it was not trained on, closes braces
+that it never opened. Weak signs, most of them loops, and mangled names are notes and never corruption."""
 
 
 def upper(found: int, total: int) -> float:
@@ -100,7 +105,7 @@ def main() -> None:
         for kind, counts in measured(Path(path)):
             totals.setdefault(name + kind, Counter()).update(counts)
     print("# How often sound text is judged garbled\n")
-    how = (__doc__ or "").split("\n\n")[2]
+    how = " ".join((__doc__ or "").split("\n\n")[2].split())
     print(f"Made by `scripts/garble_rates.py`. {how}\n")
     print(
         "| replies of | judged after a prune | judged garbled | at most (95 %) | weak signs | mangled names |"
@@ -110,7 +115,8 @@ def main() -> None:
         garbled, judged = counts["garbled-after-prune"], counts["judged"]
         limit = 100 * upper(garbled, judged)
         weak, mangled = counts["garbled-perhaps"], counts["mangled-name"]
-        print(f"| {name} | {judged} | {garbled} | {limit:.2f} % | {weak} | {mangled} |")
+        print(f"| {name.replace('~', ' ')} | {judged} | {garbled} | {limit:.2f} % | {weak} | {mangled} |")
+    print(f"\n{_READ}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from fuzz_inputs import SAMPLES, made, mutated
 from support.amounts import examples
 
 from introspect import events as ev
-from introspect.errors import ConfigError
+from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.runlog.textlog import render
 
 
@@ -44,6 +44,12 @@ def test_a_failing_input_is_kept_once_for_each_place(tmp_path: Path) -> None:
     assert (target.inputs, target.answered, target.failures) == (4, 1, 2)
     [kept] = tmp_path.iterdir()
     assert kept.read_bytes() == b"a" and list(target.places.values()) == [kept]
+
+
+@pytest.mark.parametrize("kind", [ConfigError, RecordError, ModelError])
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202e", "\ufeff", "\ud800", "\x9b1m"])
+def test_no_error_acts_by_what_it_quotes(kind: type[IntrospectError], text: str) -> None:
+    assert str(kind(f"unknown key '{text}'")).isprintable()
 
 
 @pytest.mark.parametrize("record", [3, "text", [1], {"map": [1]}, None, True])
