@@ -12,6 +12,7 @@ from support.amounts import examples
 
 from introspect import events as ev
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
+from introspect.phase.load import load_phase
 from introspect.runlog.textlog import render
 
 
@@ -58,3 +59,13 @@ def test_whatever_stands_beside_a_result_the_text_log_is_written(record: object)
         experiment=0, turn=1, function="f", ok=True, result=1, text="t", seconds=0.0, record=record
     )
     assert ("record alone" in render(result, "2026-11-09T12:00:00.000Z", 0)) == bool(record)
+
+
+@pytest.mark.parametrize(
+    "key", ["a.b", "title.x.y", "==> a.log <==name", "..", "experiments.0.x", "generation.seed"]
+)
+def test_an_unknown_key_with_dots_in_it_is_one_line(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "dots.yaml"
+    path.write_text(f'"{key}": 1\ntools: [query_memory]\nexperiments:\n  - name: a\n    task: Examine.\n')
+    with pytest.raises(ConfigError, match="unknown key"):
+        load_phase(str(path))
