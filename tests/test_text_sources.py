@@ -325,7 +325,8 @@ def test_what_stands_before_the_first_record_is_counted(before: str, log: str, t
     assert told(replay.history) == EXPECTED
     unread = replay.to_json()["unread"]
     assert unread == {"lines": before.count("\n"), "first_line": 1}
-    [finding] = replay.findings
+    # The replies of this log call one tool again and again.
+    [finding] = [found for found in replay.findings if found.code != "call-repeated"]
     assert (finding.code, finding.severity) == ("lines-unread", "note")
     assert "before the first record" in finding.message and finding.message.isprintable()
 
