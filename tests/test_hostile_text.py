@@ -32,8 +32,8 @@ ACTING = re.compile(
 HOSTILE = st.sampled_from(
     [
         "\x1b[2J\x1b]0;title\x07\x9b31m\x90q\x9c",
-        "\x1b]8;;http://x\x07link\x1b]8;;\x07\x7f\x08\r",
-        "[bold red]markup[/] [link=http://x]y[/link] :boom: [/nothing",
+        "\x1b]8;;http://example.com\x07link\x1b]8;;\x07\x7f\x08\r",
+        "[bold red]markup[/] [link=http://example.com]y[/link] :boom: [/nothing",
         "\u202egnp.exe\u2066\u2069\u200b\u2060\ufeff\u061c",
         "\ud800 half \udfff",
         "x\n2025-11-10 21:47:45,029 - introspect - INFO - [GENERATION] Generated 9 tokens, cache used: True",

@@ -22,7 +22,7 @@ SECRETS = [
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N",
 ]
 SPOKEN = [
-    "https://{}@host/x",
+    "https://{}@example.com/x",
     "HF_TOKEN={}",
     "password: '{}'",
     "Authorization: Bearer {}",
@@ -33,8 +33,8 @@ SPOKEN = [
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("HOME", "/home/someone")
-    return "/home/someone"
+    monkeypatch.setenv("HOME", "/people/someone")
+    return "/people/someone"
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -56,7 +56,7 @@ def test_no_credential_is_written_of_the_program(secret: str, spoken: str) -> No
 @pytest.mark.parametrize(
     "plain",
     [
-        "https://host:8080/x",
+        "https://example.com:8080/x",
         "max_new_tokens=400000",
         "eos_token: <|im_end|>",
         "token count (2345 > 2000)",
@@ -109,4 +109,4 @@ def test_a_machine_without_a_home_has_nothing_to_leave_out(monkeypatch: pytest.M
     assert private("/etc/x") == "/etc/x" and private_text("in /etc/x") == "in /etc/x"
     assert private({"password": "x"}) == {"password": REDACTED}
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
-    assert private("/root/x") == "/root/x"
+    assert private("/people/x") == "/people/x"
