@@ -50,9 +50,7 @@ def prefix(time: str, utc_offset: int, level: str) -> str:
 
 def render(event: ev.Event, time: str, utc_offset: int) -> str:
     """The lines of the log for one event, each ended by a newline; empty where it has none."""
-    return "".join(
-        f"{prefix(time, utc_offset, message.level)}{message}\n" for message in messages(event)
-    )  # fmt: skip
+    return "".join(f"{prefix(time, utc_offset, each.level)}{each}\n" for each in messages(event))
 
 
 @singledispatch
