@@ -209,6 +209,9 @@ def test_what_changes_no_byte_is_told(forced: Path, loaded: LoadedModel, tmp_pat
     versions = {**start.environment["versions"], "introspect": "0.0.1"}
     other = replace(start, environment={**start.environment, "versions": versions, "placement": "elsewhere"})
     assert changed_conditions(other, start)[0] == []
+    made = {**start.environment, "tool_files": {"t": {"file": str(Path.home() / "t.py")}}}
+    kept = {**start.environment, "tool_files": {"t": {"file": "~/t.py"}}}
+    assert changed_conditions(replace(start, environment=kept), replace(start, environment=made)) == ([], [])
     assert len(changed_conditions(other, start)[1]) == 1 and "0.0.1" in changed_conditions(other, start)[1][0]
 
 

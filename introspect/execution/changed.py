@@ -6,6 +6,7 @@ from typing import Any
 
 from introspect.display import one_line
 from introspect.events import RunStart
+from introspect.runlog.surroundings import private
 
 _TOLD = frozenset({"placement", "model_revision", "model_note", "memory"})
 """Of the environment, what changes nothing that is computed, or shows in something that is compared too."""
@@ -20,15 +21,17 @@ def changed_conditions(recorded: RunStart, now: RunStart) -> tuple[list[str], li
     First what forbids to execute the run again bit for bit, then what can be told and passed over. What an
     older record does not say is not compared.
     """
+    # A record is written without the home directory in it.
+    environment = private(now.environment)
     refused: list[str] = []
     told: list[str] = []
     for name in ("system_prompt", "system_tokens", "tool_framing", "forced_retokenised"):
         if getattr(recorded, name) != getattr(now, name):
             refused.append(_in_words(name, getattr(recorded, name), getattr(now, name)))
     for name, was in recorded.environment.items():
-        if name not in now.environment:
+        if name not in environment:
             continue
-        here = now.environment[name]
+        here = environment[name]
         if name == "versions" and isinstance(was, dict):
             for package, version in was.items():
                 if here.get(package, version) != version:
