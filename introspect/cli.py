@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from introspect.commands import derived_commands
 from introspect.commands.exit import exit_code
 from introspect.commands.options import MODEL, Device, Dtype, Json, Output, Paths, Revision, SystemTokens
 from introspect.commands.start import refuse_stripped_docstrings
@@ -233,6 +234,10 @@ def compare(
     from introspect.commands.compare import compare_command
 
     raise typer.Exit(compare_command(runs, output, json))
+
+
+for command in (derived_commands.report, derived_commands.diff, derived_commands.export):
+    app.command()(command)
 
 
 def main() -> None:

@@ -27,7 +27,9 @@ def derived_path(given: str | None, record: Path, name: str) -> Path | None:
         raise ConfigError(f"{what}: a directory; give a file in it, such as {shown(str(path / name))}")
     beside_record = (path.parent / EVENTS).exists()
     if path.name in _OF_A_RECORD or path.suffix == ".jsonl" or (beside_record and path.suffix == ".log"):
-        raise ConfigError(f"{what}: belongs to the record of a run, which is never written over; choose another name")
+        raise ConfigError(
+            f"{what}: belongs to the record of a run, which is never written over; choose another name"
+        )
     return path
 
 
@@ -46,8 +48,12 @@ def write_derived(path: Path | None, data: bytes) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except PermissionError as error:
-        raise ConfigError(f"--output {shown(str(path))}: {(error.strerror or '').lower()}; choose another place") from None
+        raise ConfigError(
+            f"--output {shown(str(path))}: {(error.strerror or '').lower()}; choose another place"
+        ) from None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise ConfigError(f"--output {shown(str(path))}: {(error.strerror or '').lower()}; choose another place") from None
+        raise ConfigError(
+            f"--output {shown(str(path))}: {(error.strerror or '').lower()}; choose another place"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)

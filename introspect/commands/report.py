@@ -19,7 +19,9 @@ def report_command(source: str, runs: Path, file: str | None) -> int:
     """
     path = find_source(source, runs)
     if not is_event_log(path):
-        raise RecordError(f"{path}: no event log, so nothing to report; give a run directory or its events.jsonl")
+        raise RecordError(
+            f"{path}: no event log, so nothing to report; give a run directory or its events.jsonl"
+        )
     target = derived_path(file, path, "report.html")
     report = report_of(path)
     write_derived(target, report.html.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""A page of HTML that needs nothing else: its style inside it, no script, no address that anything is loaded from.
+"""A page of HTML that needs nothing else: its style inside it, no script, nothing loaded from anywhere.
 
 Every value that a template writes goes through `_finalize`: text is escaped and made visible whether or not a
 template says so. What a browser may do with the page is stated in the page itself, by the hash of its style.
@@ -45,13 +45,15 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "attr": lambda value: Markup(escape(plain(str(value)))),
+        "brief": lambda value, most: str(value)[:most] + "…" * (len(str(value)) > most),
         "count": lambda value: f"{value:,}",
         "cut": lambda value, most: cut(str(value), most),
-        "cut_plain": lambda value, most: Markup(escape(plain(str(value)[:most]))),
         "decimal": lambda value, places=1: f"{value:,.{places}f}",
         "figure": lambda value: f"{value:.4g}",
         "json": pretty,
         "json_line": one_line_json,
+        # A token is often a space and a word: the space is seen.
+        "token": lambda value, most: value[:most].replace(" ", "␣") + "…" * (len(value) > most),
     }
     return environment
 

@@ -68,7 +68,7 @@ class LensRow:
 
 @dataclass(frozen=True)
 class LensTable:
-    """The logit lens over a text of `tokens` tokens, whose next token by the model's own answer is `answer`."""
+    """The logit lens over a text of `tokens` tokens, after which the model's own next token is `answer`."""
 
     tokens: int
     answer: str

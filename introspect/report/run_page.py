@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
 from introspect.readers.comparison import figures_of
+from introspect.readers.dotted import dotted
 from introspect.readers.onset import judge
 from introspect.report.page import page
 from introspect.report.pictures import PICTURE_BYTES, AttentionMap, LensTable, picture_of
@@ -30,7 +29,7 @@ MOST_REPLY = 40_000
 
 @dataclass(frozen=True)
 class Shown:
-    """One thing that a turn shows. `call` is that which a result answers; a call without one has `event` None."""
+    """One thing that a turn shows. `call` is what a result answers; one without a result has `event` None."""
 
     kind: str
     event: Event | None
@@ -80,8 +79,8 @@ def report_of(path: Path) -> Report:
         strip=[(each.name, len(each.replies)) for each in experiments if each.replies],
         pictures=pictures,
         notes=_notes(start, experiments),
-        settings=flat(start.settings),
-        environment=flat(start.environment),
+        settings=dotted(start.settings).items(),
+        environment=dotted(start.environment).items(),
         most_result=MOST_RESULT,
         most_reply=MOST_REPLY,
     )
@@ -91,22 +90,6 @@ def report_of(path: Path) -> Report:
 def turn_id(turn: Turn) -> str:
     """The anchor of a turn on the page."""
     return f"t{turn.experiment}-{turn.turn}"
-
-
-def flat(values: JSON) -> list[tuple[str, str]]:
-    """Nested settings as rows of a dotted key and a value: text as it is, all else as JSON."""
-    rows: list[tuple[str, str]] = []
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            rows.append((prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
-
-    for key, value in values.items():
-        add(key, value)
-    return rows
 
 
 def _shown(turn: Turn, pictures: list[Shown]) -> list[Shown]:
@@ -167,5 +150,7 @@ def _notes(start: ev.RunStart, experiments: Iterable[Experiment]) -> list[JSON]:
                 number = saved_note(read.event)
                 if number is not None and number not in seen:
                     seen.add(number)
-                    rows.append({"turn": turn, "given": {**(call.arguments if call else {}), "note_id": number}})
+                    rows.append(
+                        {"turn": turn, "given": {**(call.arguments if call else {}), "note_id": number}}
+                    )
     return rows

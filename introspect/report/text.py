@@ -23,13 +23,13 @@ _INVISIBLE = (
     (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0xFDD0, 0xFDEF),
     (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
 )  # fmt: skip
-"""What Unicode lets a display ignore (Default_Ignorable_Code_Point), blanks that are letters, noncharacters."""
+"""What Unicode lets a display ignore (Default_Ignorable_Code_Point), letters without ink, noncharacters."""
 _LINE = 88
 """Characters of JSON that stand on one line where they fit."""
 
 
 def escapes(text: str) -> list[tuple[str, bool]]:
-    """`text` in pieces, in order; those with True are the visible escape, such as `\\x1b`, of one character."""
+    """`text` in pieces, in order; those with True are the escape, such as `\\x1b`, of one character."""
     pieces: list[tuple[str, bool]] = []
     end = 0
     for found in _SUSPECT.finditer(text):
@@ -41,8 +41,10 @@ def escapes(text: str) -> list[tuple[str, bool]]:
 
 
 def shown(text: str) -> Markup:
-    """The text as HTML: each character that acts is an escape in an element of its own, told from the text."""
-    parts = (Markup('<span class="esc">{}</span>').format(t) if acts else escape(t) for t, acts in escapes(text))
+    """The text as HTML, each character that acts an escape in an element of its own, told from the text."""
+    parts = (
+        Markup('<span class="esc">{}</span>').format(t) if acts else escape(t) for t, acts in escapes(text)
+    )
     return Markup("").join(parts)
 
 

@@ -55,7 +55,9 @@ def timeline(turns: Sequence[Turn]) -> Timeline:
     rates = [turn.tokens_per_second or 0.0 for turn in turns]
     top = max([1.0, *(float(sum(value(turn) for value in kinds.values())) for turn in turns)])
     fastest = max([0.0, *rates])
-    speed = Chart(width, SPEED_HEIGHT, fastest, {"speed": _bars([(0.0, r) for r in rates], fastest, SPEED_HEIGHT)})
+    speed = Chart(
+        width, SPEED_HEIGHT, fastest, {"speed": _bars([(0.0, r) for r in rates], fastest, SPEED_HEIGHT)}
+    )
     return Timeline(
         turns=turns,
         width=width,
