@@ -49,7 +49,7 @@ def _audits(run: JSON) -> str:
 _ROWS: dict[str, Any] = {
     "phase": lambda run: run["phase"],
     "model": lambda run: run["model"],
-    "weights": lambda run: str(run["weight_hash"])[:12],
+    "weights": lambda run: (run["weight_hash"] or "not recorded")[:12],
     "seed": lambda run: str(run["seed"]),
     "status": lambda run: run["status"],
     "fault planted": lambda run: run["fault"] or "none",

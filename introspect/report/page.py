@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from introspect.display import counted
 from introspect.report.text import cut, one_line_json, plain, pretty, shown
 
 MARK = "<!-- written by introspect -->"
@@ -47,6 +48,7 @@ def _environment() -> Environment:
         "attr": lambda value: Markup(escape(plain(str(value)))),
         "brief": lambda value, most: str(value)[:most] + "…" * (len(str(value)) > most),
         "count": lambda value: f"{value:,}",
+        "counted": counted,
         "cut": lambda value, most: cut(str(value), most),
         "decimal": lambda value, places=1: f"{value:,.{places}f}",
         "figure": lambda value: f"{value:.4g}",

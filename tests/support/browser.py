@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over a pipe: what it shows, what it complains of, what it asks the network for."""
+"""A headless Chromium, driven over a pipe: what it shows, complains of, and asks the network for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
 )
 _TIMEOUT = 60.0
 _FLAGS = (
@@ -25,13 +26,12 @@ _FLAGS = (
 
 
 class Browser:
-    """One tab. `messages` are what its console and its log said, `requests` the addresses that it asked for."""
+    """One tab. `messages` are what its console and its log said, `requests` the addresses it asked for."""
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-
         # The protocol is spoken over the descriptors 3 and 4 of the browser.
         command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         self._process = subprocess.Popen(
@@ -68,7 +68,11 @@ class Browser:
     def show(self, page: Path, width: int, dark: bool = False, media: str = "screen") -> None:
         """Open a page in a window so wide, and wait until it is loaded."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=844,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[feature])
@@ -86,7 +90,13 @@ class Browser:
     def picture(self, file: Path, most_height: int = 16_000) -> None:
         """Write the whole page as a PNG."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], most_height), "scale": 1}
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": size["width"],
+            "height": min(size["height"], most_height),
+            "scale": 1,
+        }
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         file.write_bytes(base64.b64decode(shot["data"]))
 
