@@ -64,4 +64,6 @@ def _cell(value: Any) -> str:
 
 
 def _encodable(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return None if type(value) is int and not -(2**63) <= value < 2**63 else value

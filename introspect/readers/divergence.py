@@ -193,12 +193,20 @@ def _first_token(
         if shared is None:
             shared = min(len(left), len(right))
         compared += shared
-        if one is None or other is None or shared < max(len(left), len(right)):
-            there = one or other
-            assert there is not None
+        there = one or other
+        if there is not None and shared < max(len(left), len(right)):
             ids = [ids[shared] if shared < len(ids) else None for ids in (left, right)]
             texts = ["" if reply is None else reply.text for reply in (one, other)]
-            return TokenDifference(number, there.experiment, there.turn, shared, *ids, *texts), compared  # type: ignore[arg-type]
+            return TokenDifference(
+                reply=number,
+                experiment=there.experiment,
+                turn=there.turn,
+                position=shared,
+                left=ids[0],
+                right=ids[1],
+                left_text=texts[0],
+                right_text=texts[1],
+            ), compared
     return None, compared
 
 
