@@ -7,19 +7,33 @@ from typing import Annotated, Any
 
 import typer
 
-from introspect.commands import derived_commands
+from introspect.commands import derived_commands, record_commands
 from introspect.commands.exit import exit_code
-from introspect.commands.options import MODEL, Device, Dtype, Json, Output, Paths, Revision, SystemTokens
+from introspect.commands.options import (
+    MODEL,
+    Baseline,
+    Device,
+    Dtype,
+    Forced,
+    Json,
+    Model,
+    ModelOrTiny,
+    Output,
+    Paths,
+    Phase,
+    Revision,
+    Settings,
+    SystemTokens,
+    default_model,
+)
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
 from introspect.errors import ExitCode
-from introspect.phase.paths import DEFAULT_OUTPUT
 
 app = typer.Typer(
     name="introspect",
     help="Run introspection experiments on a local language model, and replay their records.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "INTROSPECT"},
 )
@@ -46,27 +60,18 @@ def _options(
 
 @app.command()
 def run(
-    phase: Annotated[
-        str, typer.Argument(help="A phase name, the path of a YAML file, or '-' for standard input.")
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=MODEL, show_default=False),
-    ] = None,
+    phase: Phase,
+    model: Model,
+    output: Output,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling; drawn where none is given.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N experiments.", min=1)] = None,
     max_turns: Annotated[int | None, typer.Option(help="Turns per experiment at most.", min=1)] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
-    ] = None,
-    output: Output = DEFAULT_OUTPUT,
-    forced: Annotated[
-        str | None, typer.Option(help="Take the replies from another run's record.", metavar="RUN")
-    ] = None,
+    settings: Settings = None,
+    forced: Forced = None,
+    baseline: Baseline = None,
     fault: Annotated[
         str | None,
         typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
@@ -99,52 +104,21 @@ def run(
     overrides = {key: value for key, value in given.items() if value is not None}
     config = command.read_phase(phase, overrides, settings or ())
     if dry_run:
-        raise typer.Exit(command.dry_run(config, output, json))
-    options = RunOptions(output=output, limit=limit, forced_from=forced, fault=fault, force=force)
+        raise typer.Exit(command.dry_run(config, output, json, baseline))
+    options = RunOptions(
+        output=output, limit=limit, forced_from=forced, fault=fault, force=force, baseline=baseline
+    )
     shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
     raise typer.Exit(command.run(config, options, shown))
 
 
-@app.command()
-def replay(
-    source: Annotated[
-        str,
-        typer.Argument(help="A run directory, events.jsonl, text log, phase name, 'latest' or 'log'."),
-    ],
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Show one TAG; repeatable.", metavar="TAG")
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the run grows.")] = False,
-    speed: Annotated[
-        float | None, typer.Option(help="In recorded time, X times as fast.", metavar="X")
-    ] = None,
-    output: Output = DEFAULT_OUTPUT,
-    json: Json = False,
-) -> None:
-    """Show the record of a run, and what is wrong with it."""
-    from introspect.commands.replay import replay_command
-
-    code = replay_command(source, only or (), follow=follow, speed=speed, as_json=json, output_dir=output)
-    raise typer.Exit(code)
-
-
-@app.command()
-def audit(
-    run: Annotated[str, typer.Argument(help="A run directory, events.jsonl, phase name or 'latest'.")],
-    level: Annotated[str, typer.Option(help="e0 structure, e1 bit-equal replay, e2 one pass.")] = "e1",
-    output: Output = DEFAULT_OUTPUT,
-    json: Json = False,
-) -> None:
-    """Recompute what a record claims, from the record alone."""
-    refuse_stripped_docstrings()
-    from introspect.commands.audit import audit_command
-
-    raise typer.Exit(audit_command(run, level, output, json))
+for command in (record_commands.replay, record_commands.runs, record_commands.audit):
+    app.command()(command)
 
 
 @app.command()
 def diagnose(
-    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
+    model: ModelOrTiny,
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -168,7 +142,7 @@ def diagnose(
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
+    model: ModelOrTiny,
     dtype: Dtype = "auto",
     path: Paths = None,
     system: SystemTokens = None,
@@ -209,11 +183,13 @@ def check(
     """Look for what would go wrong with a model or a chat template; loads no weights."""
     from introspect.commands.check import check_command
 
+    given_model = default_model() if not template else None
+    models = models or ([given_model] if given_model else [])
     if models:
         refuse_stripped_docstrings()
     given = {"model.revision": revision, "model.device": device, "model.dtype": dtype}
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    raise typer.Exit(check_command(models or (), template or (), phase, settings, as_json=json))
+    raise typer.Exit(check_command(models, template or (), phase, settings, as_json=json))
 
 
 @app.command()
@@ -224,20 +200,12 @@ def phases(json: Json = False) -> None:
     raise typer.Exit(phases_command(json))
 
 
-@app.command()
-def compare(
-    runs: Annotated[list[str], typer.Argument(help="Run directories, phase names or 'latest'; two or more.")],
-    output: Output = DEFAULT_OUTPUT,
-    json: Json = False,
-) -> None:
-    """Show what runs did side by side: tokens, tools, notes, audits, documents, numbers right and wrong."""
-    from introspect.commands.compare import compare_command
-
-    raise typer.Exit(compare_command(runs, output, json))
+app.command()(record_commands.compare)
 
 
-for command in (derived_commands.report, derived_commands.diff, derived_commands.export):
-    app.command()(command)
+app.command()(derived_commands.report)
+app.command()(derived_commands.diff)
+app.command()(derived_commands.export)
 
 
 def main() -> None:

@@ -8,6 +8,10 @@ from collections.abc import Callable
 Progress = Callable[[str, int, int], None]
 """Takes what is worked on, how much of it is done, and how much there is."""
 
+GOOD, WARNING, BAD = "color(28)", "color(166)", "color(160)"
+TOOL, MEMORY = "color(31)", "color(133)"
+"""Colours of the 256 that stand out from white and from black: the plain ones vanish on one of them."""
+
 _KEPT = frozenset("\n\t\u200c\u200d")
 """Kept although not printable: the layout, and the two joiners that scripts and emoji are spelled with."""
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

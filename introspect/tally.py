@@ -63,9 +63,9 @@ class Tally:
     least that any exact cache must be fed: the sum over prompts of `max(1, len(prompt) - common prefix with
     expected_ids)`. `expected_ids` are those that the cache holds by now: the last prompt and what was sampled
     after it but the last id, which no pass was fed. `audits` counts the checks made of each level, those
-    `skipped` and those `failed`; `skipped_levels` and `codes`, what was found, have each once. `by_tool` has
-    calls and those that succeeded, `decode_paths` ids by the path that decoded them. `decode_seconds` span
-    decoding alone, in records of schema 1 hashing too.
+    `skipped` and those `failed`; `skipped_reasons` has the first reason of each level that was skipped,
+    `codes` what was found, each once. `by_tool` has calls and those that succeeded, `decode_paths` ids by the
+    path that decoded them. `decode_seconds` span decoding alone, in records of schema 1 hashing too.
     """
 
     turns: int = 0
@@ -84,7 +84,7 @@ class Tally:
         default_factory=lambda: dict.fromkeys((*get_args(AuditLevel), "skipped", "failed"), 0)
     )
     codes: list[str] = field(default_factory=list)
-    skipped_levels: list[AuditLevel] = field(default_factory=list)
+    skipped_reasons: dict[AuditLevel, str] = field(default_factory=dict)
     failures: list[JSON] = field(default_factory=list)
     experiments: dict[int, ExperimentTally] = field(default_factory=dict)
     expected_ids: tuple[int, ...] = ()
@@ -203,8 +203,8 @@ class Tally:
             experiment.notes.add(note)
 
     def _audit(self, event: ev.Audit) -> None:
-        if event.skipped is not None and event.level not in self.skipped_levels:
-            self.skipped_levels.append(event.level)
+        if event.skipped is not None:
+            self.skipped_reasons.setdefault(event.level, event.skipped)
         self.audits["skipped" if event.skipped is not None else event.level] += 1
         self.audits["failed"] += bool(event.codes)
         self.codes += [code for code in dict.fromkeys(event.codes) if code not in self.codes]

@@ -87,12 +87,18 @@ def test_a_run_can_be_replayed_by_every_name(tmp_path: Path, phase: str) -> None
         summary["run"],
         summary["run"] + "/events.jsonl",
         summary["run"] + "/small.log",
+        summary["run"][-4:],
+        Path(summary["run"]).name[:20],
     ]
     for name in names:
         done = introspect("replay", name, "--json", cwd=tmp_path)
         shown = json.loads(done.stdout)
         assert len(shown["generations"]) == summary["turns"], name
-    assert introspect("replay", "latest", cwd=tmp_path).stdout.count("GENERATION") == summary["turns"]
+    drawn = introspect("replay", "latest", cwd=tmp_path).stdout.splitlines()
+    assert sum(line.startswith("turn ") for line in drawn) == summary["turns"]
+    assert (
+        introspect("replay", "latest", "--raw", cwd=tmp_path).stdout.count("GENERATION") == summary["turns"]
+    )
 
 
 def test_an_unmet_requirement_is_one_line_and_exit_4(tmp_path: Path, phase: str) -> None:

@@ -291,6 +291,57 @@ def test_the_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         compare_command(["phase1a", "phase1b"], tmp_path, False)
 
 
+def test_one_run_is_compared_with_that_which_it_builds_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = written(tmp_path / "elsewhere", conversation("A."))
+    sibling = written(tmp_path, conversation("A."))
+
+    def builds_on(**requirement: Any) -> str:
+        found = {"phase": "phase1a", "unmet": None, "forced": False} | requirement
+        return str(written(tmp_path, conversation("B."), requirement=found))
+
+    def compared(run: str) -> list[str]:
+        assert compare_command([run], tmp_path, True) == 0
+        return [row["run"] for row in json.loads(capsys.readouterr().out)["runs"]]
+
+    for run, wanted in (
+        (builds_on(run=sibling.name), sibling),
+        (builds_on(run=base.name, path=str(base)), base),
+        (builds_on(run=sibling.name, path="/nowhere"), sibling),
+    ):
+        assert compared(run) == [wanted.name, Path(run).name]
+    for gone in (
+        {"run": "x"},
+        {"run": "x", "path": "a\x00b" * 2000},
+        {"run": "../../etc", "path": "\x1b[2J"},
+    ):
+        with pytest.raises(RecordError, match="name the run to compare it with") as raised:
+            compare_command([builds_on(**gone)], tmp_path, False)
+        assert str(raised.value).isprintable()
+
+
+def test_where_weights_differ_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = {
+        weights: str(written(tmp_path, conversation("A."), environment={"weight_hash": weights}))
+        for weights in ("aaaa", "bbbb", None)
+    }
+
+    def said(*weights: str | None) -> tuple[Any, str]:
+        given = [runs[each] for each in weights]
+        compare_command(given, tmp_path, True)
+        same = json.loads(capsys.readouterr().out)["same_weights"]
+        compare_command(given, tmp_path, False)
+        return same, capsys.readouterr().out
+
+    same, text = said("aaaa", "aaaa")
+    assert same is True and "differ" not in text.partition("model")[0]
+    same, text = said("aaaa", "bbbb")
+    first = text.splitlines()[0]
+    assert same is False and first.startswith("weights differ: ") and "aaaa" in first and "bbbb" in first
+    assert said("aaaa", None)[0] is None and said("aaaa", "bbbb", None)[0] is False
+
+
 def test_corruption_is_shown_and_gives_exit_3(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,8 @@ from support.record_examples import (
 from support.replay_output import shown
 
 from introspect import events as ev
-from introspect.commands.replay import replay_command
+from introspect.commands.replay import draw, replay_command
+from introspect.commands.terminal import RunView
 from introspect.errors import ExitCode, RecordError
 from introspect.readers.replay import load, show
 from introspect.runlog.writer import RunWriter
@@ -126,9 +127,9 @@ def test_damage_and_failed_audits_are_corrupt(tmp_path: Path, capsys: pytest.Cap
     ]
 
 
-def test_the_view_tells_the_run_turn_by_turn(tmp_path: Path) -> None:
+def test_the_messages_of_the_log_tell_the_run_turn_by_turn(tmp_path: Path) -> None:
     run = written(tmp_path, conversation(GOOD, GARBLED, prune_before=1))
-    _, text = shown(run)
+    _, text = shown(run, raw=True)
     order = [
         "PHASE 1a: Baseline",
         "EXPERIMENT 1: architecture",
@@ -142,16 +143,93 @@ def test_the_view_tells_the_run_turn_by_turn(tmp_path: Path) -> None:
         "─ findings ─",
         "corrupt: garbled-after-prune",
     ]
-    places = [text.find(words) for words in order]
-    assert -1 not in places and places == sorted(places), dict(zip(order, places, strict=True))
-    assert "\x1b" not in text
+    assert in_order(order, text) and "\x1b" not in text
 
 
-def test_a_terminal_of_80_columns_is_kept_to(tmp_path: Path) -> None:
+def in_order(words: list[str], text: str) -> bool:
+    places = [text.find(each) for each in words]
+    return -1 not in places and places == sorted(places)
+
+
+def test_a_record_is_drawn_from_its_start_to_its_findings(tmp_path: Path) -> None:
+    run = written(tmp_path, conversation(GOOD, GARBLED, prune_before=1))
+    code, text = shown(run)
+    assert code == ExitCode.CORRUPT and "\x1b" not in text and "[GENERATION]" not in text
+    order = [
+        "phase1a: Baseline",
+        "seed 0, 2025-11-10 20:47:45 UTC",
+        "1. architecture",
+        "Examine your architecture.",
+        "turn 1",
+        "Based on the summary the model has 36 layers",
+        '"tool_call": {"function": "get_architecture_summary"',
+        "get_architecture_summary → {",
+        "prune: dropped",
+        "GARBLED",
+        "status",
+        "introspect replay",
+        "─ findings ─",
+        "corrupt: garbled-after-prune",
+    ]
+    assert in_order(order, text), text
+
+
+@settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), verbose=st.booleans(), terminal=st.booleans())
+def test_a_replay_draws_what_the_run_drew(
+    tmp_path: Path, data: st.DataObject, verbose: bool, terminal: bool
+) -> None:
+    """Every line that the run has drawn stands in its replay, in the same order; the rest is around them."""
+    keys = data.draw(st.lists(st.text("azbq", min_size=1, max_size=3), unique=True, max_size=5))
+    result = {key: place for place, key in enumerate(keys)}
+    text = "TOOL_RESULTS:\n" + json.dumps(result)
+    answers = [
+        ev.ToolResult(experiment=0, turn=1, function="f", ok=True, result=result, text=whole, seconds=0.1)
+        for whole in (text, "TOOL_RESULTS:\nshortened")
+    ]
+    stream = [*conversation(GOOD, "a\n\nb", prune_before=1)[:-1], *answers]
+    start = run_start(settings={"memory": {"max_conversation_tokens": 9}, "experiments": []})
+    console = Console(
+        file=io.StringIO(), width=80, force_terminal=terminal, highlight=False, legacy_windows=False
+    )
+    with RunView(console, verbose=verbose, live=False) as view:
+        for event in [start, *stream]:
+            view.show(event)
+    assert isinstance(console.file, io.StringIO)
+    drawn = console.file.getvalue()
+    run = written(tmp_path, [*stream, ev.RunEnd(status="complete", summary={})], settings=start.settings)
+    assert drawn in shown(run, terminal=terminal, verbose=verbose)[1]
+
+
+def test_whole_results_stand_in_a_verbose_replay(tmp_path: Path) -> None:
+    long = {"numbers": list(range(5000)), "last": "the very end"}
+    answer = ev.ToolResult(
+        experiment=0, turn=1, function="f", ok=True, result=long, text="TOOL_RESULTS:\ncut", seconds=0.1
+    )
+    run = written(tmp_path, [answer])
+    assert "4999" in shown(run, verbose=True)[1]
+    assert "4999" not in shown(run)[1]
+
+
+def test_a_run_that_broke_off_has_a_summary_too(tmp_path: Path) -> None:
+    skipped = ev.Audit(
+        experiment=0, turn=1, level="e2", codes=(), detail="", skipped="it would take 99 s, over 10%"
+    )
+    run = written(tmp_path, [*conversation(GOOD)[:-2], skipped])
+    _, text = shown(run)
+    assert in_order(["status", "open", "e2 was skipped: it would take 99 s, over 10%", "record-open"], text)
+
+
+@pytest.mark.parametrize("options", [{}, {"verbose": True}, {"raw": True}])
+def test_a_terminal_of_80_columns_is_kept_to(tmp_path: Path, options: dict[str, Any]) -> None:
     run = written(tmp_path, conversation(PROSE * 5 + CALL, GARBLED, prune_before=1))
-    _, text = shown(run, terminal=True)
+    _, text = shown(run, terminal=True, **options)
     assert "\x1b[" in text
-    assert max(len(STYLE.sub("", line)) for line in text.split("\n")) <= 80
+    # Where a run lies is one word for whoever copies it.
+    lines = [line for line in STYLE.sub("", text).split("\n") if str(tmp_path) not in line]
+    assert max(map(len, lines)) <= 80
 
 
 HOSTILE = [
@@ -193,8 +271,13 @@ def test_no_text_acts_on_the_terminal(tmp_path: Path, text: str, terminal: bool)
         ev.RunEnd(status="failed", summary={text: text}),
     ]
     run = written(tmp_path, events, title=text, model=text)
-    for source in (run, run / "phase1a.log"):
-        _, out = shown(source, terminal=terminal)
+    for source, options in (
+        (run, {}),
+        (run, {"verbose": True}),
+        (run, {"raw": True}),
+        (run / "phase1a.log", {}),
+    ):
+        _, out = shown(source, terminal=terminal, **options)
         plain = STYLE.sub("", out) if terminal else out
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", plain)
     if "[bold]" in text:
@@ -251,9 +334,13 @@ def test_speed_waits_the_recorded_gaps(tmp_path: Path) -> None:
     run = written(tmp_path, conversation(GOOD))
     waits: list[float] = []
     console = Console(file=io.StringIO(), width=80)
-    show(load(str(run), tmp_path), console, speed=5.0, sleep=waits.append)
+    replay = load(str(run), tmp_path)
+    show(replay, console, speed=5.0, sleep=waits.append)
     stamps = len((run / "events.jsonl").read_text().splitlines())
     assert waits == pytest.approx([0.1] * (stamps - 1))
+    assert replay.log is not None
+    draw(replay, replay.log, console, speed=5.0, sleep=waits.append)
+    assert waits == pytest.approx([0.1] * (stamps - 1) * 2)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
@@ -275,7 +362,7 @@ def test_following_a_run_ends_with_it(tmp_path: Path) -> None:
         reader.join(timeout=20)
     [(code, text)] = result
     assert code == 0
-    assert text.count("Generated 3 tokens") == 2 and text.endswith("none\n")
+    assert text.count("get_architecture_summary → ") == 2 and text.endswith("none\n")
 
 
 def test_a_text_log_cannot_be_followed(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from support.baselines import MODEL, SUMMARY, baseline, judged, two
 from support.sessions import DONE, a_phase, call_text, opened_run, phase_for
 
-from introspect.errors import RequirementError
+from introspect.errors import RecordError, RequirementError
 from introspect.execution.opening import open_run
 from introspect.execution.options import RunOptions
 from introspect.execution.preparation import prepare
-from introspect.execution.requirements import SameModel, checked_requirement
+from introspect.execution.requirements import SameModel, checked_requirement, judge_baseline
 from introspect.phase.config import PhaseConfig
 from introspect.runlog.reader import read_events
 
@@ -76,12 +76,65 @@ def test_the_newest_run_with_the_same_model_counts(tmp_path: Path) -> None:
     ):
         baseline(tmp_path, minutes, **other)
     assert (judged(tmp_path).run, judged(tmp_path).unmet) == (sound.name, None)
-    newest = baseline(tmp_path, 10, status="failed")
-    assert judged(tmp_path).run == newest.name and "failed" in judged(tmp_path).unmet
     nowhere = judged(tmp_path, SameModel("tiny", "r9", "w1"))
-    assert nowhere.run is None and "6 with another model" in nowhere.unmet
-    assert judged(tmp_path, SameModel("tiny", "r1")).run == newest.name
+    assert nowhere.run is None and "5 with another model" in nowhere.unmet
+    newer = baseline(tmp_path, 10)
+    assert judged(tmp_path, SameModel("tiny", "r1")).run == newer.name
     assert judged(tmp_path / "none").unmet == "there is no run of it with this model"
+
+
+def test_the_newest_sound_run_counts_whatever_came_after_it(tmp_path: Path) -> None:
+    failed = baseline(tmp_path, status="failed")
+    assert judged(tmp_path).run == failed.name
+    sound = baseline(tmp_path, 1)
+    smoke = [baseline(tmp_path, 2, status="limited"), baseline(tmp_path, 3, ended=False)]
+    found = judged(tmp_path)
+    assert (found.run, found.unmet) == (sound.name, None)
+    assert [line.partition(":")[0] for line in found.skipped] == [run.name for run in reversed(smoke)]
+
+
+def test_where_none_is_sound_the_newest_is_told_of(tmp_path: Path) -> None:
+    runs = [baseline(tmp_path, i, status=status) for i, status in enumerate(("corrupt", "failed", "limited"))]
+    found = judged(tmp_path)
+    assert found.run == runs[-1].name and "'limited'" in found.unmet
+    assert [line.partition(":")[0] for line in found.skipped] == [runs[1].name, runs[0].name]
+
+
+def test_a_baseline_is_judged_by_its_phase_weights_and_soundness(tmp_path: Path) -> None:
+    sound, smoke = baseline(tmp_path), baseline(tmp_path, 1, status="limited")
+    other = baseline(tmp_path / "else", 2, phase="phase1c")
+    copy = baseline(tmp_path / "else", 3, model="a copy of it elsewhere")
+    foreign = baseline(tmp_path, 4, environment={"model_revision": "r1", "weight_hash": "w2"})
+
+    def unmet(source: str, required: str | None = "phase1a") -> str:
+        return judge_baseline(source, required, tmp_path, "w1").unmet or ""
+
+    assert judge_baseline(sound.name[-4:], "phase1a", tmp_path, "w1").path == str(sound)
+    assert unmet(str(sound)) == unmet(str(copy)) == ""
+    assert "'limited'" in unmet(str(smoke)) and unmet(str(smoke), None) == ""
+    assert "of phase 'phase1c', not of phase1a" in unmet(str(other)) and unmet(str(other), None) == ""
+    assert "its weights are others (w2 there, w1 here)" in unmet(str(foreign))
+    assert "its weights are others" in unmet(str(foreign), None)
+    assert judge_baseline(str(foreign), "phase1a", tmp_path, None).unmet is None
+    (tmp_path / "text.log").write_text("2025-11-10 INFO no record\n")
+    (tmp_path / "empty").write_text("")
+    for source in ("nowhere", str(tmp_path / "text.log"), str(tmp_path / "empty")):
+        with pytest.raises(RecordError) as raised:
+            judge_baseline(source, "phase1a", tmp_path, "w1")
+        assert str(raised.value).isprintable()
+
+
+def test_a_baseline_that_does_not_fit_is_one_line_and_can_be_forced(tmp_path: Path) -> None:
+    baseline(tmp_path, 1)
+    smoke = baseline(tmp_path, status="limited")
+    phase = a_phase(requires="phase1a")
+    with pytest.raises(RequirementError, match=r"--baseline .*limited.*name another run") as raised:
+        checked_requirement(phase, tmp_path, MODEL, baseline=str(smoke))
+    assert str(raised.value).isprintable()
+    forced = checked_requirement(phase, tmp_path, MODEL, force=True, baseline=str(smoke))
+    assert forced and (forced["run"], forced["forced"], forced["path"]) == (smoke.name, True, str(smoke))
+    free = checked_requirement(a_phase(), tmp_path, MODEL, baseline=str(smoke))
+    assert free and (free["phase"], free["unmet"], free["path"]) == ("phase1a", None, str(smoke))
 
 
 def test_two_spellings_of_a_directory_are_one_model(tmp_path: Path) -> None:

@@ -407,6 +407,51 @@ def test_sources_are_found_by_what_they_are_called(tmp_path: Path) -> None:
     assert find_source(str(old / "events.jsonl"), tmp_path) == old / "events.jsonl"
 
 
+def test_runs_are_found_by_their_id_and_by_parts_of_their_names(tmp_path: Path) -> None:
+    first = make_run(tmp_path, "20250101T000000Z-phase1a-2025", modified=1)
+    second = make_run(tmp_path, "20250102T000000Z-phase1a-0a1b", modified=2)
+    third = make_run(tmp_path, "20250103T120000Z-phase1b-0a1c", modified=3)
+    for source, run in [
+        (second.name, second),
+        ("0a1b", second),
+        ("a1b", second),
+        ("0103T12", third),
+        ("phase1b-0", third),
+        ("2025", first),  # an id before a part: all three names have it
+    ]:
+        assert find_source(source, tmp_path) == run / "events.jsonl"
+
+
+def test_a_part_that_names_several_runs_lists_them(tmp_path: Path) -> None:
+    names = [f"2025010{day}T000000Z-phase1a-00{day}f" for day in range(1, 10)]
+    for name in names:
+        make_run(tmp_path, name, modified=1)
+    make_run(tmp_path, "20250101T000000Z-phase1b-001f", modified=1)
+    with pytest.raises(RecordError) as raised:
+        find_source("001f", tmp_path)
+    assert names[0] in str(raised.value) and "20250101T000000Z-phase1b-001f" in str(raised.value)
+    with pytest.raises(RecordError, match=r"names 9 runs.* and 3 more; give a longer part"):
+        find_source("phase1a-", tmp_path)
+
+
+def test_a_path_comes_before_every_other_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "runs", "20250101T000000Z-phase1a-00ff", modified=1)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("latest", "phase1a", "00ff"):
+        assert find_source(name, tmp_path / "runs") == run / "events.jsonl"
+        (here / name).write_text("a log")
+        assert find_source(name, tmp_path / "runs") == Path(name)
+    # A directory without a record is none of a run, and takes no other meaning away.
+    (here / "latest").unlink()
+    (here / "latest").mkdir()
+    assert find_source("latest", tmp_path / "runs") == run / "events.jsonl"
+    (here / "empty").mkdir()
+    with pytest.raises(RecordError, match=r"no events\.jsonl"):
+        find_source("empty", tmp_path / "runs")
+
+
 @pytest.mark.parametrize("source", ["phase1x", "", "no/such/file", "a\x00b", "x" * 5000, "\x1b[31mred\n"])
 def test_a_source_that_is_not_there_is_one_line(tmp_path: Path, source: str) -> None:
     make_run(tmp_path, "20250101T000000Z-phase1a-0001", modified=1)

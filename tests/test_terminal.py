@@ -6,16 +6,19 @@ import io
 import re
 import time
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.color import Color
 from rich.console import Console
-from support.record_examples import generation
+from support.record_examples import generation, run_start
 
-from introspect import events
+from introspect import display, events
 from introspect.commands import live_line
+from introspect.commands.console import CommandConsole
 from introspect.commands.live_line import LiveLine
 from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
@@ -150,19 +153,66 @@ def test_the_live_line_names_a_tool_that_takes_longer_than_a_second(
     seconds: float, width: int, name: str
 ) -> None:
     now = [100.0]
-    line = LiveLine(lambda: now[0])
-    line.take(events.ExperimentStart(experiment=0, name="one", task="task"))
+    line, idle = LiveLine(lambda: now[0]), LiveLine(lambda: now[0])
+    for each in (line, idle):
+        each.take(events.ExperimentStart(experiment=0, name="one", task="task"))
     line.take(called(name))
-    before = line.text(width).plain
     now[0] += seconds
     shown = line.text(width).plain
     assert len(shown) < width and not [c for c in shown if unicodedata.category(c) in ACTING - {"Cf"}]
     if now[0] - 100 <= 1:
-        assert shown == before and "running" not in shown
+        assert shown == idle.text(width).plain and "running" not in shown
     elif width > 100 + 10 * len(name):
         assert f"{one_line(name[:40])} has been running for {now[0] - 100:.0f} s" in shown
     line.take(ANSWERED)
-    assert line.text(width).plain == before
+    assert line.text(width).plain == idle.text(width).plain
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 9])
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 200])
+def test_the_live_line_says_where_the_run_is_and_how_long_it_takes(width: int, limit: int | None) -> None:
+    now = [50.0]
+    line = LiveLine(lambda: now[0], limit)
+    assert "starting" in line.text(width).plain
+    settings = {"memory": {"max_conversation_tokens": 1000}, "experiments": [{}, {}, {}]}
+    line.take(run_start(settings=settings))
+    line.take(events.ExperimentStart(experiment=1, name="a name of some length", task="task"))
+    now[0] += 3725
+    of = f"2 of {min(limit or 3, 3)}"
+    assert line.text(width).plain.startswith(f"experiment {of}" if width >= 80 else "")
+    assert of in line.text(width).plain and "turn 0" in line.text(width).plain
+    assert width < 30 or "1:02:05" in line.text(width).plain
+    line.progress("prefill", 1, 4)
+    shown = line.text(width).plain
+    assert of in shown and len(shown) < width and (width < 40 or "prefill 25 %" in shown)
+
+
+def contrast(colour: str, ground: tuple[float, float, float]) -> float:
+    """The contrast of a colour with its ground, as WCAG 2 defines it: from 1, equal, to 21."""
+
+    def luminance(rgb: Iterable[float]) -> float:
+        lines = [v / 255 / 12.92 if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in rgb]
+        return sum(share * value for share, value in zip((0.2126, 0.7152, 0.0722), lines, strict=True))
+
+    lighter, darker = sorted(
+        (luminance(Color.parse(colour).get_truecolor()), luminance(ground)), reverse=True
+    )
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("colour", [display.GOOD, display.WARNING, display.BAD, display.TOOL, display.MEMORY])
+def test_no_colour_vanishes_on_white_or_on_black(colour: str) -> None:
+    assert min(contrast(colour, (255, 255, 255)), contrast(colour, (0, 0, 0))) > 3.0
+
+
+def test_warnings_go_to_stderr_and_the_stream_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunView(CommandConsole()) as view:
+        for event in stream("words"):
+            view.show(event)
+        view.show(events.Warning(experiment=0, turn=0, code="odd", message="something is odd"))
+    told = capsys.readouterr()
+    assert "something is odd" in told.err and "something is odd" not in told.out
+    assert "turn 1" in told.out and "turn 1" not in told.err
 
 
 def test_the_live_line_moves_while_a_tool_runs_and_no_event_comes() -> None:

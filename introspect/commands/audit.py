@@ -18,7 +18,7 @@ from introspect.commands.recorded_engine import (
     torch_threads,
 )
 from introspect.commands.status import busy
-from introspect.display import counted, one_line
+from introspect.display import BAD, GOOD, WARNING, counted, one_line
 from introspect.errors import ConfigError, ExitCode, RecordError
 from introspect.events import SCHEMA_VERSION, AuditLevel, RunStart
 from introspect.runlog.reader import EventLog, read_events
@@ -138,17 +138,17 @@ def _show(report: dict[str, object]) -> None:
         for name in ("experiment", "turn", "codes", "what"):
             table.add_column(name)
         for failure in failures:
-            codes = Text(", ".join(map(one_line, failure["codes"])), style="bold red")
+            codes = Text(", ".join(map(one_line, failure["codes"])), style=f"bold {BAD}")
             place = (str(failure["experiment"] + 1), str(failure["turn"]))
             table.add_row(*place, codes, Text(one_line(failure["why"])))
         console.print(table)
     for line in [*report["damage"], *report["notes"]]:  # type: ignore[misc]
-        console.print(Text(one_line(line), style="yellow"))
-    word, style = "passed", "green"
+        console.print(Text(one_line(line), style=WARNING))
+    word, style = "passed", GOOD
     if report["failed"]:
-        word, style = "FAILED", "bold red"
+        word, style = "FAILED", f"bold {BAD}"
     elif not report["checked"]:
-        word, style = "has nothing to check", "yellow"
+        word, style = "has nothing to check", WARNING
     checked = report["checked"]
     assert isinstance(checked, int)
     turns = f"{counted(checked, 'turn')} checked, {counted(len(failures), 'failure')}"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import loading
-from introspect.display import one_line
+from introspect.display import WARNING, one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
 from introspect.phase.config import DecodePathChoice
@@ -112,7 +112,7 @@ def _show(report: JSON) -> None:
         )
         console.print(_table(work))
         if work["disturbance"]:
-            console.print(Text(f"not on quiet cores: {work['disturbance']}", style="yellow"))
+            console.print(Text(f"not on quiet cores: {work['disturbance']}", style=WARNING))
 
 
 def _table(work: JSON) -> Table:

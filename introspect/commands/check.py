@@ -11,7 +11,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
-from introspect.display import one_line, printable
+from introspect.display import BAD, GOOD, WARNING, one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
 from introspect.execution.preflight import check_model, check_template
@@ -70,10 +70,10 @@ def show_rows(console: Console, rows: Sequence[JSON]) -> None:
         for key, _, good in COLUMNS:
             value = row[key]
             word = "-" if value is None else "yes" if value else "no"
-            line.append(f"{word:>8}", style="dim" if value is None else "green" if value == good else "red")
+            line.append(f"{word:>8}", style="dim" if value is None else GOOD if value == good else BAD)
         console.print(line, no_wrap=True, soft_wrap=True)
         for reason in row["reasons"]:
-            _beneath(console, one_line(reason), "yellow")
+            _beneath(console, one_line(reason), WARNING)
         if row["injected_text"]:
             text = row["injected_text"]
             cut = f" … {len(text) - QUOTED} characters more" if len(text) > QUOTED else ""
@@ -109,7 +109,7 @@ def _show_model(console: Console, model: JSON) -> None:
     _beneath(console, f"{memory['phase']}: weights {_mib(sizes['weights'])}, {kv}, {peak}", "")
     room = memory["room_bytes"]
     left = "unknown" if room is None else f"{_mib(room)} of {_mib(memory['free_bytes'])}"
-    style = "red" if room is not None and room < 0 else ""
+    style = BAD if room is not None and room < 0 else ""
     _beneath(console, f"in all {_mib(sizes['total'])}; room left on {model['device']}: {left}", style)
 
 

@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
+from introspect.commands.derived_file import STDOUT, write_page
 from introspect.commands.summary import constraint_in_words
-from introspect.display import one_line
-from introspect.errors import ConfigError, ExitCode
+from introspect.display import BAD, WARNING, one_line
+from introspect.errors import ExitCode, RecordError
 from introspect.events import JSON
-from introspect.readers.comparison import is_corrupt, measured_run
+from introspect.readers.comparison import baseline_of, is_corrupt, measured_run, same_weights
 from introspect.readers.quoted_figures import VERDICTS
 
 _LABEL = 12
@@ -27,22 +28,40 @@ _MOST_NUMBERS = 6
 """Numbers that are not right and are shown as examples; JSON has all of them."""
 
 
-def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
+def compare_command(sources: Sequence[str], output: Path, as_json: bool, html: str | None = None) -> int:
     """Compare runs and return the exit code: 0, or 3 where a record shows corruption.
 
-    Raises RecordError for a source that is no record of a run, ConfigError for fewer than two.
+    One run alone is compared with the run that its record says it builds on. Raises RecordError for a source
+    that is no record of a run, ConfigError for a run alone that builds on none.
     """
-    if len(sources) < 2:
-        raise ConfigError("compare takes two runs or more, such as `introspect compare phase1a phase1b`")
-    runs = [measured_run(source, output) for source in sources]
+    runs = _with_baseline(sources[0], output) if len(sources) == 1 else _measured(sources, output)
+    if html is not None:
+        from introspect.report.comparison_page import comparison_page
+
+        write_page(html, Path(runs[0]["path"]), "compare.html", as_json, lambda: comparison_page(runs))
     if as_json:
-        print_json({"runs": runs})
-    else:
+        print_json({"runs": runs, "same_weights": same_weights(runs)})
+    elif html != STDOUT:
         show_comparison(runs, CommandConsole())
     return ExitCode.CORRUPT if any(map(is_corrupt, runs)) else ExitCode.DONE
 
 
+def _measured(sources: Sequence[str], output: Path) -> list[JSON]:
+    return [measured_run(source, output) for source in sources]
+
+
+def _with_baseline(source: str, output: Path) -> list[JSON]:
+    """The run that `source` builds on, and that of `source`."""
+    try:
+        run = measured_run(source, output)
+    except RecordError as error:
+        raise RecordError(f"{error}; compare takes two runs or more, or one that builds on another") from None
+    return [measured_run(str(baseline_of(run)), output), run]
+
+
 def show_comparison(runs: list[JSON], console: Console) -> None:
+    if same_weights(runs) is False:
+        console.print(Text(f"weights differ: {_by_weights(runs)}", style=WARNING), soft_wrap=True)
     tools = list(dict.fromkeys(name for run in runs for name in run["tool_calls"]["by_tool"]))
     settings = _differing(runs)
     beside = max(1, (console.width - _LABEL) // (_COLUMN + 1))
@@ -58,6 +77,15 @@ def show_comparison(runs: list[JSON], console: Console) -> None:
         for label in columns[0]:
             table.add_row(label, *(column[label] for column in columns))
         console.print(table)
+
+
+def _by_weights(runs: Sequence[JSON]) -> str:
+    """Which runs have which weights, by the first 12 digits of their hash."""
+    groups: dict[str, list[str]] = {}
+    for run in runs:
+        weights = "unknown weights" if run["weight_hash"] is None else one_line(run["weight_hash"][:12])
+        groups.setdefault(weights, []).append(one_line(run["run"]))
+    return "; ".join(f"{', '.join(names)} with {weights}" for weights, names in groups.items())
 
 
 def _differing(runs: Sequence[JSON]) -> list[str]:
@@ -77,7 +105,7 @@ def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str,
         "run": Text(one_line(run["run"]), style="bold"),
         "phase": _text([_with_requirement(run)]),
         "model": _text([f"{run['model']}, seed {run['seed']}", f"weights {str(run['weight_hash'])[:12]}"]),
-        "status": Text("\n".join([one_line(status), *_oddities(run)]), style="bold red" if bad else ""),
+        "status": Text("\n".join([one_line(status), *_oddities(run)]), style=f"bold {BAD}" if bad else ""),
         "settings\nthat differ": _text(
             [_setting(name, run["settings"].get(name)) for name in settings[:_MOST_SETTINGS]] or ["none"]
         ),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from introspect.commands.options import Json
+from introspect.commands.options import RUN, Html, Json, default_output, run_argument
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
 
@@ -25,8 +24,7 @@ def _runs(given: str) -> Path:
     return look(str(given), "--runs ")[0]
 
 
-_RUN = "A path, 'latest', a phase name, a run's id or any unique part of its name."
-Run = Annotated[str, typer.Argument(help=_RUN, metavar="RUN")]
+Run = Annotated[str, run_argument(RUN)]
 Runs = Annotated[
     Path,
     typer.Option(
@@ -34,13 +32,9 @@ Runs = Annotated[
         help="Parent of run directories.",
         parser=_runs,
         metavar="DIR",
-        default_factory=lambda: os.environ.get("INTROSPECT_OUTPUT") or DEFAULT_OUTPUT,
+        default_factory=default_output,
         show_default=str(DEFAULT_OUTPUT),
     ),
-]
-Html = Annotated[
-    str | None,
-    typer.Option("--html", help="Write a page of HTML as well; '-' is stdout.", metavar="FILE"),
 ]
 
 
@@ -64,7 +58,7 @@ def report(
 
 def diff(
     left: Run,
-    right: Annotated[str, typer.Argument(help="Another run.", metavar="RUN")],
+    right: Annotated[str, run_argument("Another run.")],
     runs: Runs,
     html: Html = None,
     json: Json = False,

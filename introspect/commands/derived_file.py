@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from introspect.errors import ConfigError
 from introspect.phase.paths import look, shown
 from introspect.runlog.reader import EVENTS, MANIFEST
 
-_STDOUT = "-"
+STDOUT = "-"
+"""What names stdout in the place of a file."""
 _OF_A_RECORD = (EVENTS, MANIFEST, "notes.sqlite")
 
 
-def derived_path(given: str | None, record: Path, name: str) -> Path | None:
+def derived_path(given: str | None, record: Path, name: str, option: str = "--output") -> Path | None:
     """Where a file made out of `record` goes: where it is `given`, else beside the record under `name`.
 
-    None is stdout. Raises ConfigError for a place that is no file or belongs to a record.
+    None is stdout; `option` is what it was given by. Raises ConfigError for a place that is no file or belongs
+    to a record.
     """
-    if given == _STDOUT:
+    if given == STDOUT:
         return None
-    path, kind = (record.parent / name, "") if given is None else look(given, "--output ")
-    what = f"--output {shown(str(path))}"
+    path, kind = (record.parent / name, "") if given is None else look(given, f"{option} ")
+    what = f"{option} {shown(str(path))}"
     if kind == "directory":
         raise ConfigError(f"{what}: a directory; give a file in it, such as {shown(str(path / name))}")
     beside_record = (path.parent / EVENTS).exists()
@@ -31,6 +34,19 @@ def derived_path(given: str | None, record: Path, name: str) -> Path | None:
             f"{what}: belongs to the record of a run, which is never written over; choose another name"
         )
     return path
+
+
+def write_page(given: str | None, record: Path, name: str, as_json: bool, make: Callable[[], str]) -> None:
+    """Write what `--html` asks for, if it does: the page that `make` makes.
+
+    Raises ConfigError as `derived_path` and `write_derived` do, and where JSON goes to stdout as well.
+    """
+    if given is None:
+        return
+    if given == STDOUT and as_json:
+        raise ConfigError("--html -: --json is written to stdout already; give --html a file")
+    path = derived_path(given, record, name, "--html")
+    write_derived(path, make().encode("utf-8"))
 
 
 def write_derived(path: Path | None, data: bytes) -> None:
@@ -47,13 +63,8 @@ def write_derived(path: Path | None, data: bytes) -> None:
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
-    except PermissionError as error:
-        raise ConfigError(
-            f"--output {shown(str(path))}: {(error.strerror or '').lower()}; choose another place"
-        ) from None
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise ConfigError(
-            f"--output {shown(str(path))}: {(error.strerror or '').lower()}; choose another place"
-        ) from None
+    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        why = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{shown(str(path))} cannot be written: {why}; choose another place") from None
     finally:
         partial.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
-from introspect.display import one_line
+from introspect.display import BAD, GOOD, one_line
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
@@ -78,7 +78,7 @@ def _show(console: Console, row: Row, report: dict[str, Any] | None) -> None:
     named = ", ".join(row.named) or ("nothing found" if clean else "NOT FOUND")
     right = not row.detected if clean else bool(set(row.named) & set(row.expected))
     figures = [_figure(value) for value in (row.kl_mean, row.top1, row.max_abs_logit)]
-    style = "green" if right else "bold red"
+    style = GOOD if right else f"bold {BAD}"
     _print_row(console, (row.fault, *figures, named), "", last_style=style, text=one_line(row.text))
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
-from introspect.commands.derived_file import derived_path, write_derived
+from introspect.commands.derived_file import STDOUT, write_page
 from introspect.display import counted, one_line
 from introspect.errors import ExitCode
 from introspect.readers.divergence import Divergence, diverged
@@ -28,15 +28,15 @@ def diff_command(left: str, right: str, runs: Path, as_json: bool, html: str | N
 
     Raises RecordError for a source that is no event log of a run.
     """
-    target = None if html is None else derived_path(html, find_source(left, runs), "diff.html")
     found = diverged(left, right, runs)
     if html is not None:
         from introspect.report.divergence_page import divergence_page
 
-        write_derived(target, divergence_page(found).encode("utf-8"))
+        record = find_source(left, runs)
+        write_page(html, record, "diff.html", as_json, lambda: divergence_page(found))
     if as_json:
         print_json(found.to_json())
-    elif target is not None or html is None:
+    elif html != STDOUT:
         show_divergence(found, CommandConsole())
     return ExitCode.DONE if found.equal else ExitCode.CORRUPT
 

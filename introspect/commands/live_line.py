@@ -15,20 +15,26 @@ from introspect.tally import Tally, passes_per_second
 
 SLOW_TOOL_SECONDS = 1.0
 """A tool that takes no longer than this is not worth a word."""
+_SEPARATOR = " · "
 NEWS_SECONDS = 2.0
 """Between two lines about a tool's progress where no line is live."""
 
 
 class LiveLine:
-    """Turn, tokens, tokens per second, cache size and budget, on one line; or a tool and its seconds, or how
-    far a prefill has come.
+    """Which experiment of how many, turn, time since the run began, and then tokens, tokens per second, cache
+    size and budget; or a tool and its seconds, or how far a prefill has come. On one line.
 
-    `clock` gives seconds from any fixed point. One thread may ask for the line while another tells it.
+    `clock` gives seconds from any fixed point, `limit` is how many experiments are made at most. One thread
+    may ask for the line while another tells it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, limit: int | None = None) -> None:
         self.clock = clock
+        self.limit = limit
+        self.started = clock()
         self.experiment = ""
+        self.number = 0
+        self.experiments = 0
         self.turn = 0
         self.sampled = 0
         self.tally = Tally()
@@ -44,11 +50,14 @@ class LiveLine:
         """Note what an event changes."""
         self.tally.take(event)
         if isinstance(event, events.RunStart):
-            memory: Any = event.settings["memory"]
+            settings: Any = event.settings
             self.system = event.system_tokens
-            self.budget = self.system + memory["max_conversation_tokens"]
+            self.budget = self.system + settings["memory"]["max_conversation_tokens"]
+            self.experiments = len(settings.get("experiments", ())[: self.limit])
+            self.started = self.clock()
         elif isinstance(event, events.ExperimentStart):
             self.experiment, self.turn = one_line(event.name), 0
+            self.number = event.experiment + 1
             self.sampled, self.began = 0, None
             if event.system_tokens is not None:
                 self.budget += event.system_tokens - self.system
@@ -80,22 +89,38 @@ class LiveLine:
         return self.share
 
     def text(self, width: int) -> Text:
-        """The line, in at most `width` columns."""
+        """The line, in at most `width` columns: what matters least is left out where it has no room."""
         now, began, tool = self.clock(), self.began, self.tool
         seconds = now - began if began is not None else 0.0
         passes = passes_per_second(self.sampled, seconds) if seconds > 0.05 else None
-        rate = "" if passes is None else f"{passes:5.1f} tok/s"
-        parts = [
-            self.experiment or "starting",
-            f"turn {self.turn}",
-            f"{self.tally.generated + self.sampled} tokens",
-            rate,
-            f"cache {self.cached} of {self.budget}",
-        ]
-        if tool is not None and now - tool[1] > SLOW_TOOL_SECONDS:
-            parts[2:] = [f"{tool[0]} has been running for {now - tool[1]:.0f} s"]
-        elif tool is None and self.share:  # a prefill: nothing is sampled yet
-            parts[2:] = []
-        parts.append(self.share)
-        line = " · ".join(part for part in parts if part)
+        of = f" of {self.experiments}" if self.experiments else ""
+        place = f"{self.number}{of}" if self.number else "starting"
+        parts = {
+            "name": self.experiment,
+            "turn": f"turn {self.turn}" if self.number else "",
+            "elapsed": elapsed(now - self.started),
+            "tokens": f"{self.tally.generated + self.sampled} tokens",
+            "rate": "" if passes is None else f"{passes:.1f} tok/s",
+            "cache": f"cache {self.cached} of {self.budget}",
+            "share": self.share,
+        }
+        working = tool is not None and now - tool[1] > SLOW_TOOL_SECONDS
+        if tool is not None and working:
+            parts["tool"] = f"{tool[0]} has been running for {now - tool[1]:.0f} s"
+        if working or (tool is None and self.share):  # in a prefill nothing is sampled yet
+            parts |= dict.fromkeys(("tokens", "rate", "cache"), "")
+        head = f"experiment {place}" if self.number else place
+        for dropped in ("", "cache", "name", "rate", "head", "tokens", "elapsed"):
+            head = place if dropped == "head" else head
+            parts[dropped] = ""
+            line = _SEPARATOR.join(part for part in (head, *parts.values()) if part)
+            if len(line) < width:
+                break
         return Text(line[: width - 1], style="black on cyan", no_wrap=True)
+
+
+def elapsed(seconds: float) -> str:
+    """A time as a clock shows it: `0:07`, `1:02:03`."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

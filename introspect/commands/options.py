@@ -1,26 +1,96 @@
-"""Options that several commands have."""
+"""Arguments and options that commands have, where their values come from, and what completes them.
+
+`INTROSPECT_<COMMAND>_<OPTION>` sets any option (Typer's own prefix); where that is not given,
+`INTROSPECT_OUTPUT` and `INTROSPECT_MODEL` serve every command.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from introspect.phase.paths import look
+from introspect.commands.completion import complete_phase, complete_run
+from introspect.phase.paths import DEFAULT_OUTPUT, look
+
+_OUTPUT, _MODEL = "INTROSPECT_OUTPUT", "INTROSPECT_MODEL"
+
+
+def default_output() -> Path:
+    """The parent of run directories where no option says it. ConfigError where it is no path."""
+    given = os.environ.get(_OUTPUT)
+    return look(given, f"{_OUTPUT} ")[0] if given else DEFAULT_OUTPUT
+
+
+def default_model(otherwise: str | None = None) -> str | None:
+    """The model where no option says it: of the environment, else `otherwise`."""
+    return os.environ.get(_MODEL) or otherwise
 
 
 def _output(given: str) -> Path:
     return look(str(given), "--output ")[0]
 
 
+def _model_option(otherwise: str | None, default: bool | str) -> Any:
+    return typer.Option(
+        "--model", "-m", help=MODEL, default_factory=lambda: default_model(otherwise), show_default=default
+    )
+
+
+def run_argument(help: str, completion: Callable[..., Any] = complete_run) -> Any:
+    """An argument that names a run, or runs; the shell completes it."""
+    return typer.Argument(help=help, autocompletion=completion)
+
+
 MODEL = "'tiny', a hub id, a directory or a GGUF file."
+RUN = "A path, 'latest', a phase name, a run's id or any unique part of its name."
+
+Phase = Annotated[
+    str,
+    typer.Argument(
+        help="A phase name, the path of a YAML file, or '-' for standard input.",
+        autocompletion=complete_phase,
+    ),
+]
+Model = Annotated[str | None, _model_option(None, False)]
+ModelOrTiny = Annotated[str, _model_option("tiny", "tiny")]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Parent of run directories.", parser=_output, metavar="DIR")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Parent of run directories.",
+        parser=_output,
+        metavar="DIR",
+        default_factory=default_output,
+        show_default=str(DEFAULT_OUTPUT),
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub model.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON line on stdout, the rest on stderr.")]
+Html = Annotated[
+    str | None, typer.Option("--html", help="Write a page of HTML; '-' is stdout.", metavar="FILE")
+]
 Paths = Annotated[list[str] | None, typer.Option(help="auto, plain or step; repeatable.", metavar="PATH")]
 SystemTokens = Annotated[list[int] | None, typer.Option(help="Of the system prompt; repeatable.", min=1)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
+]
+Forced = Annotated[
+    str | None,
+    typer.Option(
+        help="Take the replies from another run's record.", metavar="RUN", autocompletion=complete_run
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="The run that counts for what the phase requires.", metavar="RUN", autocompletion=complete_run
+    ),
+]

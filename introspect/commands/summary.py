@@ -5,14 +5,16 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from introspect.commands.terminal import STATUS_STYLES
-from introspect.display import one_line
+from introspect.commands.event_page import STATUS_STYLES
+from introspect.display import BAD, WARNING, one_line
 from introspect.events import JSON
 
+_NARROW = 50
+"""Columns below which a gap between two of the table is one column wide."""
 MOST_NOTES = 12
 """Notes that are listed; the rest is counted."""
 
@@ -25,12 +27,14 @@ def constraint_in_words(figures: JSON) -> str:
 
 def show_summary(console: Console, summary: JSON, log: Path) -> None:
     """The table at the end of a run, and where everything lies."""
-    tokens, calls, audits = summary["tokens"], summary["tool_calls"], summary["audits"]
+    tokens, calls = summary["tokens"], summary["tool_calls"]
     console.rule(style="dim")
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    narrow = console.width < _NARROW
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, int(not narrow)))
     columns = (("experiment", False), ("status", False), ("turns", True), ("calls", True), ("notes", True))
     for name, right in columns:
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if right else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=len(name) if right else None)
     for row in summary["experiments"]:
         status = Text(row["status"], style=STATUS_STYLES.get(row["status"], ""))
         counts = (str(row.get(key, 0)) for key in ("turns", "tool_calls", "notes"))
@@ -41,7 +45,7 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     rest = f", seed {summary['seed']}, {summary['seconds']} s"
     facts.add_row("status", Text.assemble((summary["status"], style), rest))
     if summary["status"] == "interrupted":
-        facts.add_row("", Text("a reply that was broken off is not in the record", style="yellow"))
+        facts.add_row("", Text("a reply that was broken off is not in the record", style=WARNING))
     facts.add_row(
         "tokens",
         f"{tokens['generated']} generated, {tokens['prefilled']} prefilled (of at least {tokens['minimum']})",
@@ -51,21 +55,13 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     idle = [one_line(row["name"]) for row in summary["experiments"] if row.get("no_tool_used")]
     if summary.get("no_tool_used") or idle:
         where = "" if summary.get("no_tool_used") else f" in {', '.join(idle)}"
-        facts.add_row("", Text(f"no tool was used{where}", style="yellow"))
+        facts.add_row("", Text(f"no tool was used{where}", style=WARNING))
     if summary["status"] == "failed" and summary.get("no_tool_used") and calls["malformed"]:
         held = "--set generation.constrain=calls holds a model that writes no call to calls"
-        facts.add_row("", Text(held, style="yellow"))
-    facts.add_row("audits", ", ".join(f"{count} {name}" for name, count in audits.items()))
-    if audits.get("skipped"):
-        for level in summary.get("skipped_levels", ("e1",)):
-            audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
-            makes = f"; {audit} makes it" if level != "e0" else ""
-            facts.add_row("", Text(f"{one_line(level)} was skipped, the log says why{makes}", style="yellow"))
-    for failure in summary.get("failures", ()):
-        where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
-        facts.add_row("found", Text(f"{', '.join(failure['codes'])} ({where})", style="bold red"))
+        facts.add_row("", Text(held, style=WARNING))
+    _add_audits(facts, summary)
     if summary.get("fault"):
-        facts.add_row("planted", Text(summary["fault"]))
+        facts.add_row("planted", Text(one_line(summary["fault"])))
     if summary.get("constrain", "none") != "none":
         facts.add_row("replies", Text(f"constrained: {one_line(constraint_in_words(summary))}"))
     if summary.get("forced_from"):
@@ -79,6 +75,25 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     places["replay"] = shlex.join(["introspect", "replay", summary["run"]])
     for name, place in places.items():
         console.print(Text(f"{name:<8}{one_line(place)}"), **soft)  # type: ignore[arg-type]
+
+
+def _add_audits(facts: Table, summary: JSON) -> None:
+    """The checks that were made, those that were skipped with the reason, and what they found."""
+    audits = summary["audits"]
+    counts_of = (f"{count} {name}" for name, count in audits.items() if isinstance(count, int))
+    facts.add_row("audits", ", ".join(counts_of))
+    if audits.get("skipped"):
+        reasons = summary.get("skipped_reasons", {})
+        for level in summary.get("skipped_levels", ("e1",)):
+            audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
+            makes = f"; {audit} makes it" if level != "e0" else ""
+            why = one_line(str(reasons.get(level, "the log says why")))
+            facts.add_row("", Text(f"{one_line(level)} was skipped: {why}{makes}", style=WARNING))
+    for failure in summary.get("failures", ()):
+        where = f"{failure['level']} at turn {failure['turn']} of experiment {failure['experiment'] + 1}"
+        facts.add_row(
+            "found", Text(f"{one_line(', '.join(failure['codes']))} ({where})", style=f"bold {BAD}")
+        )
 
 
 def _show_notes(console: Console, notes: list[JSON]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,17 +12,15 @@ from rich.padding import Padding
 from rich.text import Text
 
 from introspect import events
+from introspect.commands.event_page import INDENT, SHOWN, EventPage
 from introspect.commands.live_line import LiveLine
-from introspect.display import counted, one_line, printable
+from introspect.display import printable
 from introspect.events import Event
-from introspect.tally import passes_per_second
-
-INDENT = 2
-STATUS_STYLES = {"complete": "green", "limited": "yellow", "failed": "red", "corrupt": "bold red"}
 
 
-class RunView:
-    """Shows events as they come. `quiet` shows what has gone wrong only, `verbose` cache and audits too.
+class RunView(EventPage):
+    """Shows events as they come. `quiet` shows what has gone wrong only, `verbose` cache, audits and whole
+    results too; `live` has a line at the foot of a terminal. `limit` is how many experiments are made.
 
     One lock is held over everything that is printed and every drawing of the live region: rich's own thread
     draws between the moment that a print measures the region and the moment that it is written, and lines of
@@ -37,19 +34,21 @@ class RunView:
         verbose: bool = False,
         clock: Callable[[], float] = time.monotonic,
         refresh_per_second: float = 8.0,
+        live: bool = True,
+        limit: int | None = None,
     ) -> None:
-        self.console = console
+        super().__init__(console, verbose)
         self.quiet = quiet
-        self.verbose = verbose
         self._partial = ""
         self._streamed = ""
         self._headed: tuple[int, int] | None = None
-        self._line = LiveLine(clock)
+        self._line = LiveLine(clock, limit)
+        self._told = live
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._pause = 1 / refresh_per_second
         self._live: Live | None = None
-        if console.is_terminal and not quiet:
+        if live and console.is_terminal and not quiet:
             # Asked at each refresh, not told at each event: it moves while a tool runs and nothing comes.
             self._live = Live(
                 console=console, get_renderable=self._region, auto_refresh=False, transient=True
@@ -74,11 +73,12 @@ class RunView:
             self._show(event)
 
     def _show(self, event: Event) -> None:
-        self._line.take(event)
+        if self._told:
+            self._line.take(event)
         if isinstance(event, events.Token):
             self._stream(event.experiment, event.turn, event.text)
         else:
-            show = _SHOWN.get(type(event))
+            show = SHOWN.get(type(event))
             failed_audit = isinstance(event, events.Audit) and bool(event.codes)
             loud = failed_audit or isinstance(event, events.Error)
             if isinstance(event, events.Generation):
@@ -93,14 +93,6 @@ class RunView:
             news = self._line.progress(what, done, total)
             if news and not self._live and not self.quiet:
                 self.say(news, "dim", INDENT)
-
-    def say(self, text: str, style: str = "", indent: int = 0) -> None:
-        """Print a paragraph of foreign text without effect; `indent` in columns, of its every line."""
-        shown = Text(printable(text), style=style)
-        if self.console.is_terminal or self.console.record:
-            self.console.print(Padding(shown, (0, 0, 0, indent)))
-        else:
-            self.console.print(Text(" " * indent) + shown, soft_wrap=True)
 
     def _stream(self, experiment: int, turn: int, text: str) -> None:
         """Show a piece of a reply, under a heading where it is the first."""
@@ -142,94 +134,3 @@ class RunView:
             parts.append(Padding(Text(printable(self._partial)), (0, 0, 0, INDENT)))
         parts.append(self._line.text(self.console.width))
         return Group(*parts)
-
-
-def _run_start(view: RunView, event: events.RunStart) -> None:
-    made = event.environment
-    line = made.get("placement") or f"{made.get('dtype')} on {made.get('device')}"
-    view.say(f"{one_line(event.model)}: {line}", "dim")
-
-
-def _experiment_start(view: RunView, event: events.ExperimentStart) -> None:
-    view.console.rule(Text(one_line(f"{event.experiment + 1}. {event.name}")), style="dim")
-    view.say(event.task, "bold")
-
-
-def _user_message(view: RunView, event: events.UserMessage) -> None:
-    if event.kind in ("feedback", "last_reply"):
-        view.say(f"→ {event.text}", "yellow", INDENT)
-
-
-def _prune(view: RunView, event: events.Prune) -> None:
-    if event.refused:
-        view.say(f"prune refused: {event.refused}", "yellow")
-        return
-    dropped = f"dropped {counted(event.dropped_turns, 'turn')}, kept {event.kept_turns}"
-    shortened = (
-        f", shortened {counted(len(event.shortened_messages), 'result')}" if event.shortened_messages else ""
-    )
-    saved = f"{event.tokens_before} → {event.tokens_after} tokens"
-    view.say(f"prune: {dropped}{shortened}, {saved}; cache keeps {event.cached_after}", "magenta")
-
-
-def _prefill(view: RunView, event: events.Prefill) -> None:
-    if view.verbose:
-        last = event.start + len(event.token_ids) - 1
-        view.say(
-            f"cache: {event.start} kept, {len(event.token_ids)} prefilled at {event.start}..{last}", "dim"
-        )
-
-
-def _generation(view: RunView, event: events.Generation) -> None:
-    passes = passes_per_second(len(event.token_ids), event.seconds)
-    rate = "" if passes is None else f"{passes:.0f} tok/s, "
-    note = "" if event.finish_reason == "stop" else f", ended by {event.finish_reason}"
-    forced = ", forced" if event.forced else ""
-    cached = f"{event.cached_tokens} of {event.prompt_tokens} prompt tokens cached"
-    view.say(f"{len(event.token_ids)} tokens, {rate}{cached}{note}{forced}", "dim", INDENT)
-
-
-def _tool_result(view: RunView, event: events.ToolResult) -> None:
-    from introspect.tools.context import to_json
-
-    text = to_json(event.result) if event.ok else str(event.result)
-    limit = 10_000 if view.verbose else 3 * view.console.width - 20
-    cut = text if len(text) <= limit else text[:limit] + " …"
-    view.say(f"{event.function} → {cut}", "cyan" if event.ok else "red", INDENT)
-
-
-def _audit(view: RunView, event: events.Audit) -> None:
-    if event.codes:
-        view.say(f"AUDIT {event.level} FAILED at turn {event.turn}: {event.failure}", "bold red")
-    elif view.verbose:
-        view.say(f"audit {event.level}: {event.detail}", "dim")
-
-
-def _warning(view: RunView, event: events.Warning) -> None:
-    # Before the first turn nothing else says what it is about; within one the feedback does.
-    view.say(event.code if event.turn else f"warning: {event.message}", "yellow", INDENT * bool(event.turn))
-
-
-def _error(view: RunView, event: events.Error) -> None:
-    view.say(f"error: {event.message}", "bold red")
-
-
-def _experiment_end(view: RunView, event: events.ExperimentEnd) -> None:
-    reason = f" ({event.reason})" if event.reason else ""
-    text = f"{event.name}: {event.status} after {counted(event.turns, 'turn')}{reason}"
-    view.say(text, STATUS_STYLES.get(event.status, ""))
-
-
-_SHOWN: dict[type, Callable[[RunView, Any], None]] = {
-    events.RunStart: _run_start,
-    events.ExperimentStart: _experiment_start,
-    events.UserMessage: _user_message,
-    events.Prune: _prune,
-    events.Prefill: _prefill,
-    events.Generation: _generation,
-    events.ToolResult: _tool_result,
-    events.Audit: _audit,
-    events.Warning: _warning,
-    events.Error: _error,
-    events.ExperimentEnd: _experiment_end,
-}

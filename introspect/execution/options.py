@@ -13,7 +13,7 @@ class RunOptions:
     """The parent directory of a run's record, and a limit of experiments.
 
     `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
-    where what the phase requires is not met.
+    where what the phase requires is not met. `baseline` names the run that counts for that.
     """
 
     output: Path = DEFAULT_OUTPUT
@@ -21,3 +21,4 @@ class RunOptions:
     forced_from: str | None = None
     fault: str | None = None
     force: bool = False
+    baseline: str | None = None

@@ -72,10 +72,10 @@ def prepare(
     if phase.generation.constrain != "none" and options.forced_from is None:
         refuse_without_llguidance()
     if loaded is None:
-        if phase.requires is not None:
+        if phase.requires is not None or options.baseline is not None:
             source = find_model(phase.model, weights=False)
             same = SameModel(source.name, source.revision)
-            checked_requirement(phase, options.output, same, force=options.force, tell=tell)
+            checked_requirement(phase, options.output, same, options.force, tell, options.baseline)
         loaded = load_model(phase.model, progress, phase.conversation_tokens)
     if options.fault is not None:
         refuse_model(loaded.model)
@@ -98,7 +98,9 @@ def prepare(
         dialect=dialect,
         instructions=instructions_of(phase, offered, detail, dialect, loaded.prompt_format),
         forced=forced,
-        requirement=checked_requirement(phase, options.output, same, force=options.force),
+        requirement=checked_requirement(
+            phase, options.output, same, options.force, baseline=options.baseline
+        ),
         shared=shared,
         notes_before=shared.read() if shared else (),
         warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings)),

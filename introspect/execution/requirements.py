@@ -1,7 +1,8 @@
 """What a phase requires before it may start: a sound run of another phase with the very same model.
 
-The newest run of the required phase under the output directory counts, among those of the same model name,
-revision and weight hash. Four criteria, in this order:
+The newest sound run of the required phase under the output directory counts, among those of the same model
+name, revision and weight hash; or the run that `--baseline` names, wherever it lies, if its weights are the
+same. Where none is sound, what is said is of the newest. Four criteria, in this order:
 
 | criterion | met by |
 | --- | --- |
@@ -16,23 +17,21 @@ record cannot be read like this is passed over.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from introspect.display import one_line
-from introspect.errors import ConfigError, RequirementError
+from introspect.errors import ConfigError, RecordError, RequirementError
 from introspect.events import JSON, AuditLevel, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import phase_files
-from introspect.phase.paths import DEFAULT_OUTPUT, look
-from introspect.runlog.reader import EVENTS, MAX_LINE_BYTES, LineReader
-from introspect.runlog.sources import runs_newest_first
-
-_CHUNK = 1 << 16
+from introspect.phase.paths import DEFAULT_OUTPUT, look, shown
+from introspect.runlog.ends import first_event, last_event
+from introspect.runlog.reader import EVENTS
+from introspect.runlog.sources import find_source, runs_newest_first
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,29 @@ class SameModel:
 class Requirement:
     """Whether a required phase is there. `run` is the directory judged, `unmet` which criterion fails.
 
-    `skipped` says of each directory that was passed over why.
+    `skipped` says of each directory that was passed over why. `baseline` is how the run was named by hand,
+    `path` where it lies then.
     """
 
     phase: str
     run: str | None
     unmet: str | None
     skipped: tuple[str, ...] = ()
+    baseline: str | None = None
+    path: str | None = None
 
 
 def judge_requirement(phase: str, output: Path, model: SameModel) -> Requirement:
-    """Judge the newest run of `phase` under `output` that has this model, whatever lies there."""
-    skipped, others = [], 0
+    """Judge the runs of `phase` under `output` that have this model, whatever lies there.
+
+    The newest that is sound counts; where none is, the newest of all is told of.
+    """
+    skipped: list[str] = []
+    others = 0
+    newest: Requirement | None = None
     for directory in runs_newest_first(output, phase):
         try:
-            start, end = _first_event(directory / EVENTS), _last_event(directory / EVENTS)
+            start, end = _ends(directory / EVENTS)
             if start.phase != phase:
                 raise ValueError(f"its record is of phase '{one_line(start.phase[:80])}'")
             same = _same_model(start, model)
@@ -73,9 +80,50 @@ def judge_requirement(phase: str, output: Path, model: SameModel) -> Requirement
             others += 1
             continue
         unmet = unmet_criterion(start, end)
-        return Requirement(phase, directory.name, unmet, tuple(skipped))
+        if unmet is None:
+            return Requirement(phase, directory.name, None, tuple(skipped))
+        newest = newest or Requirement(phase, directory.name, unmet)
+        skipped.append(f"{directory.name}: passed over, {unmet}")
+    if newest is not None:
+        told = tuple(line for line in skipped if not line.startswith(f"{newest.run}: "))
+        return replace(newest, skipped=told)
     with_others = f" ({others} with another model or other weights)" if others else ""
     return Requirement(phase, None, f"there is no run of it with this model{with_others}", tuple(skipped))
+
+
+def judge_baseline(source: str, required: str | None, output: Path, weight_hash: str | None) -> Requirement:
+    """Judge the run that `--baseline` names, by its phase where one is required, and by its weights.
+
+    A `weight_hash` of None takes any. A phase that requires none takes a run in any state, for comparison.
+    Raises RecordError where there is no record of a run that can be read.
+    """
+    path = find_source(source, output)
+    try:
+        start, end = _ends(path)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"--baseline {shown(source)}: {one_line(str(error))}; name another run") from None
+    recorded = start.environment.get("weight_hash")
+    if required not in (None, start.phase):
+        unmet: str | None = f"it is of phase '{one_line(start.phase[:80])}', not of {required}"
+    elif weight_hash not in (None, recorded):
+        hashes = f"{one_line(str(recorded)[:12])} there, {str(weight_hash)[:12]} here"
+        unmet = f"its weights are others ({hashes})"
+    else:
+        unmet = unmet_criterion(start, end) if required is not None else None
+    directory = path.resolve().parent
+    return Requirement(start.phase, directory.name, unmet, baseline=source, path=str(directory))
+
+
+def found_requirement(
+    phase: PhaseConfig, output: Path, model: SameModel, baseline: str | None = None
+) -> Requirement | None:
+    """The run that a phase builds on, judged: that which `baseline` names, else one that it requires, if any.
+
+    Raises RecordError for a baseline that is no record.
+    """
+    if baseline is not None:
+        return judge_baseline(baseline, phase.requires, output, model.weight_hash)
+    return None if phase.requires is None else judge_requirement(phase.requires, output, model)
 
 
 def checked_requirement(
@@ -84,25 +132,35 @@ def checked_requirement(
     model: SameModel,
     force: bool = False,
     tell: Callable[[str], None] = lambda text: None,
+    baseline: str | None = None,
 ) -> JSON | None:
     """What was found of the phase that `phase` requires, for its record; None where it requires none.
 
-    `tell` is given a line for each directory that was passed over. Raises RequirementError, unless forced.
+    `baseline` names the run that counts, also for a phase that requires none. `tell` is given a line for each
+    directory that was passed over. Raises RequirementError, unless forced, and RecordError for a baseline
+    that is no record.
     """
-    if phase.requires is None:
+    found = found_requirement(phase, output, model, baseline)
+    if found is None:
         return None
-    found = judge_requirement(phase.requires, output, model)
     for line in found.skipped:
         tell(line)
     if not force:
         refuse_unmet(found, phase, output)
-    return {"phase": found.phase, "run": found.run, "unmet": found.unmet, "forced": found.unmet is not None}
+    named = {"path": found.path} if found.path is not None else {}
+    judged = {"phase": found.phase, "run": found.run, "unmet": found.unmet}
+    return {**judged, "forced": found.unmet is not None, **named}
 
 
 def refuse_unmet(requirement: Requirement, phase: PhaseConfig, output: Path) -> None:
     """Raise RequirementError, with the command that makes up for it, where a requirement is not met."""
     if requirement.unmet is None:
         return
+    if requirement.baseline is not None:
+        raise RequirementError(
+            f"--baseline {shown(requirement.baseline)}: {requirement.run} does not count for {phase.name}:"
+            f" {requirement.unmet}; name another run, or go on with --force"
+        )
     command = ["introspect", "run", requirement.phase, "--model", phase.model.id]
     if phase.model.revision is not None:
         command += ["--revision", phase.model.revision]
@@ -113,7 +171,7 @@ def refuse_unmet(requirement: Requirement, phase: PhaseConfig, output: Path) -> 
     first = f"run `{shlex.join(command)}`" if known else "run that phase"
     raise RequirementError(
         f"{phase.name} requires a sound run of {requirement.phase} under '{output}', and {which}: "
-        f"{requirement.unmet}; {first} first, or go on with --force"
+        f"{requirement.unmet}; {first} first, name another with --baseline, or go on with --force"
     )
 
 
@@ -177,37 +235,8 @@ def _listed(names: Sequence[Any]) -> str:
     return ", ".join(one_line(str(name)[:64]) for name in names)
 
 
-def _first_event(path: Path) -> RunStart:
-    with path.open("rb") as stream:
-        event = _sound_event(stream.readline(MAX_LINE_BYTES + 1), LineReader())
-    if not isinstance(event, RunStart):
-        raise ValueError("its record does not begin with a run_start")
-    return event
-
-
-def _last_event(path: Path) -> RunEnd | None:
-    """The end of a run; None where the last line is another event, or was never finished."""
-    raw = _last_line(path)
-    event = _sound_event(raw, LineReader(prev=None)) if raw.endswith(b"\n") else None
-    return event if isinstance(event, RunEnd) else None
-
-
-def _sound_event(raw: bytes, reader: LineReader) -> Any:
-    read, damage = reader.take(raw)
-    if damage:
-        raise ValueError(f"its record is damaged: {damage[0]}")
-    return read.event if read is not None else None
-
-
-def _last_line(path: Path) -> bytes:
-    """The last line of a file, its newline included, read from the end. ValueError where it is too long."""
-    with path.open("rb") as stream:
-        place, tail = stream.seek(0, os.SEEK_END), b""
-        while place > 0 and b"\n" not in tail[:-1]:
-            if len(tail) > MAX_LINE_BYTES:
-                raise ValueError(f"its last line is longer than {MAX_LINE_BYTES} bytes")
-            step = min(_CHUNK, place)
-            place -= step
-            stream.seek(place)
-            tail = stream.read(step) + tail
-    return tail[tail[:-1].rfind(b"\n") + 1 :]
+def _ends(record: Path) -> tuple[RunStart, RunEnd | None]:
+    """How a run began, and how it ended, if it has. OSError or ValueError where that cannot be read."""
+    _, start = first_event(record)
+    last = last_event(record)
+    return start, last.event if last is not None and isinstance(last.event, RunEnd) else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from introspect import events as ev
-from introspect.errors import RecordError
+from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
+from introspect.phase.paths import shown
 from introspect.readers.dotted import dotted
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
@@ -68,6 +70,57 @@ def figures_of(log: EventLog) -> JSON:
     }
 
 
+def recorded_summary(log: EventLog, directory: Path) -> JSON:
+    """What `run --json` prints at the end of a run, as far as a record that has a `run_start` tells it.
+
+    Counted from the events, so that there is one also where the run broke off: its status is `open` then.
+    """
+    figures = figures_of(log)
+    tally = Tally.of(read.event for read in log.events)
+    notes = figures["notes"]
+    return figures | {
+        "run": str(directory),
+        "failures": tally.failures,
+        "skipped_levels": list(tally.skipped_reasons),
+        "skipped_reasons": dict(tally.skipped_reasons),
+        "audits": dict(tally.audits),
+        "saved_notes": notes,
+        "notes": len(notes),
+    }
+
+
+def baseline_of(figures: JSON) -> Path:
+    """The directory of the run that a run builds on, as its record says.
+
+    Beside its own first, where a moved output directory has it; else where it was when it was named. Raises
+    ConfigError where the record names none, RecordError where it is gone.
+    """
+    found = figures["requirement"]
+    name = found["run"] if found is not None else None
+    if name is None:
+        raise ConfigError(
+            f"{shown(figures['source'])}: its record names no run that it builds on; compare takes two runs"
+            " or more, such as `introspect compare phase1a phase1b`"
+        )
+    beside = Path(figures["path"]).resolve().parent.parent / Path(name).name
+    places = [beside, *([Path(found["path"])] if found["path"] is not None else [])]
+    for place in places:
+        if os.path.isfile(place / EVENTS):
+            return place
+    raise RecordError(
+        f"{shown(figures['source'])} builds on {shown(name)}, and that is not at"
+        f" {' or '.join(shown(str(place)) for place in places)}; name the run to compare it with"
+    )
+
+
+def same_weights(runs: Sequence[JSON]) -> bool | None:
+    """Whether runs have the same weights, by their hashes; None where a record does not say."""
+    hashes = {run["weight_hash"] for run in runs}
+    if None in hashes:
+        return False if len(hashes) > 2 else None
+    return len(hashes) == 1
+
+
 def is_corrupt(figures: JSON) -> bool:
     """Whether a record shows corruption: a failed audit, or damage to the record itself."""
     return bool(figures["damage"] or figures["audits"]["failed"])
@@ -92,7 +145,7 @@ def _requirement(found: JSON | None) -> JSON | None:
     """What a record says of a required phase, in values of the types that a run writes."""
     if found is None:
         return None
-    fields: JSON = {key: _text(found.get(key)) for key in ("phase", "run", "unmet")}
+    fields: JSON = {key: _text(found.get(key)) for key in ("phase", "run", "unmet", "path")}
     return fields | {"forced": found.get("forced") is True}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from introspect.readers.onset import judge
 from introspect.readers.replay_view import View, show_findings
 from introspect.runlog.event_history import history_of_events
 from introspect.runlog.history import Entry, Finding, History
+from introspect.runlog.reader import EventLog, ReadEvent, read_events
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.runlog.text_reader import read_text
 
@@ -28,13 +29,14 @@ _KNOWN_TAGS = frozenset([
 ])
 # fmt: on
 _LONGEST_WAIT = 3600.0
+Timed = TypeVar("Timed", Entry, ReadEvent)
 
 
 @dataclass(frozen=True)
 class Replay:
     """A record with what was found in it. `source` is as it was given, `path` the file that it means.
 
-    `suspects` are the lines of garbled generations.
+    `suspects` are the lines of garbled generations. `log` has the events of an event log; None for text.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Replay:
     history: History
     suspects: frozenset[int]
     findings: tuple[Finding, ...]
+    log: EventLog | None = None
 
     @property
     def corrupt(self) -> bool:
@@ -86,11 +89,17 @@ def load(source: str, output: Path) -> Replay:
     Raises RecordError where there is none, or it holds no record.
     """
     path = find_source(source, output)
-    history = history_of_events(path) if is_event_log(path) else read_text(path)
+    log = read_events(path) if is_event_log(path) else None
+    history = read_text(path) if log is None else history_of_events(log)
     suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
     return Replay(
-        source=source, path=path, history=history, suspects=frozenset(suspects), findings=tuple(findings)
+        source=source,
+        path=path,
+        history=history,
+        suspects=frozenset(suspects),
+        findings=tuple(findings),
+        log=log,
     )
 
 
@@ -101,13 +110,15 @@ def show(
     speed: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show a record, its findings at the end. `speed` waits the recorded gaps divided by it.
+    """Show the messages of a record with their tags, its findings at the end.
+
+    `speed` waits the recorded gaps divided by it.
 
     Raises RecordError for a tag in `only` that is neither known nor in the record.
     """
     entries = replay.history.entries
     wanted, view = wanted_tags(only, entries), View(console)
-    for entry in _paced(entries, speed, sleep):
+    for entry in paced(entries, speed, sleep):
         if not wanted or tag_of(entry) in wanted:
             view.show(entry, entry.line in replay.suspects)
     show_findings(replay.findings, console)
@@ -133,14 +144,15 @@ def wanted_tags(only: Iterable[str], entries: Sequence[Entry]) -> set[str]:
     return wanted
 
 
-def _paced(entries: Sequence[Entry], speed: float | None, sleep: Callable[[float], None]) -> Iterator[Entry]:
+def paced(items: Sequence[Timed], speed: float | None, sleep: Callable[[float], None]) -> Iterator[Timed]:
+    """The items of a record, each after the recorded gap divided by `speed`; at once where that is None."""
     before: datetime | None = None
-    for entry in entries:
-        now = _moment(entry.time) if speed else None
+    for item in items:
+        now = _moment(item.time) if speed else None
         if speed and now and before and now > before:
             sleep(min(_LONGEST_WAIT, (now - before).total_seconds() / speed))
         before = now or before
-        yield entry
+        yield item
 
 
 def _moment(text: str) -> datetime | None:

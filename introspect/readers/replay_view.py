@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from introspect.display import one_line, printable
+from introspect.display import BAD, GOOD, MEMORY, TOOL, WARNING, one_line, printable
 from introspect.runlog.history import Entry, Finding
 
 _PRUNING = "MEMORY MANAGEMENT"
@@ -20,12 +20,12 @@ _STYLES = {
     "GENERATION": "dim",
     "CACHE": "dim",
     "MODEL REASONING": "italic",
-    "TOOL CALL": "cyan",
-    "MEMORY MANAGEMENT": "magenta",
-    "AUDIT": "green",
+    "TOOL CALL": TOOL,
+    "MEMORY MANAGEMENT": MEMORY,
+    "AUDIT": GOOD,
     "USER": "bold",
 }
-_LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
+_LEVEL_STYLES = {"WARNING": WARNING, "ERROR": f"bold {BAD}", "CRITICAL": f"bold {BAD}"}
 _FULL = ("MODEL", "USER", "FEEDBACK TO MODEL", "MODEL REASONING")
 _INDENT = 4
 
@@ -59,7 +59,7 @@ def _show_entry(entry: Entry, console: Console, suspect: bool) -> None:
     style = _LEVEL_STYLES.get(entry.level) or _STYLES.get(entry.tag, "dim")
     label = Text.assemble((f"{entry.line:>6} {_clock(entry.time)} ", "dim"), (head, style))
     if suspect and entry.tag == "GENERATION":
-        label.append("  GARBLED", style="bold red")
+        label.append("  GARBLED", style=f"bold {BAD}")
     console.print(label, soft_wrap=not console.is_terminal)
     if body:
         _print_indented(Text(body, style=_STYLES.get(entry.tag, "")), console)
@@ -69,10 +69,10 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
     """Show what was found, or that nothing was."""
     console.print(Rule(Text("findings"), style="dim"))
     if not findings:
-        console.print(Text("none", style="green"))
+        console.print(Text("none", style=GOOD))
     soft = not console.is_terminal
     for finding in findings:
-        style = "bold red" if finding.severity == "corrupt" else "yellow"
+        style = f"bold {BAD}" if finding.severity == "corrupt" else WARNING
         where = f"line {finding.line}"
         if finding.after_line is not None:
             where += f", after line {finding.after_line}"

@@ -57,7 +57,7 @@ def report_of(path: Path) -> Report:
     start = next((read.event for read in log.events if isinstance(read.event, ev.RunStart)), None)
     if start is None:
         raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
-    history = history_of_events(path)
+    history = history_of_events(log)
     _, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
     experiments = experiments_of(log.events)

@@ -10,7 +10,7 @@ from introspect import events as ev
 from introspect.display import one_line
 from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.lock import is_held
-from introspect.runlog.reader import LineReader, ReadEvent, follow_lines, read_events
+from introspect.runlog.reader import EventLog, LineReader, ReadEvent, follow_lines
 from introspect.runlog.textlog import RULE, LogMessage, json_text, messages, recorded_beside
 
 _POLL_SECONDS = 0.2
@@ -18,9 +18,8 @@ _POLLS_OF_THE_LEFT = 5
 """So often in a row nobody must hold a record, and nothing be new in it, before it is taken for abandoned."""
 
 
-def history_of_events(path: Path) -> History:
-    """Read an event log. Failed audits and damage are findings. RecordError where it holds no record."""
-    log = read_events(path)
+def history_of_events(log: EventLog) -> History:
+    """The history in an event log that was read. Failed audits and damage are findings."""
     generations, prunes, contexts, audits = [], [], [], []
     for read in log.events:
         line, when, session = read.line, read.time, read.session
@@ -73,8 +72,8 @@ def entries_of(read: ReadEvent) -> list[Entry]:
     ]
 
 
-def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
-    """The messages of a run as they are written, until the run ends, or the program that wrote it has gone.
+def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[ReadEvent]:
+    """The events of a run as they are written, until the run ends, or the program that wrote it has gone.
 
     RecordError where the file goes away.
     """
@@ -85,7 +84,7 @@ def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> It
             read, _ = reader.take(raw)
             if read is None:
                 continue
-            yield from entries_of(read)
+            yield read
             if isinstance(read.event, ev.RunEnd):
                 return
         if lines:

@@ -240,9 +240,9 @@ def _between_rules(text: str) -> list[LogMessage]:
     return [_info("", RULE), _info("", text), _info("", RULE)]
 
 
-def json_text(value: Any, indent: int | None) -> str:
+def json_text(value: Any, indent: int | None, sort_keys: bool = False) -> str:
     """A value as JSON for people; a placeholder where it is nested too deeply for that."""
     try:
-        return json.dumps(value, indent=indent, ensure_ascii=False)
+        return json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=sort_keys)
     except (RecursionError, TypeError, ValueError):
         return "(cannot be shown)"
