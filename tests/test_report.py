@@ -339,3 +339,22 @@ def test_the_command_writes_beside_the_record_or_where_it_is_told(
         assert refused.code == ConfigError.exit_code and refused.err.count("\n") == 1 and refused.out == ""
     assert (run / "events.jsonl").read_bytes() == record and not list(tmp_path.rglob("*.part"))
     assert introspect_here(capsys, "report", "nothing", "--runs", str(tmp_path)).code == 2
+    short = introspect_here(capsys, "report", run.name[-4:], "--runs", str(tmp_path), "-o", "-")
+    assert short.code == 0 and short.out == html
+
+
+def test_a_comparison_is_written_as_a_page_beside_what_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [str(written(tmp_path, conversation(text))) for text in ("One.", "Two.")]
+    file = tmp_path / "c.html"
+    done = introspect_here(capsys, "compare", *pair, "--html", str(file), "--json")
+    assert done.code == 0 and len(json.loads(done.out)["runs"]) == 2
+    html = file.read_text()
+    assert introspect_here(capsys, "compare", *pair, "--html", "-").out == html
+    assert not Page(html).complaints()
+    for command in ("compare", "diff"):
+        refused = introspect_here(capsys, command, *pair, "--html", "-", "--json")
+        assert refused.code == 2 and refused.out == "" and refused.err.count("\n") == 1
+        refused = introspect_here(capsys, command, *pair, "--html", f"{pair[0]}/events.jsonl")
+        assert refused.code == 2 and "--html" in refused.err

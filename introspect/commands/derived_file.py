@@ -19,8 +19,8 @@ _OF_A_RECORD = (EVENTS, MANIFEST, "notes.sqlite")
 def derived_path(given: str | None, record: Path, name: str, option: str = "--output") -> Path | None:
     """Where a file made out of `record` goes: where it is `given`, else beside the record under `name`.
 
-    None is stdout; `option` is what it was given by. Raises ConfigError for a place that is no file or belongs
-    to a record.
+    None is stdout; `option` is what it was given by. Raises ConfigError for a place that is no file, or one
+    that belongs to a record.
     """
     if given == STDOUT:
         return None
