@@ -316,6 +316,26 @@ def test_what_was_broken_off_has_a_report(tmp_path: Path) -> None:
         report_of(run / "events.jsonl")
 
 
+@pytest.mark.parametrize("count", [-5, 0, 10**400])
+def test_a_count_that_none_can_have_stops_no_report(tmp_path: Path, count: int) -> None:
+    events = [
+        generation("One.", cached_tokens=count, seconds=float("inf")),
+        generation("Two.", 2, prompt_tokens=count),
+    ]
+    page, _ = page_of(written(tmp_path, events))
+    assert not page.complaints() and page.texts[:2] == ["One.", "Two."]
+
+
+def test_older_records_time_a_prefill_with_its_reply(tmp_path: Path) -> None:
+    rates = {}
+    for schema in (1, 2):
+        run = written(tmp_path, conversation("One."), schema=schema)
+        (only,) = experiments_of(read_events(run / "events.jsonl").events)[0].replies
+        rates[schema] = only.tokens_per_second
+        assert not page_of(run)[0].complaints()
+    assert rates == {1: pytest.approx(2 / 0.4), 2: pytest.approx(2 / 0.5)}
+
+
 def test_the_command_writes_beside_the_record_or_where_it_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
