@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from introspect.commands import derived_commands, record_commands
+from introspect.commands import derived_commands, phase_commands, record_commands, tool_commands
+from introspect.commands import options as opt
 from introspect.commands.exit import exit_code
 from introspect.commands.options import (
     MODEL,
@@ -21,6 +22,7 @@ from introspect.commands.options import (
     Output,
     Paths,
     Phase,
+    Prompt,
     Revision,
     Settings,
     SystemTokens,
@@ -70,29 +72,25 @@ def run(
     limit: Annotated[int | None, typer.Option(help="Only the first N experiments.", min=1)] = None,
     max_turns: Annotated[int | None, typer.Option(help="Turns per experiment at most.", min=1)] = None,
     settings: Settings = None,
+    tool: opt.ToolFiles = None,
+    allow_code: opt.AllowCode = False,
     forced: Forced = None,
     baseline: Baseline = None,
-    fault: Annotated[
-        str | None,
-        typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where a requirement is not met.", allow_from_autoenv=False)
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")
-    ] = False,
+    fault: opt.Fault = None,
+    force: opt.Force = False,
+    dry_run: opt.DryRun = False,
+    prompt: Prompt = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")
-    ] = False,
+    verbose: opt.Verbose = False,
     json: Json = False,
 ) -> None:
     """Run the experiments of a phase."""
     refuse_stripped_docstrings()
     from introspect.commands import run as command
+    from introspect.commands.prompt_view import refuse_prompt_alone
     from introspect.execution.options import RunOptions
 
+    refuse_prompt_alone(prompt, dry_run)
     given = {
         "model.id": model,
         "model.revision": revision,
@@ -102,11 +100,21 @@ def run(
         "limits.max_turns": max_turns,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    config = command.read_phase(phase, overrides, settings or ())
+    config = command.read_phase(phase, overrides, settings or (), tool or ())
+    command.tell_passed_over(phase)
+    code = command.permission(settings or (), tool or (), allow_code)
     if dry_run:
-        raise typer.Exit(command.dry_run(config, output, json, baseline))
+        from introspect.commands.dry_run import dry_run as show
+
+        raise typer.Exit(show(config, output, json, baseline, prompt, code))
     options = RunOptions(
-        output=output, limit=limit, forced_from=forced, fault=fault, force=force, baseline=baseline
+        output=output,
+        limit=limit,
+        forced_from=forced,
+        fault=fault,
+        force=force,
+        baseline=baseline,
+        code=code,
     )
     shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
     raise typer.Exit(command.run(config, options, shown))
@@ -156,12 +164,7 @@ def bench(
     raise typer.Exit(bench_command(settings, path or ("plain", "step"), system or (2048,), turns, json))
 
 
-@app.command()
-def tools(json: Json = False) -> None:
-    """List the tools that a phase can give to a model."""
-    from introspect.commands.tools import tools_command
-
-    raise typer.Exit(tools_command(json))
+app.command()(tool_commands.tools)
 
 
 @app.command()
@@ -192,12 +195,8 @@ def check(
     raise typer.Exit(check_command(models, template or (), phase, settings, as_json=json))
 
 
-@app.command()
-def phases(json: Json = False) -> None:
-    """List the phases: what each does, offers and requires."""
-    from introspect.commands.phases import phases_command
-
-    raise typer.Exit(phases_command(json))
+for phase_command in (phase_commands.phases, phase_commands.new):
+    app.command()(phase_command)
 
 
 app.command()(record_commands.compare)

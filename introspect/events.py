@@ -32,11 +32,10 @@ AuditLevel = Literal["e0", "e1", "e2"]
 class RunStart:
     """The first record. `utc_offset` is in minutes; `settings` is the resolved phase.
 
-    `requirement` is what was found of the phase that this one requires, and whether the run was forced to go
-    on without it. `notes_before` are the notes of other runs that this one starts with. `forced_retokenised`
-    says whether ids of forced replies were made anew from their text; None without such, and in old records.
-    `tool_framing` is what the model's own template writes around messages, tools described; None where this
-    program's own dialect describes them in the system prompt.
+    `requirement` is what was found of the phase that this one requires, and whether the run was forced to do
+    without. `notes_before` are those of other runs that it starts with. `forced_retokenised`: ids of forced
+    replies were made anew from text. `tool_framing` is what the model's own template writes around messages;
+    None: the system prompt describes tools. `documents`: id, title, summary, file, text and sha256 of each.
     """
 
     event: ClassVar[str] = "run_start"
@@ -56,6 +55,7 @@ class RunStart:
     notes_before: tuple[JSON, ...] = ()
     forced_retokenised: bool | None = None
     tool_framing: JSON | None = None
+    documents: tuple[JSON, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,6 +225,7 @@ EXAMPLES: dict[str, Example] = {
         ({"obs_type": "finding", "category": "weights", "description": "the std of layer 0 is 0.02"},)
     ),
     "query_memory": Example(),
+    "predict_result": Example(({"tool": "process_text", "figure": "probability", "value": 0.5},)),
     "list_heritage_documents": Example(),
     "read_heritage_document": Example(({"document": "how-transformers-compute"},)),
 }

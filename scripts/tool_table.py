@@ -30,6 +30,7 @@ from introspect.errors import ToolError
 from introspect.phase.paths import shipped_documents, tiny_model
 from introspect.tools import context as context_module
 from introspect.tools.context import ToolContext
+from introspect.tools.figures import FIGURES
 from introspect.tools.instruments.registry import ALL_TOOLS
 from introspect.tools.library import document_ids, load_documents
 from introspect.tools.note_store import NoteStore
@@ -77,7 +78,8 @@ def context_of(model: Any, tokenizer: Any) -> ToolContext:
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text))
 
-    return ToolContext(model, encode, tokenizer.decode, NoteStore(), documents)
+    measuring = tuple(FIGURES)
+    return ToolContext(model, encode, tokenizer.decode, NoteStore(), documents, measuring=measuring)
 
 
 def call(context: ToolContext, tool: str, arguments: dict[str, Any]) -> Any:

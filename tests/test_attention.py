@@ -30,8 +30,8 @@ from transformers import (
 )
 
 from introspect.errors import ToolError
+from introspect.model.attention_maps import CHECKED_MODEL_TYPES, QUERIES, attention_weights
 from introspect.tools.context import rounded
-from introspect.tools.instruments.attention import CHECKED_MODEL_TYPES, QUERIES, attention_weights
 
 PRECISION = 1e-5
 LONG = "What a head looks at is a row of weights, one for each token before it. " * 3

@@ -165,7 +165,7 @@ def test_a_warning_of_the_dtype_stands_in_the_record_and_is_shown(
     lines = next((tmp_path / "out").glob("*/events.jsonl")).read_text().splitlines()
     codes = {json.loads(line).get("code") for line in lines}
     assert "dtype-range" in codes
-    assert "activations may overflow" in " ".join(done.out.split())
+    assert "activations may overflow" in " ".join(done.err.split())
 
 
 def test_an_older_record_without_the_line_is_shown_with_its_dtype() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_tokenizers import TOOL_LLAMA3_TEMPLATE, llama3_tokenizer, tool_chatml_tokenizer
+from small_tokenizers import tool_chatml_tokenizer
+from support.native_formats import FORMATS
 from support.sessions import a_phase, forced_session, random_model, run_session
 
 from introspect import events as ev
@@ -22,10 +23,6 @@ from introspect.session.protocols import CachedTurn
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.schemas import tool_schema
 
-FORMATS: dict[str, PromptFormat] = {
-    "chatml": prompt_format_for(tool_chatml_tokenizer(), "chatml"),
-    "llama3": prompt_format_for(llama3_tokenizer(TOOL_LLAMA3_TEMPLATE), "llama3"),
-}
 CALLS: list[tuple[str, dict[str, Any]]] = [
     ("get_architecture_summary", {}),
     ("get_layer_names", {"filter_pattern": "*mlp"}),

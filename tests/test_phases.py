@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from introspect.errors import ConfigError
-from introspect.phase.load import load_phase, phase_files
+from introspect.phase.find import phase_files
+from introspect.phase.load import load_phase
 
 GOOD = """\
 name: mine

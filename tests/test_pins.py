@@ -127,6 +127,14 @@ def test_a_revision_of_what_has_none_is_refused_where_it_stands(hub: Path) -> No
                 load_phase(f"./{file}")
 
 
+def test_a_file_has_no_revisions_either(hub: Path) -> None:
+    (hub / "weights.gguf").write_bytes(b"GGUF")
+    with pytest.raises(
+        ConfigError, match=r"^command line: .*weights\.gguf is a file, which has no revisions"
+    ):
+        load_phase("./mine.yaml", {"model.id": "./weights.gguf", "model.revision": "v1"})
+
+
 @pytest.mark.parametrize(
     "revision", ["", "v 1", "../../refs/main", "/etc/passwd", "-x", "a\nb", "a\\b", "a:b"]
 )

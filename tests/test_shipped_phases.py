@@ -1,4 +1,4 @@
-"""The five phases that come along: what each offers when, their documents, and how they are listed."""
+"""The phases that come along: what each offers when, their documents, and how they are listed."""
 
 from __future__ import annotations
 
@@ -65,8 +65,22 @@ def test_what_is_not_the_condition_is_the_same_everywhere() -> None:
 
 
 def test_the_whole_catalogue_is_offered() -> None:
-    assert set(read_phase("phase1b", {}, ()).tools) == set(TOOL_MODULES)
+    offered = {name for phase in ("phase1b", "phase2a") for name in read_phase(phase, {}, ()).tools}
+    assert offered == set(TOOL_MODULES)
     assert set(READING) == {name for name, module in TOOL_MODULES.items() if module == "documents"}
+
+
+def test_the_tools_stand_in_the_order_in_which_tiny_learnt_them() -> None:
+    base = (
+        "get_architecture_summary", "get_layer_names", "get_layer_info", "describe_layer",
+        "explain_component", "query_architecture", "get_weight_summary", "get_weight_statistics",
+        "compare_weights", "get_shared_weights", "get_shared_layers", "process_text",
+        "get_activation_statistics", "get_attention_patterns", "compare_activations", "logit_lens",
+        "ablate", "record_observation", "query_memory", "update_observation",
+    )  # fmt: skip
+    assert read_phase("phase1a", {}, ()).tools == base
+    for name in PHASES[1:]:
+        assert read_phase(name, {}, ()).tools == (*base, *READING_TOOLS)
 
 
 def test_tools_for_documents_are_offered_where_there_are_documents() -> None:
@@ -164,7 +178,7 @@ def test_phases_are_listed_with_what_they_say(
     assert phases_command(as_json=True) == 0
     text = capsys.readouterr().out
     rows = {row["name"]: row for row in json.loads(text)}
-    assert text.count("\n") == 1 and list(rows) == sorted([*PHASES, "broken", "torn"])
+    assert text.count("\n") == 1 and list(rows) == sorted([*PHASES, "phase2a", "broken", "torn"])
     for name in ("phase1a", "phase1c", "phase1d", "phase1e"):
         assert rows[name]["error"] is None and rows[name]["shipped"]
     mine = rows["phase1b"]

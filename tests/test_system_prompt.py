@@ -12,7 +12,8 @@ from introspect.errors import ConfigError
 from introspect.phase.load import load_phase
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.tool_framing import CallSpelling
-from introspect.session.system_prompt import FINISH, build_native_prompt, build_system_prompt, fitting_detail
+from introspect.session.prompt_form import choose_prompting, fitting_form
+from introspect.session.system_prompt import FINISH, build_native_prompt, build_system_prompt
 from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.parsing import parse_reply
 from introspect.tools.instruments.registry import ALL_TOOLS, tools_named
@@ -88,12 +89,28 @@ def test_the_whole_catalogue_fits_the_size_of_the_original(real_tokenizer: Any, 
 def test_auto_is_the_fullest_within_half_the_context() -> None:
     config = a_phase(system_prompt={"detail": "auto", "text": "x"})
     tokens = {"full": 900, "brief": 400}
-    assert fitting_detail(config, tokens.__getitem__, 1800) == "full"
-    assert fitting_detail(config, tokens.__getitem__, 1799) == "brief"
+    assert fitting_form(config, tokens.__getitem__, 1800).name == "full"
+    assert fitting_form(config, tokens.__getitem__, 1799).name == "brief"
     asked = a_phase(system_prompt={"detail": "full", "text": "x"})
-    assert fitting_detail(asked, tokens.__getitem__, 1799) == "full"
+    assert fitting_form(asked, tokens.__getitem__, 1799).name == "full"
 
 
-def test_a_prompt_and_reply_beyond_the_context_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"has 100 tokens and a reply up to 400.*context is 500"):
-        fitting_detail(a_phase(), lambda detail: 100, 500)
+@pytest.mark.parametrize("recommended", ["full", "brief"])
+def test_auto_takes_what_the_model_recommends_where_it_fits(recommended: Any) -> None:
+    config = a_phase(system_prompt={"detail": "auto", "text": "x"})
+    tokens = {"full": 900, "brief": 400}
+    form = fitting_form(config, tokens.__getitem__, 1400, recommended)
+    assert form.name == recommended and "recommends" in form.reason
+    assert fitting_form(config, tokens.__getitem__, 1300, "full").name == "brief"
+    other: Any = {"full": "brief", "brief": "full"}[recommended]
+    asked = a_phase(system_prompt={"detail": other, "text": "x"})
+    assert fitting_form(asked, tokens.__getitem__, 1400, recommended).name == other
+
+
+def test_a_prompt_and_reply_beyond_the_context_are_refused(byte_format: Any) -> None:
+    phase = a_phase()
+    tokens = byte_format.system_length(build_system_prompt(phase, tools_named(phase.tools), "brief"))
+    said = f"has {tokens} tokens and a reply up to 400.*context is {tokens + 400}"
+    with pytest.raises(ConfigError, match=said):
+        choose_prompting(phase, tools_named(phase.tools), {}, byte_format, tokens + 400)
+    assert choose_prompting(phase, tools_named(phase.tools), {}, byte_format, tokens + 401)[1].name == "brief"

@@ -212,7 +212,7 @@ def test_warnings_go_to_stderr_and_the_stream_to_stdout(capsys: pytest.CaptureFi
         view.show(events.Warning(experiment=0, turn=0, code="odd", message="something is odd"))
     told = capsys.readouterr()
     assert "something is odd" in told.err and "something is odd" not in told.out
-    assert "turn 1" in told.out and "turn 1" not in told.err
+    assert "\nturn 1\n" in told.out and "→" not in told.err
 
 
 def test_the_live_line_moves_while_a_tool_runs_and_no_event_comes() -> None:

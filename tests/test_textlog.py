@@ -220,7 +220,7 @@ def test_what_stands_in_for_a_shortened_result_is_shown_and_is_context(tmp_path:
     assert records_of(log)[-4].startswith("[MEMORY OPTIMIZATION] Message 4 now reads: TOOL_RESULTS:\n")
     assert records_of(log)[-3] == "[MEMORY OPTIMIZATION] Message 2 now reads: short"
     assert [seen.kept_turns for seen in parse_text(log).prunes] == [2]
-    history = history_of_events(run / "events.jsonl")
+    history = history_of_events(read_events(run / "events.jsonl"))
     assert {cut, "short"} <= {seen.text for seen in history.contexts}
 
 
@@ -231,7 +231,7 @@ def test_what_is_recorded_beside_a_result_is_named_and_not_shown(tmp_path: Path)
     )
     run = written(tmp_path, [result])
     assert "[SYSTEM] For the record alone, never shown to the model: attention, positions\n" in log_of(run)
-    shown = [entry.text for entry in history_of_events(run / "events.jsonl").entries]
+    shown = [entry.text for entry in history_of_events(read_events(run / "events.jsonl")).entries]
     assert not [text for text in [log_of(run), *shown] if "0.125" in text]
     assert read_events(run / "events.jsonl").events[1].event.record == beside  # type: ignore[union-attr]
 

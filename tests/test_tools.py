@@ -31,7 +31,10 @@ LAYER = "model.layers.1.mlp.up_proj"
 @pytest.fixture
 def context(model: Any, byte_format: ChatML) -> ToolContext:
     document = Document("waves", "On waves", "What waves do", tuple(f"line {i} of it" for i in range(1, 101)))
-    return ToolContext(model, byte_format.encode, byte_format.decode, NoteStore(), {"waves": document}, 1500)
+    documents, measuring = {"waves": document}, ("process_text",)
+    return ToolContext(
+        model, byte_format.encode, byte_format.decode, NoteStore(), documents, 1500, measuring=measuring
+    )
 
 
 def call(context: ToolContext, name: str, **arguments: Any) -> Any:
@@ -143,6 +146,7 @@ def test_results_fit_their_budget(context: ToolContext, name: str, budget: int) 
         "query_architecture": {"query": "heads, kv cache, mlp, vocabulary, parameters"},
         "compare_weights": {"layer1": "model.layers.0", "layer2": "model.layers.1"},
         "compare_activations": {"text_a": TEXT, "text_b": "A hen.", "layer_name": LAYER},
+        "predict_result": {"tool": "process_text", "figure": "probability", "value": 0.5},
         "logit_lens": {"text": TEXT, "top_k": 20}, "ablate": {"text": TEXT, "component": "model.layers.0"},
     }.get(name, {})  # fmt: skip
     outcome = execute(ALL_TOOLS, context, CallRequest(name, arguments, ""))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from support.sessions import a_phase, call_text
-from support.tool_cases import TEXT, arguments_of, attention_of, call, context_for, family_model, layer_prefix
+from support.tool_cases import ARGUMENTS, TEXT, attention_of, context_for, family_model, layer_prefix
 
 from introspect.audits.auditor import RunAuditor
 from introspect.checkpoint.loading import load_model
@@ -39,6 +39,7 @@ RUN_THE_MODEL = {
     "logit_lens",
     "compare_activations",
     "ablate",
+    "peek",
 }
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PROMPT = list(range(40, 90))
@@ -81,9 +82,13 @@ def cached(model: Any) -> KVCache:
     return cache
 
 
+def call(context: ToolContext, name: str, **arguments: Any) -> Any:
+    return TOOLS[name].call(context, arguments)
+
+
 def arguments_for(name: str, model: Any) -> dict[str, Any]:
     """The example arguments with this model's own names in them."""
-    spelt = json.dumps(arguments_of(name))
+    spelt = json.dumps({p.name: ARGUMENTS[p.name] for p in TOOLS[name].parameters if p.required})
     own = spelt.replace("model.layers.0.self_attn", attention_of(model, 0))
     return json.loads(own.replace("model.layers", layer_prefix(model)).replace("mlp.up_proj", "mlp"))
 
@@ -97,9 +102,20 @@ def a_hook_that_raises(model: Any, error: type[BaseException]) -> AbstractContex
     return model.get_submodule(f"{layer_prefix(model)}.1").register_forward_pre_hook(hook)
 
 
+def peek(context: ToolContext) -> float:
+    """Read what a context gives to tools of one's own: the last layer of attention and of residual stream."""
+    layers = context.model.config.num_hidden_layers
+    ids = context.encode(TEXT)
+    states = context.residual(0, ids).sum() + context.residual(layers, ids).sum()
+    return float(states + context.attention(layers - 1, ids).sum())
+
+
+TOOLS = {**ALL_TOOLS, "peek": Tool.from_function(peek)}
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-@pytest.mark.parametrize("name", sorted(ALL_TOOLS))
+@pytest.mark.parametrize("name", sorted(TOOLS))
 def test_a_tool_leaves_no_trace(
     name: str, family: str, error: type[BaseException] | None, byte_format: Any
 ) -> None:

@@ -22,6 +22,7 @@ from introspect.checkpoint.reading import (
     refuse_uncovered_layers,
     resolve_device,
 )
+from introspect.checkpoint.recommendation import NOTHING, Recommendation, read_recommendation
 from introspect.checkpoint.weight_fit import fit_weights, misfit, named, odd_dtypes, untied, worth_telling
 from introspect.checkpoint.weight_formats import open_weights, refuse_absent
 from introspect.checkpoint.weights import Weights
@@ -57,6 +58,7 @@ class Judgement:
     kv_elements: int | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     weights: Weights | None = None
+    recommendation: Recommendation = NOTHING
     refusals: list[str] = field(default_factory=list)
     warnings: list[events.Warning] = field(default_factory=list)
 
@@ -90,6 +92,9 @@ def judge(
     """
     judged = Judgement(source, resolve_device(model.device))
     judged.attempt(lambda: _refuse_adapter(source))
+    judged.recommendation = read_recommendation(source.path)
+    if judged.recommendation.problem is not None:
+        judged.warn("recommendation-unread", judged.recommendation.problem)
     judged.config = judged.attempt(lambda: read_config(source))
     opened = judged.attempt(lambda: load_tokenizer(source))
     if opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from introspect.checkpoint.judgement import Judgement, judge
 from introspect.checkpoint.library_output import bars_told, downloads_on_terminal, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
 from introspect.checkpoint.reading import ModelSource
+from introspect.checkpoint.recommendation import NOTHING, Recommendation
 from introspect.checkpoint.weight_fit import fit_of, misfit
 from introspect.checkpoint.weight_formats import format_names, has_weights, weight_patterns
 from introspect.checkpoint.weights import LoadingReport
@@ -44,6 +46,10 @@ class LoadedModel:
     weight_hash: str
     placement: str = ""
     warnings: tuple[events.Warning, ...] = ()
+    recommendation: Recommendation = NOTHING
+
+
+Check = Callable[[Judgement], None]
 
 
 def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
@@ -67,20 +73,27 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
 
 
 def load_model(
-    config: ModelConfig, progress: Progress | None = None, tokens: int = LONG_CONVERSATION
+    config: ModelConfig,
+    progress: Progress | None = None,
+    tokens: int = LONG_CONVERSATION,
+    check: Check = lambda judged: None,
 ) -> LoadedModel:
     """Load a model and its tokenizer. Raises ModelError with what is wrong and what to do.
 
     `progress` is told how many of the tensors were read. `tokens` of a conversation are to find room in
-    memory, where the dtype is to be chosen.
+    memory, where the dtype is to be chosen. `check` is given what the files say before a weight is read, and
+    may raise.
     """
-    return _loaded(config, find_model(config), progress, tokens)
+    return _loaded(config, find_model(config), progress, tokens, check)
 
 
 @quiet_library()
-def _loaded(config: ModelConfig, source: ModelSource, progress: Progress | None, tokens: int) -> LoadedModel:
+def _loaded(
+    config: ModelConfig, source: ModelSource, progress: Progress | None, tokens: int, check: Check
+) -> LoadedModel:
     judged = judge(config, source, tokens=tokens)
     judged.refuse()
+    check(judged)
     assert judged.prompt_format is not None and judged.context_length is not None
     assert judged.weights is not None
     try:
@@ -101,6 +114,7 @@ def _loaded(config: ModelConfig, source: ModelSource, progress: Progress | None,
         weight_hash=judged.weights.digest(),
         placement=judged.placement,
         warnings=tuple(judged.warnings),
+        recommendation=judged.recommendation,
     )
 
 

@@ -97,11 +97,14 @@ def _beneath(console: Console, text: str, style: str) -> None:
 def _show_model(console: Console, model: JSON) -> None:
     where = f"{model['family']}, attention {model['attention']}; {model['placement']}"
     _beneath(console, one_line(where), "")
+    if model["note"]:
+        _beneath(console, one_line(model["note"]), "")
     memory = model["forecast"]
     if not memory:
         return
-    if memory["dialect"]:
-        _beneath(console, one_line("dialect {name}: {reason}".format(**memory["dialect"])), "")
+    for key, label in (("dialect", "dialect"), ("prompt_form", "prompt form")):
+        if memory[key]:
+            _beneath(console, one_line("{0} {name}: {reason}".format(label, **memory[key])), "")
     sizes = memory["memory_bytes"]
     each = f"{memory['kv_bytes_per_token']:,} B a token, {memory['longest_tokens']} tokens"
     kv = f"KV {_mib(sizes['kv'])} ({each})"

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.derived_file import STDOUT, write_page
-from introspect.commands.summary import constraint_in_words
+from introspect.commands.summary import constraint_in_words, predictions_in_words
 from introspect.display import BAD, WARNING, one_line
 from introspect.errors import ExitCode, RecordError
 from introspect.events import JSON
@@ -120,6 +120,7 @@ def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str,
         ),
         "calls": _text([f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed"]),
         "tools": _text([_tool(name, calls["by_tool"].get(name)) for name in tools[:_MOST_TOOLS]]),
+        "predictions": _text(_predictions(run["predictions"])),
         "notes": _text([f"{len(run['notes'])} saved, {run['notes_before']} to begin with"]),
         "audits": _text([_audits(audits)]),
         "documents": _text([_document(row) for row in run["documents"]] or ["none read"]),
@@ -180,7 +181,12 @@ def _audits(audits: JSON) -> str:
 
 
 def _document(row: JSON) -> str:
-    return f"{row['document'][:64]}: {row['lines']} of {row['total']} lines"
+    seen = "pinned" if row.get("pinned") else f"{row['lines']} of {row['total']} lines"
+    return f"{row['document'][:64]}: {seen}"
+
+
+def _predictions(row: JSON) -> list[str]:
+    return [predictions_in_words(row)] if row["made"] else ["none made"]
 
 
 def _examples(not_right: list[JSON]) -> list[str]:

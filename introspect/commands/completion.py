@@ -16,7 +16,7 @@ _MOST = 50
 
 def complete_phase(incomplete: str) -> list[str]:
     """The names of phases that begin so."""
-    from introspect.phase.load import phase_files
+    from introspect.phase.find import phase_files
 
     with suppress(OSError, IntrospectError):
         return [name for name in sorted(phase_files()) if name.startswith(incomplete)]

@@ -63,6 +63,10 @@ def _run_start(view: EventPage, event: events.RunStart) -> None:
     made = event.environment
     where = f"{made.get('dtype')} on {made.get('device')}"
     view.say(one_line(f"{event.model}: {made.get('placement') or where}"), "dim")
+    if form := made.get("prompt_form"):
+        view.say(one_line(f"prompt form {form.get('name')}: {form.get('reason')}"), "dim")
+    if note := made.get("model_note"):
+        view.say(one_line(f"{event.model} {note}"), "dim")
 
 
 def _experiment_start(view: EventPage, event: events.ExperimentStart) -> None:
@@ -133,7 +137,11 @@ def _audit(view: EventPage, event: events.Audit) -> None:
 
 
 def _warning(view: EventPage, event: events.Warning) -> None:
-    # Before the first turn nothing else says what it is about; within one the feedback does.
+    # Before the first turn nothing else says what it is about, nor on a stream of messages alone; within a
+    # turn the feedback does.
+    if view.messages is not view.console and event.turn:
+        view.warn(f"warning: turn {event.turn}: {event.message}")
+        return
     view.warn(event.code if event.turn else f"warning: {event.message}", INDENT * bool(event.turn))
 
 

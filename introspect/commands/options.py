@@ -88,9 +88,36 @@ Forced = Annotated[
         help="Take the replies from another run's record.", metavar="RUN", autocompletion=complete_run
     ),
 ]
+Prompt = Annotated[
+    bool, typer.Option("--prompt", help="With --dry-run: show what the model will read, and its tokens.")
+]
 Baseline = Annotated[
     str | None,
     typer.Option(
         help="The run that counts for what the phase requires.", metavar="RUN", autocompletion=complete_run
     ),
 ]
+ToolFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tool",
+        help="Offer FILE.py:function too, and let its code run; repeatable.",
+        metavar="FILE.py:function",
+        allow_from_autoenv=False,
+    ),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Let the tool files that the phase names run.", allow_from_autoenv=False
+    ),
+]
+Fault = Annotated[
+    str | None,
+    typer.Option("--fault", help="Plant a known fault.", metavar="CODE", allow_from_autoenv=False),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on where a requirement is not met.", allow_from_autoenv=False)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")]

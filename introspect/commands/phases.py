@@ -13,8 +13,10 @@ from introspect.commands.run import read_phase
 from introspect.display import one_line
 from introspect.errors import ConfigError
 from introspect.events import JSON
-from introspect.phase.load import parent_of, phase_files
+from introspect.phase.find import phase_files
+from introspect.phase.inheritance import parent_of
 from introspect.phase.paths import shipped_configs
+from introspect.phase.schema import phase_keys
 
 
 def phases_command(as_json: bool) -> int:
@@ -26,6 +28,25 @@ def phases_command(as_json: bool) -> int:
         console = CommandConsole()
         for row in rows:
             _show(row, console)
+    return 0
+
+
+def schema_command(as_json: bool) -> int:
+    """Show every key of a phase file: what it takes, its default, what it means. Returns 0."""
+    rows = phase_keys()
+    if as_json:
+        print_json([row.to_json() for row in rows])
+        return 0
+    console = CommandConsole()
+    for row in rows:
+        taken = f"  {row.values}" + (f"  [{row.shown_default}]" if row.shown_default else "")
+        heading = Text.assemble((row.key, "bold"), (one_line(taken), "dim"))
+        console.print(heading, soft_wrap=not console.is_terminal)
+        meaning = Text(one_line(row.meaning.replace("`", "")))
+        if console.is_terminal:
+            console.print(Padding(meaning, (0, 0, 0, 2)))
+        else:
+            console.print(Text("  ") + meaning, soft_wrap=True)
     return 0
 
 
@@ -63,7 +84,7 @@ def phase_row(name: str, path: Path) -> JSON:
         "requires": phase.requires,
         "experiments": experiments,
         "tools": list(phase.tools),
-        "documents": list(phase.documents),
+        "documents": list(phase.document_ids),
         "notes_shared": phase.notes.shared,
     }
 

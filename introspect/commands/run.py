@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
@@ -25,14 +25,15 @@ from introspect.errors import ExitCode
 from introspect.events import JSON, Status
 from introspect.execution.options import RunOptions
 from introspect.phase.config import PhaseConfig
+from introspect.phase.document_files import refuse_unread_documents
+from introspect.phase.find import passed_over
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.phase.tool_files import is_reference, refuse_unfit
 from introspect.tools.catalogue import TOOL_MODULES
+from introspect.tools.files import Permission
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
-
-if TYPE_CHECKING:
-    from introspect.checkpoint.reading import ModelSource
 
 EXIT_CODES: dict[Status, ExitCode] = {
     "complete": ExitCode.DONE,
@@ -42,11 +43,35 @@ EXIT_CODES: dict[Status, ExitCode] = {
 }
 
 
-def read_phase(name: str, overrides: Mapping[str, Any], sets: Sequence[str]) -> PhaseConfig:
-    """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line."""
+def read_phase(
+    name: str, overrides: Mapping[str, Any], sets: Sequence[str], tool_files: Sequence[str] = ()
+) -> PhaseConfig:
+    """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line.
+
+    `tool_files` are offered beside its tools; none are run.
+    """
     offers = offered_tools()
     tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
-    return load_phase(name, overrides, sets, {"tools": tools, "documents": document_ids(shipped_documents())})
+    for reference in tool_files:
+        refuse_unfit(reference, "--tool", tools)
+    known = {"tools": tools, "documents": document_ids(shipped_documents())}
+    phase = load_phase(name, overrides, sets, known, tool_files)
+    refuse_unread_documents(phase, TOOL_MODULES)
+    return phase
+
+
+def tell_passed_over(name: str) -> None:
+    """One line on stderr where a name has two files of one's own, of which one is run."""
+    if both := passed_over(name):
+        taken, other = (one_line(str(path)) for path in both)
+        sys.stderr.write(f"introspect: {taken} is taken; './{other}' is the one right here\n")
+
+
+def permission(sets: Sequence[str], tool_files: Sequence[str], everything: bool) -> Permission:
+    """Which tool files may be run: those that `--tool` or the value of a `--set` names, or every one."""
+    written = [text for _, _, text in (item.partition("=") for item in sets)]
+    named = [entry.strip("[]{}'\" ") for text in written for entry in re.split(r",\s*|: ", text)]
+    return Permission(everything, (*tool_files, *filter(is_reference, named)))
 
 
 @dataclass(frozen=True)
@@ -110,83 +135,8 @@ def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_
         leave_output()
 
 
-def dry_run(phase: PhaseConfig, output: Path, as_json: bool, baseline: str | None = None) -> int:
-    """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights."""
-    report = forecast(phase, output, baseline)
-    if as_json:
-        print_json(report)
-        return 0
-    console = CommandConsole()
-    table = Table.grid(padding=(0, 2))
-    for key, value in _flat(report["settings"]):
-        table.add_row(Text(key, style="dim"), Text(one_line(str(value))))
-    console.print(table)
-    console.rule(style="dim")
-    if report["dialect"]:
-        spoken = "dialect {name}: {reason}".format(**report["dialect"])
-        console.print(Text(one_line(spoken)), soft_wrap=True)
-    console.print(Text(one_line(report["placement"])), soft_wrap=True)
-    console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
-    for name, size in report["memory_bytes"].items():
-        console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
-    if report["room_bytes"] is not None:
-        console.print(f"{'room left':<14} {report['room_bytes'] / 2**20:10.1f} MiB")
-    requirement = report["requirement"]
-    if requirement is not None:
-        judged = f"met by {requirement['run']}"
-        if requirement["unmet"]:
-            judged = f"not met, a run would end with exit code 4: {requirement['unmet']}"
-        console.print(Text(one_line(f"requires {requirement['phase']}: {judged}")), soft_wrap=True)
-    for warning in report["warnings"]:
-        console.print(Text(f"warning: {one_line(warning)}", style="yellow"))
-    return 0
-
-
-def forecast(phase: PhaseConfig, output: Path, baseline: str | None = None) -> JSON:
-    """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
-
-    A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
-    """
-    from introspect.checkpoint.judgement import judge
-    from introspect.checkpoint.loading import find_model
-    from introspect.execution.preflight import memory_report, run_warnings
-
-    source = find_model(phase.model)
-    judged = judge(phase.model, source, tokens=phase.conversation_tokens)
-    judged.refuse()
-    return {
-        **(memory_report(phase, judged) or {}),
-        "model": source.name,
-        "device": judged.device,
-        "dtype": judged.dtype,
-        "placement": judged.placement,
-        "requirement": _requirement(phase, output, source, baseline),
-        "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
-        "settings": phase.model_dump(mode="json"),
-    }
-
-
-def _requirement(phase: PhaseConfig, output: Path, source: ModelSource, baseline: str | None) -> JSON | None:
-    """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
-    from introspect.execution.requirements import SameModel, found_requirement
-
-    found = found_requirement(phase, output, SameModel(source.name, source.revision), baseline)
-    return None if found is None else {"phase": found.phase, "run": found.run, "unmet": found.unmet}
-
-
 def _tell(console: Console, text: str) -> None:
     console.print(Text(one_line(text), style="dim"), soft_wrap=True)
 
 
 def _say_nothing(text: str) -> None: ...
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else name)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for i, item in enumerate(value):
-            yield from _flat(item, f"{key}.{i}")
-    elif value is not None:
-        yield key, ", ".join(map(str, value)) if isinstance(value, list) else value

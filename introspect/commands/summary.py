@@ -25,6 +25,13 @@ def constraint_in_words(figures: JSON) -> str:
     return f"{figures['constrain']}{narrowed}"
 
 
+def predictions_in_words(counts: JSON) -> str:
+    """How many predictions were made, measured and right, of a run's summary or figures."""
+    within = f"right within {100 * counts['tolerance']:g} %"
+    words = f"{counts['made']} made, {counts['measured']} measured, {counts['right']} {within}"
+    return words + (f", {counts['seen']} of what was shown before" if counts["seen"] else "")
+
+
 def show_summary(console: Console, summary: JSON, log: Path) -> None:
     """The table at the end of a run, and where everything lies."""
     tokens, calls = summary["tokens"], summary["tool_calls"]
@@ -52,6 +59,8 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     )
     facts.add_row("prunes", f"{summary['prunes']}; cache at most {tokens['cached_peak']} tokens")
     facts.add_row("calls", f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed")
+    if summary.get("predictions", {}).get("made"):
+        facts.add_row("predictions", predictions_in_words(summary["predictions"]))
     idle = [one_line(row["name"]) for row in summary["experiments"] if row.get("no_tool_used")]
     if summary.get("no_tool_used") or idle:
         where = "" if summary.get("no_tool_used") else f" in {', '.join(idle)}"

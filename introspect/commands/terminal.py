@@ -92,7 +92,7 @@ class RunView(EventPage):
         with self._lock:
             news = self._line.progress(what, done, total)
             if news and not self._live and not self.quiet:
-                self.say(news, "dim", INDENT)
+                self.say(news, "dim", INDENT, self.messages)
 
     def _stream(self, experiment: int, turn: int, text: str) -> None:
         """Show a piece of a reply, under a heading where it is the first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 
@@ -14,6 +15,7 @@ from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
 from introspect.session.constraint import reply_forms
+from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import grammar_hash
 
 
@@ -28,6 +30,7 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
         "forced_from": start.forced_from,
         "fault": start.fault,
         "requirement": start.requirement,
+        "documents": [{key: kept[key] for key in ("id", "file", "sha256")} for kept in start.documents],
         **start.environment,
         "config": start.settings,
     }
@@ -55,14 +58,9 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         "weight_hash": loaded.weight_hash,
         "template_hash": hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest()[:32],
         "tokenizer_hash": tokenizer_hash(loaded.tokenizer),
-        "prompt_format": loaded.prompt_format.framing.described(),
-        "dialect": {"name": prepared.dialect.name, "reason": prepared.dialect.reason},
+        **_prompting(prepared),
         "versions": {name: version(name) for name in ("introspect", "torch", "transformers", "tokenizers")},
-        "tool_packages": {
-            tool.name: {"package": tool.package, "version": tool.version}
-            for tool in prepared.tools.values()
-            if tool.package is not None
-        },
+        **_tool_origins(prepared.tools),
     }
     if phase.generation.constrain == "none" or prepared.forced is not None:
         environment["constrain"] = "none"
@@ -87,7 +85,29 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         settings=phase.model_dump(mode="json"),
         requirement=prepared.requirement,
         notes_before=prepared.notes_before,
+        documents=tuple(document.recorded() for document in prepared.documents.values()),
         forced_from=prepared.options.forced_from,
         forced_retokenised=prepared.forced.retokenised if prepared.forced else None,
         fault=prepared.options.fault,
     )
+
+
+def _prompting(prepared: Prepared) -> JSON:
+    """How the model is spoken to, and why so; and what its directory says of it."""
+    return {
+        "prompt_format": prepared.loaded.prompt_format.framing.described(),
+        "dialect": {"name": prepared.dialect.name, "reason": prepared.dialect.reason},
+        "prompt_form": prepared.prompt_form.described(),
+        "model_note": prepared.loaded.recommendation.note,
+    }
+
+
+def _tool_origins(tools: Mapping[str, Tool]) -> JSON:
+    """Where tools that are not the program's own come from: packages by version, files by hash."""
+    packages = {
+        tool.name: {"package": tool.package, "version": tool.version}
+        for tool in tools.values()
+        if tool.package is not None
+    }
+    files = {tool.name: dict(tool.file) for tool in tools.values() if tool.file is not None}
+    return {"tool_packages": packages, "tool_files": files}

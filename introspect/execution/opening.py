@@ -19,6 +19,7 @@ from introspect.execution.preparation import Prepared
 from introspect.execution.run import Run
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
+from introspect.readers.predictions import Predictions
 from introspect.runlog.writer import RunWriter, link_latest
 from introspect.session.driver import EngineDriver
 from introspect.session.session import open_session
@@ -56,6 +57,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
             documents=prepared.documents,
             tools=prepared.tools,
             dialect=prepared.dialect,
+            prompt_form=prepared.prompt_form,
             auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
             forced_replies=prepared.forced.token_ids if prepared.forced else None,
             interrupts=interrupts,
@@ -74,6 +76,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         start=start,
         notes=RunNotes(writer.directory.name, prepared.notes_before, prepared.shared),
         warnings=list(prepared.warnings),
+        predictions=Predictions(phase.predictions.tolerance),
         interrupts=interrupts,
         limit=options.limit,
     )

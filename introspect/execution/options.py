@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect.phase.paths import DEFAULT_OUTPUT
+from introspect.tools.files import NO_CODE, Permission
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class RunOptions:
     """The parent directory of a run's record, and a limit of experiments.
 
     `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
-    where what the phase requires is not met. `baseline` names the run that counts for that.
+    where what the phase requires is not met. `baseline` names the run that counts for that, `code` says which
+    tool files may be run.
     """
 
     output: Path = DEFAULT_OUTPUT
@@ -22,3 +24,4 @@ class RunOptions:
     fault: str | None = None
     force: bool = False
     baseline: str | None = None
+    code: Permission = NO_CODE

@@ -13,10 +13,12 @@ from introspect.display import one_line
 from introspect.errors import IntrospectError, ModelError, ProcessError, UnsupportedCache
 from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
-from introspect.phase.paths import expanded
+from introspect.phase.paths import expanded, shipped_documents
+from introspect.phase.sanity import unwise
 from introspect.templates.judge import judge_template
 from introspect.templates.report import TemplateReport
 from introspect.templates.source import Unreadable, template_of_directory, template_of_file
+from introspect.tools.files import NO_CODE, Permission
 
 if TYPE_CHECKING:
     from introspect.checkpoint.judgement import Judgement
@@ -70,6 +72,7 @@ def check_model(phase: PhaseConfig) -> JSON:
             "codes": [warning.code for warning in warnings],
             "hazards": hazards,
             "refusals": refusals,
+            "note": judged.recommendation.note,
             "forecast": memory,
         }
     row["reasons"] = [*refusals, *report.reasons, *hazards]
@@ -79,7 +82,8 @@ def check_model(phase: PhaseConfig) -> JSON:
 
 def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[events.Warning]) -> list[events.Warning]:
     """Everything that a run says of its model before it begins, as events; `judged` is what its files say."""
-    return [*judged, *template_warnings(path), *decoding_warnings(phase, path)]
+    settings = [events.Warning(experiment=0, turn=0, code="settings", message=line) for line in unwise(phase)]
+    return [*settings, *judged, *template_warnings(path), *decoding_warnings(phase, path)]
 
 
 def decoding_warnings(phase: PhaseConfig, path: Path) -> list[events.Warning]:
@@ -121,29 +125,58 @@ def template_warnings(path: Path) -> list[events.Warning]:
     return [events.Warning(experiment=0, turn=0, code=code, message=message) for code, message in found]
 
 
-def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
+def prompt_report(
+    phase: PhaseConfig, judged: Judgement, prompts: bool = False, code: Permission = NO_CODE
+) -> JSON:
+    """How the model is spoken to, and the tokens of the longest system prompt: 0 without a prompt format.
+
+    With `prompts`, what the model will read too; `code` says which tool files may be run. Raises ConfigError
+    where it does not fit the context.
+    """
+    from introspect.session.dialect import instructions_of
+    from introspect.session.preview import preview_prompts
+    from introspect.session.prompt_form import choose_prompting, pinned_documents
+    from introspect.tools.instruments.registry import tools_named
+    from introspect.tools.library import load_documents
+
+    prompt_format, context = judged.prompt_format, judged.context_length
+    if prompt_format is None or context is None:
+        return {"dialect": None, "prompt_form": None, "system_tokens": 0} | (
+            {"prompts": []} if prompts else {}
+        )
+    tools = tools_named(phase.tools, code)
+    documents = load_documents(shipped_documents(), phase.documents)
+    recommended = judged.recommendation.prompt_form
+    dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
+    report: JSON = {
+        "dialect": {"name": dialect.name, "reason": dialect.reason},
+        "prompt_form": form.described(),
+        "system_tokens": max(
+            instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
+            for pinned in {pinned_documents(phase, each, documents) for each in phase.experiments}
+        ),
+    }
+    if prompts:
+        report["prompts"] = preview_prompts(phase, tools, documents, dialect, form, prompt_format)
+    return report
+
+
+def memory_report(
+    phase: PhaseConfig, judged: Judgement, prompts: bool = False, code: Permission = NO_CODE
+) -> JSON | None:
     """The memory that a phase takes at its peak, and the room left: bytes, and tokens where it says so.
 
-    Without a prompt format the system prompt is not counted. None of a model whose context or
-    whose weights nobody knows.
+    With what `prompt_report` says. None of a model whose context or whose weights nobody knows.
     Raises IntrospectError where it does not fit.
     """
     from introspect.checkpoint.forecast import forecast_memory
     from introspect.engine.engine import PREFILL_CHUNK
-    from introspect.session.dialect import choose_dialect, chosen_detail, instructions_of
-    from introspect.tools.instruments.registry import tools_named
 
     context = judged.context_length
     if context is None or judged.weights is None:
         return None
-    system, spoken = 0, None
-    if judged.prompt_format is not None:
-        prompt_format, tools = judged.prompt_format, tools_named(phase.tools)
-        dialect = choose_dialect(phase, tools, prompt_format)
-        spoken = {"name": dialect.name, "reason": dialect.reason}
-        detail = chosen_detail(phase, tools, dialect, prompt_format, context)
-        system = instructions_of(phase, tools, detail, dialect, prompt_format).tokens
-    longest = min(context, system + phase.conversation_tokens)
+    told = prompt_report(phase, judged, prompts, code)
+    longest = min(context, told["system_tokens"] + phase.conversation_tokens)
     memory = forecast_memory(
         judged.config,
         judged.weights.parameters,
@@ -155,9 +188,8 @@ def memory_report(phase: PhaseConfig, judged: Judgement) -> JSON | None:
     free = free_memory(judged.device)
     return {
         "phase": phase.name,
-        "dialect": spoken,
+        **told,
         "context_length": context,
-        "system_tokens": system,
         "longest_tokens": longest,
         "kv_bytes_per_token": memory.kv_per_token,
         "memory_bytes": {

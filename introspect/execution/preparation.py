@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from introspect import events
 from introspect.cache_check.view import refuse_model
+from introspect.checkpoint.judgement import Judgement
 from introspect.checkpoint.loading import LoadedModel, find_model, load_model
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.display import Progress
@@ -21,7 +22,8 @@ from introspect.execution.requirements import SameModel, checked_requirement
 from introspect.faults.catalogue import FAULTS
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import refuse_unwritable, shipped_documents
-from introspect.session.dialect import Dialect, Instructions, choose_dialect, chosen_detail, instructions_of
+from introspect.session.dialect import Dialect, Instructions, instructions_of
+from introspect.session.prompt_form import PromptForm, choose_prompting, pinned_documents
 from introspect.tools.base import Tool
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document, load_documents
@@ -43,6 +45,7 @@ class Prepared:
     tools: Mapping[str, Tool]
     documents: Mapping[str, Document]
     dialect: Dialect
+    prompt_form: PromptForm
     instructions: Instructions
     forced: ForcedReplies | None = None
     requirement: JSON | None = None
@@ -63,11 +66,16 @@ def prepare(
     `tell` is given a line for each run directory that was passed over. `loaded` is the phase's model where it
     is loaded already; else `progress` is told how far its weights are read.
     """
-    tools = tools_named(phase.tools)
+    tools = tools_named(phase.tools, options.code)
     documents = load_documents(shipped_documents(), phase.documents)
     if options.fault is not None and options.fault not in FAULTS:
         hint = did_you_mean(options.fault, FAULTS)
         raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
+    prompting: list[tuple[Dialect, PromptForm]] = []
+
+    def choose(model: Judgement | LoadedModel) -> None:
+        prompting.append(_prompting(phase, tools, documents, model))
+
     refuse_unwritable(options.output)
     if phase.generation.constrain != "none" and options.forced_from is None:
         refuse_without_llguidance()
@@ -76,16 +84,15 @@ def prepare(
             source = find_model(phase.model, weights=False)
             same = SameModel(source.name, source.revision)
             checked_requirement(phase, options.output, same, options.force, tell, options.baseline)
-        loaded = load_model(phase.model, progress, phase.conversation_tokens)
+        loaded = load_model(phase.model, progress, phase.conversation_tokens, choose)
+    else:
+        choose(loaded)
     if options.fault is not None:
         refuse_model(loaded.model)
-    forced = None
-    if options.forced_from is not None:
-        digest = tokenizer_hash(loaded.tokenizer)
-        forced = forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
+    forced = _forced(options, loaded)
     same = SameModel(loaded.source.name, loaded.source.revision, loaded.weight_hash)
-    dialect = choose_dialect(phase, tools, loaded.prompt_format)
-    detail = chosen_detail(phase, tools, dialect, loaded.prompt_format, loaded.context_length)
+    dialect, form = prompting[0]
+    pinned = pinned_documents(phase, phase.experiments[0], documents)
     offered = {name: tools[name] for name in phase.tools_of(phase.experiments[0])}
     shared = SharedNotes(options.output) if phase.notes.shared else None
     return Prepared(
@@ -96,7 +103,8 @@ def prepare(
         tools=tools,
         documents=documents,
         dialect=dialect,
-        instructions=instructions_of(phase, offered, detail, dialect, loaded.prompt_format),
+        prompt_form=form,
+        instructions=instructions_of(phase, offered, form.name, dialect, loaded.prompt_format, pinned),
         forced=forced,
         requirement=checked_requirement(
             phase, options.output, same, options.force, baseline=options.baseline
@@ -105,3 +113,21 @@ def prepare(
         notes_before=shared.read() if shared else (),
         warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings)),
     )
+
+
+def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:
+    if options.forced_from is None:
+        return None
+    digest = tokenizer_hash(loaded.tokenizer)
+    return forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
+
+
+def _prompting(
+    phase: PhaseConfig,
+    tools: Mapping[str, Tool],
+    documents: Mapping[str, Document],
+    model: Judgement | LoadedModel,
+) -> tuple[Dialect, PromptForm]:
+    assert model.prompt_format is not None and model.context_length is not None
+    form, length = model.recommendation.prompt_form, model.context_length
+    return choose_prompting(phase, tools, documents, model.prompt_format, length, form)

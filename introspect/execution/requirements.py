@@ -27,7 +27,7 @@ from introspect.display import one_line
 from introspect.errors import ConfigError, RecordError, RequirementError
 from introspect.events import JSON, AuditLevel, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
-from introspect.phase.load import phase_files
+from introspect.phase.find import phase_files
 from introspect.phase.paths import DEFAULT_OUTPUT, look, shown
 from introspect.runlog.ends import first_event, last_event
 from introspect.runlog.reader import EVENTS

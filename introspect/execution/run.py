@@ -17,6 +17,7 @@ from introspect.errors import RunFailed
 from introspect.events import JSON, Event, RunStatus
 from introspect.execution.failures import notes_failed, record_failed
 from introspect.execution.notes import RunNotes
+from introspect.readers.predictions import Predictions
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
@@ -42,6 +43,7 @@ class Run:
     notes: RunNotes
     warnings: list[events.Warning] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    predictions: Predictions = field(default_factory=Predictions)
     status: RunStatus = "failed"
     began: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -104,6 +106,7 @@ class Run:
             "decode_paths": dict(tally.decode_paths),
             "tokens": {"system": self.start.system_tokens, **tally.tokens()},
             "tool_calls": tally.tool_calls(),
+            "predictions": self.predictions.counts(),
             "audits": dict(tally.audits),
             "skipped_levels": list(tally.skipped_reasons),
             "skipped_reasons": dict(tally.skipped_reasons),
@@ -140,6 +143,7 @@ class Run:
     def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
         self._write(event)
         self.tally.take(event)
+        self.predictions.take(event)
         watch(event)
         warning = self.notes.take(event, self.session.context.notes)
         if warning is not None:

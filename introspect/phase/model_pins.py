@@ -46,6 +46,8 @@ def refuse_pin_of_files(config: PhaseConfig, source: YamlSource, given: Mapping[
         what = "comes with the program and"
     elif os.path.isdir(expanded(model.id, "model.id: ")):
         what = "is a directory, which"
+    elif os.path.isfile(expanded(model.id, "model.id: ")):
+        what = "is a file, which"
     else:
         return
     where = "command line" if _REVISION in given else source.where(_REVISION)

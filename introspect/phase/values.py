@@ -64,6 +64,11 @@ def typed_leaf(dotted: str, value: Any) -> Any:
     return typed(value, _kind_at(dotted))
 
 
+def holds_list(dotted: str) -> bool:
+    """Whether the field that a dotted key names holds a list."""
+    return any(get_origin(kind) is tuple for kind in _alternatives(_kind_at(dotted)))
+
+
 def _scalar(bare: Bare, kinds: tuple[Any, ...]) -> Any:
     if bare.value is None and (NoneType in kinds or bare.text in _NO_VALUE):
         return None
@@ -72,9 +77,13 @@ def _scalar(bare: Bare, kinds: tuple[Any, ...]) -> Any:
 
 
 def _kind_at(dotted: str) -> Any:
-    """The type of the field that a dotted key names; None where there is none."""
+    """The type of the field, or the entry of a list, that a dotted key names; None where there is none."""
     kind: Any = PhaseConfig
     for part in dotted.split("."):
+        items = next((get_args(k)[0] for k in _alternatives(kind) if get_origin(k) is tuple), None)
+        if items is not None and part.isdigit():
+            kind = items
+            continue
         section = next((k for k in _alternatives(kind) if _is_section(k)), None)
         if section is None or part not in section.model_fields:
             return None

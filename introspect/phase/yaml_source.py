@@ -49,7 +49,7 @@ class YamlSource:
     """The data of one YAML text and where each dotted key stands in it (lines count from 1).
 
     `path` names the text in messages, `folder` is where files that it names are looked for, `parent` the
-    source whose keys were laid under its own.
+    source whose keys were laid under its own. `moved` has `file:line` of keys that come from elsewhere.
     """
 
     path: str
@@ -57,21 +57,25 @@ class YamlSource:
     lines: dict[str, int] = field(default_factory=dict)
     folder: Path = Path()
     parent: YamlSource | None = None
+    moved: dict[str, str] = field(default_factory=dict)
 
     def where(self, key: str) -> str:
         """`file:line` of a dotted key, or of its nearest parent that has a line."""
-        place = self._place(key)
+        place = self.line_of(key)
         while key and place is None:
             key = key.rpartition(".")[0]
-            place = self._place(key)
+            place = self.line_of(key)
         return place or self.path
 
-    def _place(self, key: str) -> str | None:
+    def line_of(self, key: str) -> str | None:
+        """`file:line` of a dotted key itself; None where it is written nowhere."""
+        if key in self.moved:
+            return self.moved[key]
         if key in self.lines:
             return f"{self.path}:{self.lines[key]}"
         # A list replaces that of the parent whole: what stands in it is found in this file alone.
         whole = re.split(r"\.\d+(?:\.|$)", key, maxsplit=1)[0]
-        return self.parent._place(key) if self.parent is not None and whole not in self.lines else None
+        return self.parent.line_of(key) if self.parent is not None and whole not in self.lines else None
 
 
 def read_yaml(path: Path | str) -> YamlSource:

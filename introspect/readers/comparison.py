@@ -12,6 +12,7 @@ from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.phase.paths import shown
 from introspect.readers.dotted import dotted
+from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -61,10 +62,11 @@ def figures_of(log: EventLog) -> JSON:
         "tokens_per_second": tally.tokens_per_second,
         "tool_calls": {**tally.tool_calls(), "by_tool": tally.by_tool},
         "no_tool_used": tally.no_tool_used,
+        "predictions": Predictions.of(stream).to_json(),
         "notes": _notes(stream),
         "notes_before": len(start.notes_before),
         "audits": {**tally.audits, "codes": tally.codes},
-        "documents": _documents(stream),
+        "documents": [*_pinned(start, stream), *_documents(stream)],
         "numbers": _numbers(stream),
         "damage": damage,
     }
@@ -187,6 +189,25 @@ def _documents(stream: Sequence[Event]) -> list[JSON]:
                 row["lines"] = covered_count(spans[name])
                 row["experiments"] += [event.experiment] * (event.experiment not in row["experiments"])
     return list(rows.values())
+
+
+def _pinned(start: ev.RunStart, stream: Sequence[Event]) -> list[JSON]:
+    """The documents that stood in the system prompt, whole, and in which experiments."""
+    settings = start.settings
+    if settings.get("documents_pinned") is not True:
+        return []
+    listed = settings.get("experiments")
+    narrowed = dict(enumerate(listed if isinstance(listed, list) else []))
+    begun = [event.experiment for event in stream if isinstance(event, ev.ExperimentStart)]
+    rows: list[JSON] = []
+    for document in start.documents:
+        name, text = str(document.get("id")), str(document.get("text"))
+        offered = {e: narrowed[e].get("documents") for e in begun if isinstance(narrowed.get(e), dict)}
+        shown = [e for e, names in offered.items() if names is None or name in names]
+        lines = len(text.removeprefix("\ufeff").splitlines())
+        row = {"document": name, "lines": lines, "total": lines, "experiments": shown}
+        rows += [{**row, "pinned": True}] if shown else []
+    return rows
 
 
 def covered_count(spans: Iterable[tuple[int, int]]) -> int:

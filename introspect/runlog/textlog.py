@@ -85,16 +85,17 @@ def _(event: ev.RunStart) -> list[LogMessage]:
 
 
 def _prompt_format(event: ev.RunStart) -> list[LogMessage]:
-    """Which prompt format and dialect were used, and what of the model's own template was not rendered."""
+    """Which prompt format, dialect and form were used, and what of the template was not rendered."""
     told = []
-    described, dialect = event.environment.get("prompt_format"), event.environment.get("dialect")
+    described = event.environment.get("prompt_format")
     if isinstance(described, dict):
         told.append(f"Prompt format {described.get('name')}")
         prose = described.get("system_prose_not_rendered")
         if prose and event.tool_framing is None:
             told[0] += f", without the template's own system text {prose}"
-    if isinstance(dialect, dict):
-        told.append(f"Dialect {dialect.get('name')}: {dialect.get('reason')}")
+    for key, label in (("dialect", "Dialect"), ("prompt_form", "Prompt form")):
+        if isinstance(chosen := event.environment.get(key), dict):
+            told.append(f"{label} {chosen.get('name')}: {chosen.get('reason')}")
     return [_info("INITIALIZATION", one_line(line)) for line in told]
 
 

@@ -11,6 +11,7 @@ from introspect.engine.sampling import Sampler, sampler_for
 from introspect.errors import ConfigError
 from introspect.model.causal_lm import CausalLM
 from introspect.phase.config import PhaseConfig
+from introspect.phase.tool_files import tool_name
 from introspect.prompt.prompt import PromptFormat
 from introspect.prompt.tool_framing import CallSpelling, ToolFraming
 from introspect.session.dialect import FINISH_SCHEMA
@@ -62,7 +63,7 @@ def reply_forms(
         forms[experiment.name] = ReplyForm(
             offered=offered,
             tokens=phase.generation.max_new_tokens,
-            domains=domain_values(model, phase.documents_of(experiment)),
+            domains=domain_values(model, phase.documents_of(experiment), phase.tools_of(experiment)),
             call=framing.call if framing else None,
             pieces=prompt_format.encoder.split_control,
             finish=FINISH if framing else None,
@@ -88,7 +89,7 @@ def withheld_tools(phase: PhaseConfig, transcript: Transcript) -> frozenset[str]
     In the last reply of an experiment they are all: nobody would read what a call gives.
     """
     if transcript.awaits_last_reply():
-        return frozenset(phase.tools)
+        return frozenset(map(tool_name, phase.tools))
     return transcript.tools_in_view() if phase.generation.no_repeat_tools else frozenset()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,16 +11,11 @@ from introspect.phase.config import PhaseConfig
 from introspect.prompt.framing import rendered
 from introspect.prompt.prompt import PromptFormat
 from introspect.prompt.tool_framing import ToolFraming, ToolSchema, measure_tool_framing
-from introspect.session.system_prompt import (
-    FINISH,
-    Detail,
-    build_native_prompt,
-    build_system_prompt,
-    fitting_detail,
-)
+from introspect.session.system_prompt import FINISH, Detail, build_native_prompt, build_system_prompt
 from introspect.tally import common_prefix
 from introspect.tools.base import Tool
 from introspect.tools.calls.actions import OWN_FORMS, CallForms, example_arguments, own_forms
+from introspect.tools.library import Document
 from introspect.tools.schemas import tool_schema
 from introspect.transcript import Message, Transcript
 
@@ -95,29 +90,15 @@ def instructions_of(
     detail: Detail,
     dialect: Dialect,
     prompt_format: PromptFormat,
+    pinned: Sequence[Document] = (),
 ) -> Instructions:
-    """What a model reads before a task where these tools are offered."""
+    """What a model reads before a task where these tools are offered and these documents pinned."""
     if dialect.name == "own":
-        text = build_system_prompt(phase, tools, detail)
+        text = build_system_prompt(phase, tools, detail, pinned)
         return Instructions(text, prompt_format.system_length(text))
     framing = _framing_of(tools, detail, prompt_format)
-    text = build_native_prompt(phase, tools, framing.call)
+    text = build_native_prompt(phase, tools, framing.call, pinned)
     return Instructions(text, prompt_format.system_length(text, framing), framing)
-
-
-def chosen_detail(
-    phase: PhaseConfig,
-    tools: Mapping[str, Tool],
-    dialect: Dialect,
-    prompt_format: PromptFormat,
-    context_length: int,
-) -> Detail:
-    """How fully all tools of a phase are described. Raises ConfigError where they do not fit the context."""
-
-    def tokens_of(detail: Detail) -> int:
-        return instructions_of(phase, tools, detail, dialect, prompt_format).tokens
-
-    return fitting_detail(phase, tokens_of, context_length)
 
 
 def _framing_of(tools: Mapping[str, Tool], detail: Detail, prompt_format: PromptFormat) -> ToolFraming:

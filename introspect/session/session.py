@@ -17,22 +17,16 @@ from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
 from introspect.session.constraint import ReplyConstraint, reply_constraint, reply_sampler, withheld_tools
-from introspect.session.dialect import (
-    Dialect,
-    Instructions,
-    choose_dialect,
-    chosen_detail,
-    instructions_of,
-    told_role,
-)
+from introspect.session.dialect import Dialect, Instructions, choose_dialect, instructions_of, told_role
 from introspect.session.exchange import GenerationRequest
 from introspect.session.limits import Spent, last_reply_is_due, limit_reached, result_tokens
+from introspect.session.prompt_form import PromptForm, choose_form, pinned_documents
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
-from introspect.session.system_prompt import Detail
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
 from introspect.tools.context import RESULT_HEADER, ToolContext
+from introspect.tools.figures import measures
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.transcript import Transcript
@@ -57,7 +51,7 @@ class Session:
     seed: int
     prompt_format: PromptFormat
     dialect: Dialect
-    prompt_detail: Detail
+    prompt_form: PromptForm
     context_length: int
     stop_ids: frozenset[int]
     cache: TokenCache
@@ -90,13 +84,15 @@ class Session:
         self.transcript = Transcript().append("task", experiment.task.strip())
         self.offer_tools(experiment)
         documents = {name: self.all_documents[name] for name in self.phase.documents_of(experiment)}
-        self.context = replace(self.context, documents=documents, processed_text=None)
+        measuring = tuple(filter(measures, self.tools))
+        self.context = replace(self.context, documents=documents, processed_text=None, measuring=measuring)
 
     def offer_tools(self, experiment: ExperimentConfig) -> None:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
         self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
+        pinned = pinned_documents(self.phase, experiment, self.all_documents)
         self.instructions = instructions_of(
-            self.phase, self.tools, self.prompt_detail, self.dialect, self.prompt_format
+            self.phase, self.tools, self.prompt_form.name, self.dialect, self.prompt_format, pinned
         )
 
     @property
@@ -177,7 +173,7 @@ class Session:
     def last_reply_is_due(self) -> bool:
         """Whether the model is to be told that its next reply is the last: in the brief form nothing is."""
         due = last_reply_is_due(self.phase.limits, self.turn, self.figures.calls)
-        return due and self.prompt_detail == "full"
+        return due and self.prompt_form.name == "full"
 
     def completion_is_premature(self) -> bool:
         """Whether a claim of completion is to be answered: the first one, while no call has succeeded.
@@ -200,6 +196,7 @@ def open_session(
     documents: Mapping[str, Document],
     tools: Mapping[str, Tool],
     dialect: Dialect | None = None,
+    prompt_form: PromptForm | None = None,
     interrupts: Interrupts | None = None,
     progress: Progress | None = None,
     auditor: Auditor | None = None,
@@ -208,8 +205,8 @@ def open_session(
 ) -> Session:
     """A session of a phase, before its first experiment. `context_length` is in tokens.
 
-    `dialect` is chosen where it is not given. Raises ConfigError where the system prompt and a reply do not
-    fit the model's context, or where replies are constrained and llguidance is not installed.
+    `dialect` and `prompt_form` are chosen where they are not given. Raises ConfigError where the system
+    prompt and a reply do not fit the context, or replies are constrained and llguidance is not installed.
     """
     dialect = dialect or choose_dialect(phase, tools, prompt_format)
     context = ToolContext(
@@ -228,7 +225,8 @@ def open_session(
         seed=seed,
         prompt_format=prompt_format,
         dialect=dialect,
-        prompt_detail=chosen_detail(phase, tools, dialect, prompt_format, context_length),
+        prompt_form=prompt_form
+        or choose_form(phase, tools, documents, dialect, prompt_format, context_length),
         context_length=context_length,
         stop_ids=prompt_format.stop_ids(eos),
         cache=new_cache(model, phase.memory.strategy),

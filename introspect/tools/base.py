@@ -56,7 +56,8 @@ class Parameter:
 class Tool:
     """A tool: `function(context, **arguments) -> plain data`, or a Recorded of it.
 
-    `package` and `version` name the distribution that it came from; None for what comes with the program.
+    `package` and `version` name the distribution that it came from, `file` the `path` and `sha256` of a file
+    of one's own; None for what comes with the program.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Tool:
     arguments_model: type[BaseModel]
     package: str | None = None
     version: str | None = None
+    file: Mapping[str, str] | None = None
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> Tool:

@@ -26,4 +26,5 @@ TOOL_MODULES: dict[str, str] = {
     "get_shared_weights": "instruments.weight_sharing",
     "get_shared_layers": "instruments.weight_sharing",
     "compare_weights": "instruments.weight_comparison",
+    "predict_result": "predictions",
 }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from introspect.display import Progress
 from introspect.engine.interrupts import Interrupts
 from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 from introspect.tools.plain_data import plain
+
+if TYPE_CHECKING:
+    import torch
 
 RESULT_HEADER = "TOOL_RESULTS:\n"
 """What a result begins with where it is a message like any other."""
@@ -26,7 +29,8 @@ class ToolContext:
     begins with `result_header`: with nothing, where the prompt format says that it is one. A tool that takes
     long calls `progress` with what it works on, how much is done, and how much there is. While it runs,
     `interrupts` may raise KeyboardInterrupt anywhere in it. `weight_memo` belongs to the tools that measure
-    weights: what they have measured before.
+    weights: what they have measured before. `measuring` are the tools of this experiment whose figures can
+    be predicted, `figures_shown` the names and values of all that results of this run had.
     """
 
     model: Any
@@ -40,6 +44,29 @@ class ToolContext:
     progress: Progress | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
     weight_memo: dict[int, object] = field(default_factory=dict, repr=False)
+    measuring: tuple[str, ...] = ()
+    figures_shown: set[tuple[str, float]] = field(default_factory=set, repr=False)
+
+    def attention(self, layer: int, ids: Sequence[int]) -> torch.Tensor:
+        """What each head of a layer, counted from 0, looks at in a text: `[head, query, key]`, fp32, CPU.
+
+        Probabilities, recomputed from the layer's own q and k whatever computes the run's attention; the run
+        and the model stay as they are. `ids` are a text's own, as `encode` gives them. Raises ToolError for
+        what cannot be had, and for a model whose attention is not known to be softmax(q k), causally masked.
+        """
+        from introspect.model.attention_maps import attention_maps
+
+        return attention_maps(self.model, layer, ids)
+
+    def residual(self, layer: int, ids: Sequence[int]) -> torch.Tensor:
+        """The residual stream of a text after `layer` layers: `[position, hidden]`, fp32, on the CPU.
+
+        0 is what enters the first layer, the embeddings; the number of layers is what leaves the last, before
+        the final norm. The run and the model stay as they are. Raises ToolError for what cannot be had.
+        """
+        from introspect.model.residual_stream import residual_states
+
+        return residual_states(self.model, layer, ids)
 
     def count_tokens(self, result: Any) -> int:
         """Tokens of a result as the model reads it."""

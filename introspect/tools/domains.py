@@ -14,9 +14,10 @@ from pydantic import Field
 DOMAIN = "x-domain"
 Domain = Literal[
     "modules", "computing_modules", "attention_layers", "layers", "layer_numbers", "heads", "components",
-    "component_types", "documents", "importance", "top_k",
+    "component_types", "documents", "importance", "top_k", "measuring_tools", "figures",
 ]  # fmt: skip
-"""Names of the sets. `computing_modules` give an output of their own, `components` can be ablated."""
+"""Names of the sets. `computing_modules` give an output of their own, `components` can be ablated,
+`figures` are what the `measuring_tools` of an experiment give."""
 
 
 def _one_of(domain: Domain) -> Any:
@@ -34,3 +35,5 @@ ComponentType = Annotated[str, _one_of("component_types")]
 Importance = Annotated[int, _one_of("importance")]
 TopK = Annotated[int, _one_of("top_k")]
 DocumentId = Annotated[str, _one_of("documents")]
+MeasuringTool = Annotated[str, _one_of("measuring_tools")]
+FigureName = Annotated[str, _one_of("figures")]

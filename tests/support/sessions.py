@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from introspect.prompt.formats import ChatML
 from introspect.session.driver import EngineDriver, drive
 from introspect.session.loop import run_phase
 from introspect.session.session import Session, open_session
+from introspect.tools.files import NO_CODE, Permission
 from introspect.tools.instruments.registry import tools_named
+from introspect.tools.library import Document
 from introspect.tools.note_store import NoteStore
 
 
@@ -79,6 +81,8 @@ def forced_session(
     phase: PhaseConfig,
     replies: list[list[str]],
     engine: Engine | None = None,
+    documents: Mapping[str, Document] | None = None,
+    permission: Permission = NO_CODE,
     **options: Any,
 ) -> Session:
     """A session whose replies are the given texts, by experiment and turn; `engine` is that of its audits."""
@@ -94,8 +98,8 @@ def forced_session(
         prompt_format=prompt_format,
         context_length=8192,
         notes=NoteStore(),
-        documents={},
-        tools=tools_named(phase.tools),
+        documents=documents or {},
+        tools=tools_named(phase.tools, permission),
         auditor=RunAuditor(engine or Engine(model), phase.audit, prompt_format.tokenizer),
         forced_replies=forced,
         **options,

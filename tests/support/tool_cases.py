@@ -28,7 +28,7 @@ ARGUMENTS: dict[str, Any] = {
     "layer_names": ["model.layers.1.mlp.up_proj"], "component": "model.layers.0.self_attn.head.1",
     "obs_type": "finding", "category": "x", "description": "y", "document": "waves", "note_id": 1,
     "layer1": "model.layers.0.mlp", "layer2": "model.layers.1.mlp", "component_type": "attention",
-    "query": "how many heads",
+    "query": "how many heads", "tool": "process_text", "figure": "probability", "value": 0.5,
 }  # fmt: skip
 """A value for every parameter that some tool requires; a tool with a new one needs a line here."""
 
@@ -107,6 +107,7 @@ def context_for(model: Any, prompt_format: Any, budget: int = 1500) -> ToolConte
         model, prompt_format.encode, prompt_format.decode, NoteStore(), {"waves": document}, budget
     )
     context.processed_text = TEXT
+    context.measuring = ("process_text",)
     context.notes.add("finding", "x", "an older note", 5, {}, [])
     return context
 

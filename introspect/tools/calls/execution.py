@@ -13,6 +13,7 @@ from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
 from introspect.tools.context import ToolContext, to_json
+from introspect.tools.figures import figures_in
 from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
 
@@ -64,6 +65,7 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
     except (Exception, SystemExit) as error:  # a defect of a tool must not end the run
         problem = f"{request.function} failed: {_in_short(error)}; try other arguments or another tool"
         return _outcome(request, context, False, problem, traceback.format_exc())
+    context.figures_shown.update(figures_in(made.result))
     return replace(_outcome(request, context, True, made.result), record=made.record)
 
 

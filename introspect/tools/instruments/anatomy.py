@@ -11,12 +11,11 @@ import torch
 
 from introspect.engine.blocks import block_list, block_list_name
 from introspect.errors import ToolError
+from introspect.model.attention_maps import is_attention
 from introspect.model.causal_lm import CausalLM
 from introspect.model.structure import OUTPUT_PROJECTIONS
 from introspect.tools.instruments.names import resolve_module
 
-IN_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value")
-"""What families call the projection that an attention layer begins with."""
 HEAD_ROWS = 8
 """Positions that go through the LM head at a time: bounds the logits, not the result."""
 
@@ -72,15 +71,15 @@ def attention_name(model: CausalLM, name: str) -> str:
     """The name of an attention layer, resolved. Raises ToolError with the one inside where there is one."""
     name = resolve_module(model, name)
     module = model.get_submodule(name)
-    if not _is_attention(module):
-        inside = [n for n, m in module.named_modules() if _is_attention(m)]
+    if not is_attention(module):
+        inside = [n for n, m in module.named_modules() if is_attention(m)]
         raise ToolError(f"{name} is not an attention layer" + (f"; try {name}.{inside[0]}" if inside else ""))
     return name
 
 
 def attention_names(model: CausalLM) -> list[str]:
     """Names of the attention layers, in the model's order."""
-    return [name for name, module in model.named_modules() if name and _is_attention(module)]
+    return [name for name, module in model.named_modules() if name and is_attention(module)]
 
 
 def check_head(model: CausalLM, name: str, head: int, argument: str = "head") -> None:
@@ -105,7 +104,3 @@ def head_named(model: CausalLM, component: str) -> Head | None:
         raise ToolError(f"{name}: its heads cannot be told apart; name {name} itself")
     start = number * size
     return Head(f"{name}.head.{number}", f"{name}.{projection}", start, start + size)
-
-
-def _is_attention(module: torch.nn.Module) -> bool:
-    return any(hasattr(module, projection) for projection in IN_PROJECTIONS)

@@ -1,4 +1,4 @@
-"""The tools by name: the program's own, and those of packages. YAML chooses among them, it adds none."""
+"""The tools by name: the program's own, those of packages, and those in files that may be run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from introspect.errors import ConfigError, did_you_mean
+from introspect.phase.tool_files import is_reference, tool_name
 from introspect.tools.base import Tool
 from introspect.tools.catalogue import TOOL_MODULES
+from introspect.tools.files import NO_CODE, Permission, load_tool_file
 from introspect.tools.packages import Offers, offered_tools
 
 
@@ -36,13 +38,24 @@ class BuiltInTools(Mapping[str, Tool]):
 ALL_TOOLS: Mapping[str, Tool] = BuiltInTools()
 
 
-def tools_named(names: Sequence[str]) -> dict[str, Tool]:
-    """The tools of these names, in this order; those of packages are imported now.
+def tools_named(entries: Sequence[str], permission: Permission = NO_CODE) -> dict[str, Tool]:
+    """The tools of these entries of a phase, in this order, by the names that a model calls them by.
 
-    Raises ConfigError for one that is unknown, refused or broken.
+    Those of packages are imported now, and files that `permission` allows are run. Raises ConfigError for one
+    that is unknown, refused or broken.
     """
-    offers = Offers() if ALL_TOOLS.keys() >= set(names) else offered_tools()
-    return {name: ALL_TOOLS[name] if name in ALL_TOOLS else _offered(name, offers) for name in names}
+    files = [entry for entry in entries if is_reference(entry)]
+    named = [entry for entry in entries if entry not in files]
+    offers = Offers() if not files and ALL_TOOLS.keys() >= set(named) else offered_tools()
+    taken = {*ALL_TOOLS, *offers.tools, *named}
+    return {
+        tool_name(entry): load_tool_file(entry, permission, taken)
+        if entry in files
+        else ALL_TOOLS[entry]
+        if entry in ALL_TOOLS
+        else _offered(entry, offers)
+        for entry in entries
+    }
 
 
 def _offered(name: str, offers: Offers) -> Tool:

@@ -1,0 +1,209 @@
+"""Tools in files of one's own: named by a phase, run only where the command line says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli_process import introspect
+from support.sessions import DONE, call_text
+
+from introspect.commands.run import read_phase
+from introspect.errors import ConfigError
+from introspect.execution.opening import open_run
+from introspect.execution.options import RunOptions
+from introspect.execution.preparation import prepare
+from introspect.phase.tool_files import is_reference, tool_name
+from introspect.tools.files import NO_CODE, Permission
+from introspect.tools.instruments.registry import tools_named
+
+TOOL = '''\
+"""A tool of one's own."""
+open({marker!r}, "a").write("run ")
+print("said by the file")
+
+def count_vowels(context, text: str, most: int = 99) -> dict:
+    """Count the vowels of a text.
+
+    Args:
+        text: any text
+        most: stop at so many
+    """
+    return {{"vowels": min(sum(c in "aeiou" for c in text), most), "tokens": len(context.encode(text))}}
+'''
+SOUND = "def count_vowels(context):\n    'Do.'\n"
+COMPLEX = "def count_vowels(context, a: complex):\n    '''Do.\n\n    Args:\n        a: x\n    '''\n"
+PHASE = """\
+name: mine
+model: {{id: {model}}}
+generation: {{max_new_tokens: 20, seed: 3}}
+system_prompt: {{detail: brief, text: You look.}}
+tools:
+  - query_memory
+  - {tool}
+experiments: [{{name: a, task: Look.}}]
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a phase in `phases/` and the tool file that it names; `marker` is left by its code."""
+    (tmp_path / "phases").mkdir()
+    write_tool(tmp_path, TOOL.format(marker=str(tmp_path / "marker")))
+    write_phase(tmp_path, "./my_tool.py:count_vowels", request.getfixturevalue("model_dir"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_tool(folder: Path, source: str) -> None:
+    (folder / "phases" / "my_tool.py").write_text(source)
+
+
+def write_phase(folder: Path, tool: str, model: Any = "tiny") -> None:
+    (folder / "phases" / "p.yaml").write_text(PHASE.format(tool=tool, model=model))
+
+
+def dry(folder: Path, *options: str) -> Any:
+    return introspect("run", "phases/p.yaml", "--dry-run", "--json", *options, cwd=folder)
+
+
+def test_a_phase_file_alone_never_runs_code(mine: Path) -> None:
+    for options in ((), ("--tool", "./other.py:count_vowels"), ("--tool", "phases/my_tool.py:other")):
+        for command in (dry, lambda folder, *o: introspect("run", "phases/p.yaml", *o, cwd=folder)):
+            done = command(mine, *options)
+            assert done.returncode == 2 and done.stdout == ""
+            assert done.stderr.startswith("introspect: ") and done.stderr.count("\n") == 1
+    said = dry(mine).stderr
+    assert "phases/my_tool.py" in said and "--allow-code" in said
+    assert "--tool phases/my_tool.py:count_vowels" in said
+    for other in (("phases", "--json"), ("check", "tiny", "--phase", "phases/p.yaml", "--json")):
+        introspect(*other, cwd=mine)
+    assert not (mine / "marker").exists() and not (mine / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--allow-code"],
+        ["--tool", "phases/my_tool.py:count_vowels"],
+        ["--tool", "./phases/../phases/my_tool.py:count_vowels"],
+        ["--set", "tools=[query_memory, phases/my_tool.py:count_vowels]"],
+        ["--set", "tools=['phases/my_tool.py:count_vowels']"],
+    ],
+)
+def test_the_command_line_lets_it_run(mine: Path, options: list[str]) -> None:
+    done = dry(mine, *options)
+    assert done.returncode == 0, done.stderr
+    assert (mine / "marker").read_text() == "run " and "said by the file" in done.stderr
+    tools = json.loads(done.stdout)["settings"]["tools"]
+    assert tools[-1] == "phases/my_tool.py:count_vowels" and tools.count(tools[-1]) == 1
+
+
+def test_any_phase_can_be_given_a_tool(mine: Path) -> None:
+    given = "phases/my_tool.py:count_vowels"
+    phase = read_phase("phase1a", {}, (), (given,))
+    own = read_phase("phase1a", {}, ())
+    assert phase.tools == (*own.tools, given)
+    assert phase.tools_of(phase.experiments[0]) == (*own.tools, "count_vowels")
+
+
+def test_a_run_calls_it_by_its_functions_name_and_the_record_has_its_hash(mine: Path) -> None:
+    phase = read_phase("phases/p.yaml", {}, ())
+    opened = open_run(prepare(phase, RunOptions(mine / "runs", code=Permission(True))), lambda: False)
+    encode, end = opened.session.prompt_format.encode, opened.session.prompt_format.end_id
+    moves = [call_text("count_vowels", text="aeiou", most="3"), DONE]
+    opened.session.forced_replies = {(0, i): (*encode(m), end) for i, m in enumerate(moves, start=1)}
+    summary = opened.execute(lambda event: None)
+    assert summary["tool_calls"] == {"total": 1, "ok": 1, "malformed": 0}
+    manifest = json.loads((Path(summary["run"]) / "manifest.json").read_text())
+    file = mine / "phases" / "my_tool.py"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert manifest["tool_files"] == {"count_vowels": {"path": str(file), "sha256": digest}}
+    assert "count_vowels(text, most=99): Count the vowels of a text." in opened.start.system_prompt
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise RuntimeError('no\\nway \\x1b[31m')\n" + SOUND, r"my_tool.py:1: .*RuntimeError: no\nway \x1b"),
+        ("import sys\n\nsys.exit('bye')\n" + SOUND, "my_tool.py:3: .*SystemExit: bye"),
+        ("\ndef count_vowels(:\n", "my_tool.py:2: "),
+        ("import not_there_at_all\n" + SOUND, "my_tool.py:1: .*ModuleNotFoundError"),
+        ("def other(context):\n    'Do.'\n", "p.yaml:7: .*no function 'count_vowels'"),
+        ("count_vowels = 3\n", "my_tool.py:1: .*count_vowels"),
+        ("\n\ndef count_vowels(context):\n    return 1\n", "my_tool.py:3: .*docstring"),
+        ("def count_vowels(context, a):\n    'Do.'\n", "my_tool.py:1: .*'a' has no type"),
+        ("def count_vowels(context, a: int):\n    'Do.'\n", "my_tool.py:1: .*'a' is not described"),
+        (COMPLEX, "my_tool.py:1: "),
+        ("def count_vowels():\n    'Do.'\n", "my_tool.py:1: .*context"),
+        ("x = 1\0\n", "my_tool.py:1: "),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_one_line_that_says_where(mine: Path, source: str, said: str) -> None:
+    write_tool(mine, source)
+    with pytest.raises(ConfigError) as raised:
+        tools_named(read_phase("phases/p.yaml", {}, ()).tools, Permission(True))
+    line = str(raised.value)
+    pattern, _, exact = said.partition(": .*")
+    assert pattern in line and exact in line and "\n" not in line and "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ("./nowhere.py:count_vowels", "p.yaml:7: tools: phases/nowhere.py: no such file"),
+        ("./folder.py:f", "p.yaml:7: tools: phases/folder.py: is a directory"),
+        ("./my_tool.py", "p.yaml:7: tools: there is no './my_tool.py'"),
+        ("os.system", "p.yaml:7: tools: there is no 'os.system'"),
+        ("../phases/taken.py:process_text", "p.yaml:7: .*'process_text'"),
+    ],
+)
+def test_a_wrong_reference_is_told_with_the_line_of_the_phase(mine: Path, tool: str, said: str) -> None:
+    (mine / "phases" / "folder.py").mkdir()
+    (mine / "phases" / "taken.py").write_text("def process_text(context):\n    'Do.'\n")
+    write_phase(mine, tool)
+    with pytest.raises(ConfigError) as raised:
+        read_phase("phases/p.yaml", {}, ())
+    place, _, rest = said.partition(".*")
+    assert place in str(raised.value) and rest in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_two_functions_of_one_name_are_refused(mine: Path) -> None:
+    (mine / "phases" / "more.py").write_text(SOUND)
+    with pytest.raises(ConfigError, match=r"my_tool.py:count_vowels and .*more.py:count_vowels"):
+        read_phase("phases/p.yaml", {}, (), ("phases/more.py:count_vowels",))
+    with pytest.raises(ConfigError, match="no-such"):
+        read_phase("phase1a", {}, (), ("no-such.py:f",))
+    for wrong, said in (("query_memory", "FILE.py:function"), ("phases/my_tool.py:vowels", "count_vowels")):
+        with pytest.raises(ConfigError, match=f"--tool.*{said}|{said}"):
+            read_phase("phase1a", {}, (), (wrong,))
+
+
+def test_experiments_name_it_by_reference_or_by_function(mine: Path) -> None:
+    text = (mine / "phases" / "p.yaml").read_text()
+    for named in ("./my_tool.py:count_vowels", "count_vowels"):
+        (mine / "phases" / "p.yaml").write_text(
+            text.replace("task: Look.", f"task: Look., tools: ['{named}']")
+        )
+        phase = read_phase("phases/p.yaml", {}, ())
+        assert phase.tools_of(phase.experiments[0]) == ("count_vowels",)
+
+
+def test_a_child_of_a_phase_elsewhere_means_the_parents_file(mine: Path) -> None:
+    child = mine / "phases" / "child.yaml"
+    child.write_text("extends: p\nname: child\n")
+    assert read_phase(str(child), {}, ()).tools == (
+        "query_memory",
+        f"{mine}/phases/my_tool.py:count_vowels",
+    )
+
+
+def test_references_are_told_from_names() -> None:
+    assert is_reference("./a.py:f") and is_reference("/x/y z/a.py:f_1") and is_reference("a.py:f")
+    for name in ("query_memory", "a:f", "a.py", "a.py:", "a.py:1f", "os.system", "a.py:f.g", ".py:f"):
+        assert not is_reference(name), name
+    assert (tool_name("./a.py:f"), tool_name("query_memory")) == ("f", "query_memory")
+    assert not NO_CODE.allows("a.py:f")
