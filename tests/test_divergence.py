@@ -93,6 +93,17 @@ def test_times_and_what_a_run_was_given_are_no_difference() -> None:
     assert found.events_compared == len(RUN) and found.tokens_compared == 9
 
 
+def test_a_document_is_its_contents_wherever_it_lay() -> None:
+    row = {"id": "d", "title": "D", "summary": "s", "file": "/a/d.md", "text": "One.", "sha256": "00"}
+    here, there, other = (
+        [run_start(documents=(row | changes,)), *RUN[1:]]
+        for changes in ({}, {"file": "/b/d.md"}, {"text": "Two.", "sha256": "01"})
+    )
+    assert compared(here, there).equal
+    found = compared(here, other).event
+    assert found is not None and (found.index, found.fields) == (0, ("documents",))
+
+
 @pytest.mark.parametrize("kept", range(1, len(RUN)))
 def test_a_run_that_ends_early_has_no_more(kept: int) -> None:
     left, right = compared(RUN, RUN[:kept]), compared(RUN[:kept], RUN)

@@ -139,7 +139,14 @@ def contents(event: Event) -> JSON:
     skipped = _TIMES | (_GIVEN if isinstance(event, ev.RunStart) else frozenset())
     if isinstance(event, ev.RunEnd):
         return {"status": event.status}
-    return {each.name: getattr(event, each.name) for each in fields(event) if each.name not in skipped}
+    said = {each.name: getattr(event, each.name) for each in fields(event) if each.name not in skipped}
+    if isinstance(event, ev.RunStart):
+        # A document is its contents, wherever it lay; its hash stands for them.
+        said["documents"] = [
+            {key: value for key, value in row.items() if key not in ("file", "text")}
+            for row in event.documents
+        ]
+    return said
 
 
 def _compared(log: EventLog) -> list[ReadEvent]:

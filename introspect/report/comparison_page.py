@@ -65,6 +65,7 @@ _ROWS: dict[str, Any] = {
     "notes saved": lambda run: str(len(run["notes"])),
     "audits": _audits,
     "numbers quoted": _verdicts,
+    "predictions": lambda run: "{made} made, {measured} measured, {right} right".format(**run["predictions"]),
     "documents read": lambda run: ", ".join(row["document"] for row in run["documents"]) or "none",
     "damage to the record": lambda run: "; ".join(run["damage"]) or "none",
 }
