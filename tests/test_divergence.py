@@ -200,7 +200,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Where two runs part" in (tmp_path / "d.html").read_text()
     done = introspect_here(capsys, "diff", str(one), str(three))
     assert done.code == 3 and "prune" in done.out and "prefill" in done.out
-    assert introspect_here(capsys, "diff", str(one), "nothing", "--runs", str(tmp_path)).code == 2
+    assert introspect_here(capsys, "diff", str(one), "nothing", "--output", str(tmp_path)).code == 2
     log = next(one.glob("*.log"))
     with pytest.raises(RecordError, match="no event log"):
         diverged(str(one), str(log), tmp_path)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.html_pages import Page
 from support.in_process import introspect_here
-from support.record_examples import conversation, generation, prune, written
+from support.record_examples import GARBLED, GOOD, conversation, generation, prune, written
 
 from introspect import events as ev
 from introspect.errors import ConfigError, RecordError
@@ -302,6 +302,22 @@ def test_findings_are_told_with_their_turn(tmp_path: Path) -> None:
     made = report_of(run / "events.jsonl")
     assert made.corrupt and 'href="#t0-2"' in made.html and "prefix-mutated" in made.html
     assert not report_of(written(tmp_path, events) / "events.jsonl").corrupt
+
+
+def test_a_reply_that_looks_garbled_is_marked_where_it_stands(tmp_path: Path) -> None:
+    made = report_of(written(tmp_path, conversation(GOOD, GOOD, GARBLED, prune_before=2)) / "events.jsonl")
+    assert made.corrupt and made.html.count(">looks garbled<") == 1
+    turn = made.html.index(">looks garbled<")
+    assert made.html.rindex('id="t0-', 0, turn) == made.html.index('id="t0-3-h"')
+
+
+def test_an_end_after_which_a_run_went_on_stands_between_its_turns(tmp_path: Path) -> None:
+    events = conversation("One.", "Two.")
+    second = next(i for i, event in enumerate(events) if isinstance(event, ev.Prefill) and event.turn == 2)
+    stopped = ev.RunEnd(status="interrupted", summary={})
+    _, html = page_of(written(tmp_path, [*events[:second], stopped, *events[second:]]))
+    assert html.count("The run ended: interrupted") == 1 and "The run ended: complete" not in html
+    assert html.index('id="t0-2"') < html.index("The run ended")
 
 
 def test_what_was_broken_off_has_a_report(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from introspect.commands.options import RUN, Html, Json, default_output, run_argument
+from introspect.commands.options import RUN, Html, Json, Output, default_output, run_argument
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
 
@@ -59,14 +59,14 @@ def report(
 def diff(
     left: Run,
     right: Annotated[str, run_argument("Another run.")],
-    runs: Runs,
+    output: Output,
     html: Html = None,
     json: Json = False,
 ) -> None:
     """Show the first event and the first token in which two runs differ, side by side."""
     from introspect.commands.diff import diff_command
 
-    raise typer.Exit(diff_command(left, right, runs, json, html))
+    raise typer.Exit(diff_command(left, right, output, json, html))
 
 
 def export(

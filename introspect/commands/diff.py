@@ -23,16 +23,16 @@ _MOST_FIELDS = 8
 _MOST_CHARS = 400
 
 
-def diff_command(left: str, right: str, runs: Path, as_json: bool, html: str | None = None) -> int:
+def diff_command(left: str, right: str, output: Path, as_json: bool, html: str | None = None) -> int:
     """Compare two runs and return the exit code: 0 where they did the same, 3 where they did not.
 
     Raises RecordError for a source that is no event log of a run.
     """
-    found = diverged(left, right, runs)
+    found = diverged(left, right, output)
     if html is not None:
         from introspect.report.divergence_page import divergence_page
 
-        record = find_source(left, runs)
+        record = find_source(left, output)
         write_page(html, record, "diff.html", as_json, lambda: divergence_page(found))
     if as_json:
         print_json(found.to_json())

@@ -21,10 +21,8 @@ from introspect.runlog.reader import EventLog, ReadEvent, read_events
 from introspect.runlog.sources import find_source, is_event_log
 
 _TIMES = frozenset({"seconds", "digest_seconds"})
-_GIVEN_NAMED = ("schema", "phase", "title", "model", "seed", "fault", "forced_from", "forced_retokenised",
-                "requirement")  # fmt: skip
-_GIVEN = frozenset({*_GIVEN_NAMED, "settings", "environment", "utc_offset"})
-"""Fields of a `run_start` that say what the run was given, and are listed as such."""
+_READ = ("system_prompt", "system_tokens", "tool_framing", "notes_before", "documents")
+"""Fields of a `run_start` that the model reads; the others say what the run was given, and are listed so."""
 _MARKS = (ev.ExperimentStart, ev.UserMessage, ev.Prefill, ev.Generation, ev.ToolCall, ev.ToolResult, ev.Prune,
           ev.Audit, ev.Warning, ev.Error, ev.ExperimentEnd, ev.RunStart, ev.RunEnd)  # fmt: skip
 """Events that say what a run did; others, such as that it was taken up again, say how it came to it."""
@@ -136,10 +134,10 @@ def divergence(left: str, left_log: EventLog, right: str, right_log: EventLog) -
 
 def contents(event: Event) -> JSON:
     """What an event says of what a run did, by field, as plain values."""
-    skipped = _TIMES | (_GIVEN if isinstance(event, ev.RunStart) else frozenset())
     if isinstance(event, ev.RunEnd):
         return {"status": event.status}
-    said = {each.name: getattr(event, each.name) for each in fields(event) if each.name not in skipped}
+    names = _READ if isinstance(event, ev.RunStart) else [each.name for each in fields(event)]
+    said = {name: getattr(event, name) for name in names if name not in _TIMES}
     if isinstance(event, ev.RunStart):
         # A document is its contents, wherever it lay; its hash stands for them.
         said["documents"] = [
@@ -229,7 +227,8 @@ def _given(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> dict[str, tuple[st
 
 
 def _given_to(start: ev.RunStart) -> dict[str, str]:
-    named = {name: getattr(start, name) for name in _GIVEN_NAMED}
+    apart = {*_READ, "settings", "environment", "utc_offset"}
+    named = {each.name: getattr(start, each.name) for each in fields(start) if each.name not in apart}
     return dotted(named) | dotted(start.settings) | dotted(start.environment, "environment")
 
 

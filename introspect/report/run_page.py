@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,10 @@ MOST_REPLY = 40_000
 
 @dataclass(frozen=True)
 class Shown:
-    """One thing that a turn shows. `call` is what a result answers; one without a result has `event` None."""
+    """One thing that a turn shows. `call` is what a result answers; one without a result has `event` None.
+
+    `suspect` is a reply that looks garbled.
+    """
 
     kind: str
     event: Event | None
@@ -38,6 +41,7 @@ class Shown:
     attention: AttentionMap | None = None
     lens: LensTable | None = None
     omitted: bool = False
+    suspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ def report_of(path: Path) -> Report:
     if start is None:
         raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
     history = history_of_events(log)
-    _, garbled = judge(history)
+    suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
     experiments = experiments_of(log.events)
     pictures: list[Shown] = []
-    shown = {turn_id(turn): _shown(turn, pictures) for each in experiments for turn in each.turns}
+    shown = {turn_id(turn): _shown(turn, pictures, suspects) for each in experiments for turn in each.turns}
     replies = [turn for each in experiments for turn in each.replies]
     html = page(
         "run.html",
@@ -92,7 +96,7 @@ def turn_id(turn: Turn) -> str:
     return f"t{turn.experiment}-{turn.turn}"
 
 
-def _shown(turn: Turn, pictures: list[Shown]) -> list[Shown]:
+def _shown(turn: Turn, pictures: list[Shown], suspects: Collection[int]) -> list[Shown]:
     """What a turn shows, in order; pictures are also noted in `pictures`, those of the turns before first."""
     shown: list[Shown] = []
     call: ev.ToolCall | None = None
@@ -112,7 +116,7 @@ def _shown(turn: Turn, pictures: list[Shown]) -> list[Shown]:
             if event.codes or event.skipped:
                 shown.append(Shown("audit", event))
         elif not isinstance(event, ev.Prefill):
-            shown.append(Shown(event.event, event))
+            shown.append(Shown(event.event, event, suspect=read.line in suspects))
     return [*shown, Shown("call", None, call)] if call is not None else shown
 
 

@@ -84,6 +84,7 @@ def experiments_of(events: Iterable[ReadEvent]) -> list[Experiment]:
     """The experiments of a record, in the order in which they began."""
     found: dict[int, Experiment] = {}
     turns: dict[tuple[int, int], Turn] = {}
+    between: list[ReadEvent] = []
     prefill_seconds, schema = 0.0, ev.SCHEMA_VERSION
     for read in events:
         event = read.event
@@ -91,6 +92,8 @@ def experiments_of(events: Iterable[ReadEvent]) -> list[Experiment]:
         if isinstance(event, ev.RunStart):
             schema = event.schema
         if not isinstance(number, int):
+            # Such as that the run was taken up again: it stands before what came after it.
+            between += [read] if found and not isinstance(event, ev.Error) else []
             continue
         if isinstance(event, ev.ExperimentStart):
             found.setdefault(number, Experiment(number)).start = event
@@ -103,7 +106,8 @@ def experiments_of(events: Iterable[ReadEvent]) -> list[Experiment]:
             turns[place] = Turn(*place, time=read.time, line=read.line)
             found.setdefault(number, Experiment(number)).turns.append(turns[place])
         turn = turns[place]
-        turn.events.append(read)
+        turn.events += [*between, read]
+        between.clear()
         if isinstance(event, ev.Prefill):
             turn.prefilled += len(event.token_ids)
             prefill_seconds = event.seconds if schema < 2 else 0.0
