@@ -57,6 +57,15 @@ BESIDE = """
 """
 
 
+SQUEEZED = """
+[...document.querySelectorAll('caption, th, td, p, dd, li, .text, .code, h1, h2, h3, h4')].filter(e => {
+  const box = e.getBoundingClientRect();
+  return box.width > 0 && box.width < 48 && e.textContent.trim().length > 12;
+}).map(e => e.tagName + ': ' + e.textContent.slice(0, 60))
+"""
+"""Elements in which a line has room for a few letters only."""
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as opened:
@@ -92,7 +101,7 @@ def shows_well(browser: Browser, page: Path, name: str) -> None:
                 f"document.querySelectorAll('details').forEach(d => d.open = {str(opened).lower()})"
             )
             assert browser.value("document.documentElement.scrollWidth") <= width
-            assert browser.value(BESIDE) == []
+            assert browser.value(BESIDE) == [] == browser.value(SQUEEZED)
         ratio, where = browser.value(CONTRAST)
         assert ratio >= 4.5, (width, dark, where)
         assert (browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)") == dark

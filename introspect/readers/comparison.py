@@ -11,7 +11,7 @@ from introspect import events as ev
 from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.phase.paths import shown
-from introspect.readers.dotted import dotted
+from introspect.readers.dotted import as_json, dotted
 from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.reader import EVENTS, EventLog, read_events
@@ -140,7 +140,7 @@ def _seconds(log: EventLog) -> float:
 def _settings(start: ev.RunStart) -> dict[str, str]:
     """What a run was set to, by dotted keys, each as JSON has it; what it ran on under its own names."""
     ran_on = {name: start.environment.get(name) for name in ("dtype", "device", "threads", "attention")}
-    return dotted(start.settings) | dotted(ran_on)
+    return as_json(dotted(start.settings) | dotted(ran_on))
 
 
 def _requirement(found: JSON | None) -> JSON | None:

@@ -16,7 +16,7 @@ from typing import Any
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
-from introspect.readers.dotted import dotted
+from introspect.readers.dotted import as_json, dotted
 from introspect.runlog.reader import EventLog, ReadEvent, read_events
 from introspect.runlog.sources import find_source, is_event_log
 
@@ -229,7 +229,7 @@ def _given(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> dict[str, tuple[st
 def _given_to(start: ev.RunStart) -> dict[str, str]:
     apart = {*_READ, "settings", "environment", "utc_offset"}
     named = {each.name: getattr(start, each.name) for each in fields(start) if each.name not in apart}
-    return dotted(named) | dotted(start.settings) | dotted(start.environment, "environment")
+    return as_json(dotted(named) | dotted(start.settings) | dotted(start.environment, "environment"))
 
 
 def _place(read: ReadEvent | None) -> JSON | None:

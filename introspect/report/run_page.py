@@ -15,6 +15,7 @@ from introspect.readers.dotted import dotted
 from introspect.readers.onset import judge
 from introspect.report.page import page
 from introspect.report.pictures import PICTURE_BYTES, AttentionMap, LensTable, picture_of
+from introspect.report.text import one_line_json
 from introspect.report.timeline import timeline
 from introspect.report.turns import Experiment, Turn, experiments_of
 from introspect.runlog.event_history import history_of_events
@@ -83,8 +84,8 @@ def report_of(path: Path) -> Report:
         strip=[(each.name, len(each.replies)) for each in experiments if each.replies],
         pictures=pictures,
         notes=_notes(start, experiments),
-        settings=dotted(start.settings).items(),
-        environment=dotted(start.environment).items(),
+        settings=_texts(start.settings),
+        environment=_texts(start.environment),
         most_result=MOST_RESULT,
         most_reply=MOST_REPLY,
     )
@@ -94,6 +95,12 @@ def report_of(path: Path) -> Report:
 def turn_id(turn: Turn) -> str:
     """The anchor of a turn on the page."""
     return f"t{turn.experiment}-{turn.turn}"
+
+
+def _texts(values: JSON) -> list[tuple[str, str]]:
+    """Settings by dotted key: text as it is, all else as JSON."""
+    flat = dotted(values).items()
+    return [(key, value if isinstance(value, str) else one_line_json(value)) for key, value in flat]
 
 
 def _shown(turn: Turn, pictures: list[Shown], suspects: Collection[int]) -> list[Shown]:
