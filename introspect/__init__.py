@@ -7,7 +7,7 @@ Nothing heavy is imported before a run needs it. Whatever a user can put right i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def run(
     limit: int | None = None,
     baseline: str | os.PathLike[str] | None = None,
     force: bool = False,
+    tools: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> RecordedRun:
     """Run the experiments of a phase, a name or the path of a YAML file, and read the record of it.
 
@@ -34,6 +36,8 @@ def run(
     given one is drawn and recorded. `output` is the parent of run directories, `settings` beats the file by
     dotted keys, such as `{"memory.max_turns": 5}`. `limit` makes only the first experiments, `baseline` names
     the run that counts for what the phase requires, and `force` goes on where that is not met.
+    `tools` are tools of one's own, `FILE.py:function`, beside those of the phase; they are run, and so are
+    those that the phase file names where `allow_code` says so.
 
     A run that failed is returned, with its `status`, like one that is complete. Raises ConfigError,
     ModelError, RequirementError and RecordError before there is a run, RunFailed where one cannot be written
@@ -50,6 +54,8 @@ def run(
         limit=limit,
         baseline=baseline,
         force=force,
+        tools=tools,
+        allow_code=allow_code,
     )
 
 

@@ -102,7 +102,7 @@ def run(
     overrides = {key: value for key, value in given.items() if value is not None}
     config = command.read_phase(phase, overrides, settings or (), tool or ())
     command.tell_passed_over(phase)
-    code = command.permission(settings or (), tool or (), allow_code)
+    code = command.permission(config, settings or (), tool or (), allow_code)
     if dry_run:
         from introspect.commands.dry_run import dry_run as show
 

@@ -15,7 +15,7 @@ from support.cli_process import fresh_introspect
 from support.in_process import introspect_here
 from support.record_examples import conversation, written
 
-from introspect.phase.load import phase_files
+from introspect.phase.find import phase_files
 
 OUTPUTS = {
     "replay": ("replay", "latest", "--json"),

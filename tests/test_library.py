@@ -35,6 +35,23 @@ def test_a_run_comes_back_as_it_was_recorded(tmp_path: Path, phase: str) -> None
         assert again == made
 
 
+def test_a_tool_of_ones_own_runs_where_it_is_named(tmp_path: Path, phase: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def count_letters(context, text: str):\n"
+        '    """Count letters.\n\n    Args:\n        text: Any text.\n    """\n'
+        '    return {"letters": len(text)}\n'
+    )
+    tool = f"{file}:count_letters"
+    few = {"limits.max_turns": 1}
+    made = introspect.run(phase, output=tmp_path, settings=few, tools=[tool])
+    assert "count_letters" in str(made.manifest["config"]["tools"])
+    named = few | {"tools": [tool]}
+    with pytest.raises(ConfigError, match="allow-code"):
+        introspect.run(phase, output=tmp_path, settings=named)
+    assert introspect.run(phase, output=tmp_path, settings=named, allow_code=True).status != "open"
+
+
 def test_what_a_user_can_put_right_is_raised_as_the_packages_own(tmp_path: Path, phase: str) -> None:
     for wrong, kind in (
         ({"phase": "phase1q"}, ConfigError),

@@ -201,6 +201,16 @@ def test_a_child_of_a_phase_elsewhere_means_the_parents_file(mine: Path) -> None
     )
 
 
+def test_a_child_adds_a_tool_of_its_own(mine: Path) -> None:
+    child = mine / "phases" / "child.yaml"
+    child.write_text("extends: phase2a\nname: child\ntools: {add: [./my_tool.py:count_vowels]}\n")
+    phase = read_phase("phases/child.yaml", {}, ())
+    assert phase.tools == (*read_phase("phase2a", {}, ()).tools, "phases/my_tool.py:count_vowels")
+    done = introspect("run", "phases/child.yaml", "--dry-run", cwd=mine)
+    assert done.returncode == 2 and "--tool phases/my_tool.py:count_vowels" in done.stderr
+    assert not (mine / "marker").exists()
+
+
 def test_references_are_told_from_names() -> None:
     assert is_reference("./a.py:f") and is_reference("/x/y z/a.py:f_1") and is_reference("a.py:f")
     for name in ("query_memory", "a:f", "a.py", "a.py:", "a.py:1f", "os.system", "a.py:f.g", ".py:f"):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.prompt_view import show_prompts
-from introspect.display import one_line
+from introspect.display import WARNING, one_line
 from introspect.events import JSON
 from introspect.phase.config import PhaseConfig
 from introspect.tools.files import NO_CODE, Permission
@@ -67,7 +67,7 @@ def dry_run(
             judged = f"not met, a run would end with exit code 4: {requirement['unmet']}"
         console.print(Text(one_line(f"requires {requirement['phase']}: {judged}")), soft_wrap=True)
     for warning in report["warnings"]:
-        console.print(Text(f"warning: {one_line(warning)}", style="yellow"))
+        console.print(Text(f"warning: {one_line(warning)}", style=WARNING), soft_wrap=True)
     return 0
 
 

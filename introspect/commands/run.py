@@ -67,11 +67,19 @@ def tell_passed_over(name: str) -> None:
         sys.stderr.write(f"introspect: {taken} is taken; './{other}' is the one right here\n")
 
 
-def permission(sets: Sequence[str], tool_files: Sequence[str], everything: bool) -> Permission:
-    """Which tool files may be run: those that `--tool` or the value of a `--set` names, or every one."""
+def permission(
+    phase: PhaseConfig, sets: Sequence[str], tool_files: Sequence[str], everything: bool
+) -> Permission:
+    """Which tool files may be run: those that `--tool` or the value of a `--set` names, or every one.
+
+    Raises ConfigError where the phase names another, before a model is looked for.
+    """
     written = [text for _, _, text in (item.partition("=") for item in sets)]
     named = [entry.strip("[]{}'\" ") for text in written for entry in re.split(r",\s*|: ", text)]
-    return Permission(everything, (*tool_files, *filter(is_reference, named)))
+    code = Permission(everything, (*tool_files, *filter(is_reference, named)))
+    for reference in filter(is_reference, phase.tools):
+        code.refuse(reference)
+    return code
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from introspect.commands.options import MODEL, Device, Dtype, Json, Revision
+from introspect.commands.options import Device, Dtype, Json, ModelOrTiny, Revision
 from introspect.commands.start import refuse_stripped_docstrings
 
 
 def tools(
+    model: ModelOrTiny,
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="The tool to call; also FILE.py:function.")
     ] = None,
@@ -18,7 +19,6 @@ def tools(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments; a list as JSON or key by key."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help=MODEL)] = "tiny",
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = None,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from introspect.commands.run import read_phase
+from introspect.commands.run import permission, read_phase
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.errors import ConfigError
 from introspect.execution.options import RunOptions
@@ -24,6 +24,8 @@ def run_phase(
     limit: int | None,
     baseline: str | os.PathLike[str] | None,
     force: bool,
+    tools: Sequence[str],
+    allow_code: bool,
 ) -> RecordedRun:
     """What `introspect.run` does; that says what it takes and raises."""
     refuse_stripped_docstrings()
@@ -31,11 +33,12 @@ def run_phase(
         raise ConfigError(f"limit {limit}: a run makes one experiment at least")
     given = {"model.id": model, "generation.seed": seed}
     overrides = {key: value for key, value in given.items() if value is not None} | dict(settings)
-    config = read_phase(os.fspath(phase), overrides, ())
+    config = read_phase(os.fspath(phase), overrides, (), tools)
     options = RunOptions(
         output=look(os.fspath(output), "output ")[0],
         limit=limit,
         force=force,
+        code=permission(config, (), tools, allow_code),
         baseline=None if baseline is None else os.fspath(baseline),
     )
     from introspect.execution.opening import open_run

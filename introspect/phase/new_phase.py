@@ -66,7 +66,8 @@ system_prompt:
     attention while you run. Trust what they measure.
 
 # What the model can do; 'introspect tools' lists all. The last two are its notes: without them it forgets
-# what it found. Those that read are of use with documents only.
+# what it found. Those that read are of use with documents only. A function of your own is written as
+# ./FILE.py:function, and its code runs with --allow-code.
 tools:
   - get_architecture_summary
   - get_layer_names
@@ -79,8 +80,10 @@ tools:
   - record_observation
   - query_memory
 
-# Texts that the model can read: shipped ones by their id, your own by a path from this file.
+# Texts that the model can read: shipped ones by their id, your own by a path from this file. Pinned, they
+# stand in the system prompt, always in view, and no tool is needed to read them.
 #documents: [how-transformers-compute]
+#documents_pinned: false
 
 # The tasks, one after another. Each begins with an empty conversation; notes stay. Say what to do, what to
 # save, and when it is done.

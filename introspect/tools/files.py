@@ -57,6 +57,14 @@ class Permission:
         """Whether the code of `FILE.py:function` may be run."""
         return self.everything or _place(reference) in map(_place, self.named)
 
+    def refuse(self, reference: str) -> None:
+        """Raise ConfigError, which says what to type, for code that may not be run."""
+        if not self.allows(reference):
+            raise ConfigError(
+                f"{shown(parted(reference)[0])}: the phase names code of this file, which runs only if you"
+                f" say so: add --tool {shown(reference)}, or --allow-code for every file of the phase"
+            )
+
 
 NO_CODE = Permission()
 
@@ -68,11 +76,7 @@ def load_tool_file(reference: str, permission: Permission, taken: Collection[str
     it is not allowed, where the file cannot be run, and where its function is no tool or its name is `taken`.
     """
     file, function = parted(reference)
-    if not permission.allows(reference):
-        raise ConfigError(
-            f"{shown(file)}: the phase names code of this file, which runs only if you say so: add"
-            f" --tool {shown(reference)}, or --allow-code for every file of the phase"
-        )
+    permission.refuse(reference)
     if function in taken:
         raise ConfigError(
             f"{shown(file)}: a tool is called '{function}' already; give the function another name"
