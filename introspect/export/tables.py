@@ -11,8 +11,8 @@ from introspect.errors import ConfigError
 from introspect.export.rows import COLUMNS, Row
 from introspect.runlog.plain_values import spelled
 
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-"""What a cell begins with that a spreadsheet takes for a formula, or skips to find one."""
+_FORMULA = tuple("=+-@\t\n＝＋－＠")
+"""What a cell begins with that a spreadsheet takes for a formula, or skips to find one; no `\\r` is left."""
 _GUARD = "'"
 
 
@@ -28,8 +28,8 @@ def csv_bytes(rows: Sequence[Row]) -> bytes:
 
 def inert(text: str) -> str:
     """Text that neither a spreadsheet nor a display acts on."""
-    guarded = _GUARD + text if text.startswith(_FORMULA) else text
-    return printable(guarded)
+    visible = printable(text)
+    return _GUARD + visible if visible.startswith(_FORMULA) else visible
 
 
 def parquet_bytes(rows: Sequence[Row]) -> bytes:
