@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from support.sessions import opened_run, phase_for
 from introspect import events as ev
 from introspect.commands.diff import show_divergence
 from introspect.errors import RecordError
-from introspect.readers.divergence import Divergence, diverged, divergence
-from introspect.readers.parting import parting
+from introspect.readers.divergence import Divergence, diverged, divergence, same
+from introspect.readers.parting import differing_fields, parting
 from introspect.runlog.reader import EventLog, ReadEvent, read_events
 
 ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -91,6 +92,33 @@ def test_times_and_what_a_run_was_given_are_no_difference() -> None:
         "a.b": (None, "[1]"),
     }
     assert found.events_compared == len(RUN) and found.tokens_compared == 9
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from([0.0, 1.0, math.nan, math.inf])
+    | st.just("a"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(left=values, right=values)
+def test_values_are_the_same_where_their_json_is(left: Any, right: Any) -> None:
+    spelled = [json.dumps(value, sort_keys=True) for value in (left, right)]
+    assert same(left, right) == (spelled[0] == spelled[1]) and same(left, json.loads(spelled[0]))
+
+
+def test_values_of_any_depth_are_compared() -> None:
+    deep, other = 1, 2
+    for _ in range(5000):
+        deep, other = {"a": [deep]}, {"a": [other]}
+    assert same(deep, deep) and not same(deep, other)
+    run = [run_start(), ev.ToolCall(experiment=0, turn=1, function="f", arguments=deep, reasoning="")]
+    found = compared(run, [run[0], replace(run[1], arguments=other)])
+    assert found.event is not None and differing_fields(found.event)[0].left == "(cannot be shown)"
 
 
 def test_a_document_is_its_contents_wherever_it_lay() -> None:

@@ -7,7 +7,6 @@ run that was interrupted and went on is compared as the one run that it is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -172,13 +171,20 @@ def _first_event(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> EventDiffere
 
 def same(left: Any, right: Any) -> bool:
     """Whether two recorded values are the same; NaN is NaN, and 1 is neither True nor 1.0."""
-    if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
-        return math.isnan(right)
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    return type(left) is type(right) and bool(left == right)
+    pairs = [(left, right)]
+    while pairs:
+        one, other = pairs.pop()
+        if isinstance(one, dict) and isinstance(other, dict):
+            if one.keys() != other.keys():
+                return False
+            pairs += [(one[key], other[key]) for key in one]
+        elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+            if len(one) != len(other):
+                return False
+            pairs += zip(one, other, strict=True)
+        elif type(one) is not type(other) or (one != other and not (one != one and other != other)):
+            return False
+    return True
 
 
 def _replies(events: Iterable[ReadEvent]) -> list[ev.Generation]:

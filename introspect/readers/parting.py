@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from introspect.readers.divergence import EventDifference, contents, same
+from introspect.runlog.textlog import json_text
 
 _BEFORE = 40
 """Characters of text that two texts share and that are shown before the place where they part."""
@@ -40,4 +41,4 @@ def parting(left: str, right: str) -> tuple[str, str]:
 
 
 def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else json_text(value, None)
