@@ -23,14 +23,16 @@ from introspect.commands.options import (
     Paths,
     Phase,
     Prompt,
+    Resume,
     Revision,
     Settings,
     SystemTokens,
     default_model,
+    refuse_beside_resume,
 )
 from introspect.commands.start import refuse_stripped_docstrings
 from introspect.engine.interrupts import AtOnce, ending_code, handled_by, let_go
-from introspect.errors import ExitCode
+from introspect.errors import ConfigError, ExitCode
 
 app = typer.Typer(
     name="introspect",
@@ -62,9 +64,10 @@ def _options(
 
 @app.command()
 def run(
-    phase: Phase,
+    context: typer.Context,
     model: Model,
     output: Output,
+    phase: Phase = None,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -77,6 +80,7 @@ def run(
     forced: Forced = None,
     baseline: Baseline = None,
     fault: opt.Fault = None,
+    resume: Resume = None,
     force: opt.Force = False,
     dry_run: opt.DryRun = False,
     prompt: Prompt = False,
@@ -90,6 +94,14 @@ def run(
     from introspect.commands.prompt_view import refuse_prompt_alone
     from introspect.execution.options import RunOptions
 
+    shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
+    if resume is not None:
+        from introspect.commands.resume import resume as go_on
+
+        refuse_beside_resume(context)
+        raise typer.Exit(go_on(resume, phase, output, shown, allow_code))
+    if phase is None:
+        raise ConfigError("Missing argument 'PHASE': `introspect phases` lists them; --resume takes none")
     refuse_prompt_alone(prompt, dry_run)
     given = {
         "model.id": model,
@@ -116,11 +128,10 @@ def run(
         baseline=baseline,
         code=code,
     )
-    shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
     raise typer.Exit(command.run(config, options, shown))
 
 
-for command in (record_commands.replay, record_commands.runs, record_commands.audit):
+for command in (record_commands.replay, record_commands.runs, record_commands.audit, record_commands.fork):
     app.command()(command)
 
 

@@ -4,6 +4,7 @@
     |-- ConfigError            a phase file, a --set or an option
     |-- ModelError             a model that is missing, unreadable or not supported
     |-- RecordError            a run, log or event file that cannot be read
+    |   `-- RecordDiverged     one that this program, with this model, would not have written
     |-- ProcessError           a process of the program's own that this system does not let start
     |-- RequirementError       a phase that must not start yet; exit 4
     |-- RunFailed              a run that cannot go on: its record or its notes cannot be written; exit 1
@@ -50,6 +51,10 @@ class ModelError(IntrospectError):
 
 class RecordError(IntrospectError):
     """A record of a run cannot be read."""
+
+
+class RecordDiverged(RecordError):
+    """A run executed again does not give what its record says."""
 
 
 class ProcessError(IntrospectError):

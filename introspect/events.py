@@ -1,8 +1,8 @@
 """What happens in a run, as a closed union of frozen values tagged by `event`.
 
-An event is complete when it is built and reads no clock: the writer stamps `seq` and `time`. Token events
-are ephemeral: they feed the live view and are never written. Token counts are in tokens, times in seconds,
-positions are slots of the cache counted from 0, experiments and turns count from 0 and 1.
+An event is complete when it is built and reads no clock: the writer stamps `seq` and `time`. Token counts
+are in tokens, times in seconds, positions are slots of the cache counted from 0; experiments count from 0,
+turns from 1.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 SCHEMA_VERSION = 2
-"""Of the records that are written; 1 is read too. Its `Generation.seconds` span more, its states are digested
-whole, and its log-probabilities were summed in fp64."""
+"""Of the records that are written. In 1, which is read too, `Generation.seconds` span more, states are
+digested whole, and log-probabilities were summed in fp64."""
 
 JSON = dict[str, Any]
 
+# How an experiment ends, the worst last; a run ends as the worst of its experiments, or by a signal.
 Status = Literal["complete", "limited", "failed", "corrupt"]
-"""How an experiment ends, the worst last; a run ends as the worst of its experiments."""
 RunStatus = Literal[Status, "interrupted"]
-"""How a run ends, whether by itself or by a signal."""
 FinishReason = Literal["stop", "length", "non-finite"]
-"""Why a reply ended: an end token, its limit of tokens, or logits from which none can be sampled."""
 MessageKind = Literal["task", "memory_note", "feedback", "last_reply"]
-"""What a message to the model is that no tool wrote."""
+# What a check of the cache looks at: its structure and ids, its bits, or the logits of one pass over it.
 AuditLevel = Literal["e0", "e1", "e2"]
-"""What a check of the cache looks at: its structure and ids, its bits, or the logits of one pass over it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +33,7 @@ class RunStart:
     without. `notes_before` are those of other runs that it starts with. `forced_retokenised`: ids of forced
     replies were made anew from text. `tool_framing` is what the model's own template writes around messages;
     None: the system prompt describes tools. `documents`: id, title, summary, file, text and sha256 of each.
+    `limit`: how many experiments are made. `origin`: the record whose first turns a fork shares.
     """
 
     event: ClassVar[str] = "run_start"
@@ -56,11 +54,23 @@ class RunStart:
     forced_retokenised: bool | None = None
     tool_framing: JSON | None = None
     documents: tuple[JSON, ...] = ()
+    limit: int | None = None
+    origin: JSON | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResumed:
+    """The run goes on after `records` lines with a cache of `tokens`; `changed` tells what is another now."""
+
+    event: ClassVar[str] = "run_resumed"
+    records: int
+    tokens: int
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentStart:
-    """`system_prompt` stands where it is another than that before it: experiments may offer other tools."""
+    """`system_prompt` stands where it is another than that before it."""
 
     event: ClassVar[str] = "experiment_start"
     experiment: int
@@ -79,8 +89,7 @@ class _InTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class UserMessage(_InTurn):
-    """A message to the model that no tool wrote: the task, a memory note, feedback on its reply, or that the
-    next reply is the last of the experiment."""
+    """A message to the model that no tool wrote: `last_reply` tells that the next one ends the experiment."""
 
     event: ClassVar[str] = "user_message"
     kind: MessageKind
@@ -102,11 +111,10 @@ class Prefill(_InTurn):
 class Generation(_InTurn):
     """One reply. `token_ids` has every sampled id, the end token included.
 
-    `cached_tokens` of the prompt were in the cache before its prefill. `logprobs` are natural logarithms at
-    temperature 1. `top_logits` holds the 20 largest `[id, value]` at the first and the last position.
-    `logits_digest` covers the logits of every position, `state_digest` K and V of each layer at the end.
-    `decode_path` names how ids were decoded: one forward pass for each id but the last. `seconds` span it
-    alone, `digest_seconds` the hashing of K and V; in records of schema 1 `seconds` span all, prefill too.
+    `cached_tokens` of the prompt were in the cache before its prefill. `logprobs` are natural, at temperature
+    1. `top_logits` holds the 20 largest `[id, value]` at the first and the last position. `logits_digest`
+    covers the logits of every position, `state_digest` K and V of each layer at the end. `decode_path` names
+    how ids were decoded: one pass for each but the last, in `seconds`; `digest_seconds` hashed K and V.
     """
 
     event: ClassVar[str] = "generation"
@@ -136,11 +144,7 @@ class ToolCall(_InTurn):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolResult(_InTurn):
-    """The whole result of a call, and `text`, the message in which the model reads it.
-
-    `record` is what the tool gives for the record alone, such as the numbers behind a picture: neither
-    `result` nor `text` has it, and the model never sees it.
-    """
+    """The whole result of a call, `text`, in which the model reads it, and its part for the record alone."""
 
     event: ClassVar[str] = "tool_result"
     function: str
@@ -156,9 +160,8 @@ class ToolResult(_InTurn):
 class Prune(_InTurn):
     """A prune that was due. `cached_before` and `cached_after` are tokens of the cache that the window uses.
 
-    `dropped_messages` is empty where `refused` says why nothing could be dropped. `shortened_texts` are what
-    the model reads in place of each of `shortened_messages`, in their order; older records have none.
-    `tokens_before` and `tokens_after` count the rendered conversation, without the system prompt.
+    `dropped_messages` is empty where `refused` says why. `shortened_texts` are what the model reads in place
+    of each of `shortened_messages`. `tokens_before` and `tokens_after` count the conversation as rendered.
     """
 
     event: ClassVar[str] = "prune"
@@ -178,10 +181,7 @@ class Prune(_InTurn):
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(_InTurn):
-    """The verdict of one check of cached state. `codes` names what is wrong; empty where nothing is.
-
-    `skipped` says why a check that was due was not made; `seconds` is what it took.
-    """
+    """The verdict of one check of the cache: `codes` name what is wrong, `skipped` says why none was made."""
 
     event: ClassVar[str] = "audit"
     level: AuditLevel
@@ -225,7 +225,7 @@ class ExperimentEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnd:
-    """The last record of a session. `summary` is the object that `run --json` prints."""
+    """The last record of a run, or of a part that was interrupted. `summary` is what `run --json` prints."""
 
     event: ClassVar[str] = "run_end"
     status: RunStatus
@@ -243,8 +243,8 @@ class Token(_InTurn):
 
 
 Event = (
-    RunStart | ExperimentStart | UserMessage | Prefill | Generation | ToolCall | ToolResult | Prune
-    | Audit | Warning | Error | ExperimentEnd | RunEnd | Token
+    RunStart | RunResumed | ExperimentStart | UserMessage | Prefill | Generation | ToolCall | ToolResult
+    | Prune | Audit | Warning | Error | ExperimentEnd | RunEnd | Token
 )  # fmt: skip
 EPHEMERAL = (Token,)
 BY_TAG: dict[str, type] = {kind.event: kind for kind in get_args(Event)}

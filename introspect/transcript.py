@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -30,28 +30,44 @@ class Message:
 
 @dataclass(frozen=True)
 class Transcript:
-    """Every message of an experiment, with the window that is left of it. A value: changes make a new one.
+    """What is left of the messages of an experiment. A value: changes make a new one.
 
-    The window is the task, then a memory note where anything was dropped, then the messages that were not
-    dropped; `shortened` holds the text that stands in for a message too large to keep whole.
+    The window is the task, then a memory note where anything was dropped, then the `messages` that were not.
+    `count` is how many there ever were. Of those that were dropped `dropped_calls` says how often each tool
+    was called in them, and nothing else is kept: an experiment takes as much memory however long it is.
+    `shortened` holds the text that stands in for a message too large to keep whole.
     """
 
     messages: tuple[Message, ...] = ()
-    dropped: frozenset[int] = frozenset()
+    count: int = 0
+    dropped_calls: Mapping[str, int] = field(default_factory=dict)
     shortened: Mapping[int, str] = field(default_factory=dict)
     memory_note: str = ""
 
     def append(self, kind: MessageKind, text: str, **fields: object) -> Transcript:
         """The transcript with one more message at its end."""
-        message = Message(len(self.messages), kind, text, **fields)  # type: ignore[arg-type]
-        return replace(self, messages=(*self.messages, message))
+        message = Message(self.count, kind, text, **fields)  # type: ignore[arg-type]
+        return replace(self, messages=(*self.messages, message), count=self.count + 1)
+
+    def drop(self, numbers: Collection[int]) -> Transcript:
+        """The transcript without some of its messages; the memory note is as it was."""
+        calls = dict(self.dropped_calls)
+        for message in self.messages:
+            if message.number in numbers and message.kind == "reply":
+                name = message.function or "no call"
+                calls[name] = calls.get(name, 0) + 1
+        return replace(
+            self,
+            messages=tuple(message for message in self.messages if message.number not in numbers),
+            dropped_calls=calls,
+            shortened={number: text for number, text in self.shortened.items() if number not in numbers},
+        )
 
     def window(self) -> list[Message]:
         """The messages that the model sees now, in order."""
         visible = [
             replace(message, text=self.shortened.get(message.number, message.text))
             for message in self.messages
-            if message.number not in self.dropped
         ]
         if self.memory_note:
             visible.insert(1, Message(-1, "memory_note", self.memory_note))
@@ -74,12 +90,3 @@ class Transcript:
     def awaits_last_reply(self) -> bool:
         """Whether the model was told that its next reply is the last of the experiment."""
         return bool(self.messages) and self.messages[-1].kind == "last_reply"
-
-    def dropped_calls(self) -> dict[str, int]:
-        """How often each tool was called in what has been dropped."""
-        calls: dict[str, int] = {}
-        for message in self.messages:
-            if message.number in self.dropped and message.kind == "reply":
-                name = message.function or "no call"
-                calls[name] = calls.get(name, 0) + 1
-        return calls

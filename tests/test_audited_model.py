@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.record_examples import run_start
 
-from introspect.commands.recorded_engine import recorded_model
 from introspect.errors import RecordError
+from introspect.execution.recorded_engine import recorded_model
 
 COMMIT = "e" * 40
 SETTINGS = {"model": {"id": "a/b", "revision": "v1", "attention": "sdpa"}}

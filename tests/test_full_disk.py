@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,8 +73,10 @@ def test_a_record_that_cannot_be_written_ends_the_run(
     with pytest.raises(RunFailed, match=said) as failed:
         run.execute(watch)
     assert failed.value.exit_code == 1 and "\n" not in str(failed.value)
-    assert "the record is whole up to here" in str(failed.value)
     log = read_events(run.writer.directory / "events.jsonl")
+    told = re.search(r"(\d+) records are safe on the disk, the last one the (\w+)", str(failed.value))
+    assert told is not None and f"--resume {run.writer.directory}" in str(failed.value)
+    assert log.events[int(told[1]) - 1].event.event == told[2]
     # The text log is written after the record: its last line may fail when the record has all of its own.
     ended = where == "_log" and moment is events.ExperimentEnd
     assert [f.code for f in log.findings] == ([] if ended else ["record-open"])

@@ -11,12 +11,12 @@ from support.sessions import DONE, STEPS, a_phase, forced_session, opened_run, p
 from introspect.audits.record import audit_replay
 from introspect.audits.recorded import recorded_turns
 from introspect.commands.audit import audit_command
-from introspect.commands.recorded_engine import recorded_engine
 from introspect.engine.decode_paths import choose_decode_path
 from introspect.engine.engine import Engine
 from introspect.engine.graph import Graph
 from introspect.engine.schedule import GRAPH
 from introspect.errors import UnknownPath
+from introspect.execution.recorded_engine import recorded_engine
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
 

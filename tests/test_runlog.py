@@ -30,10 +30,11 @@ from support.record_examples import (
 from introspect import events as ev
 from introspect.errors import ConfigError, IntrospectError, RecordError
 from introspect.runlog.codec import canonical, sealed, to_plain_record, typed_event
+from introspect.runlog.latest_link import link_latest
 from introspect.runlog.plain_values import MAX_DEPTH, recordable
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source, is_event_log
-from introspect.runlog.writer import RunWriter, link_latest
+from introspect.runlog.writer import RunWriter
 from introspect.tools.plain_data import plain
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)

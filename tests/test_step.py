@@ -200,6 +200,24 @@ def test_traced_code_that_computes_something_else_is_not_used() -> None:
     assert {layer.why_not for layer in step.layers} == {"its compiled code computes something else"}
 
 
+def test_want_of_memory_is_no_property_of_a_layer() -> None:
+    """A run would go on by other kernels than its record names, and round in another way."""
+    failing = [True]
+
+    def fuse(graph: torch.fx.GraphModule) -> Callable[..., Any]:
+        if failing[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return graph
+
+    model = random_model()
+    step = Step(model, OneRowKernels(name="traced", product=product, fuse=fuse))
+    with pytest.raises(torch.OutOfMemoryError):
+        by_both(model, step)
+    failing[0] = False
+    by_both(model, step)
+    assert all(layer.is_traced and layer.why_not is None for layer in step.layers)
+
+
 def test_a_layer_that_somebody_gave_a_forward_of_its_own_keeps_it() -> None:
     model = random_model()
     own = model.lm_head.forward

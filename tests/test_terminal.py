@@ -274,3 +274,17 @@ def test_the_rate_of_a_reply_is_that_of_its_decoding(tokens: int, seconds: float
         view.show(generation("a reply", tokens=tokens, seconds=seconds, digest_seconds=3.0))
     assert isinstance(console.file, io.StringIO)
     assert f"{tokens} tokens, {rate}612 of 700 prompt tokens cached" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("code", ["out-of-memory", "memory-forecast"])
+def test_a_reply_that_is_tried_again_is_shown_from_its_beginning(code: str) -> None:
+    file = io.StringIO()
+    with RunView(Console(file=file, width=100)) as view:
+        for text in ("I lo", None, "I ", "look."):
+            if text is None:
+                view.show(events.Warning(experiment=0, turn=1, code=code, message="too little memory"))
+            else:
+                view.show(events.Token(experiment=0, turn=1, text=text, sampled=1, cached_tokens=5))
+        view.show(generation("I look."))
+    lines = [line.strip() for line in file.getvalue().splitlines() if line.strip()]
+    assert [line for line in lines if "warning" not in line][:4] == ["turn 1", "I lo", "turn 1", "I look."]

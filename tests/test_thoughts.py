@@ -196,7 +196,8 @@ def test_a_draft_saves_no_note_and_completes_nothing(model: Any, byte_format: Ch
     draft = call_text("record_observation", obs_type="finding", category="draft", description="x")
     look = call_text("get_architecture_summary")
     replies = [f"<think>{draft}</think>", look, f"<think>{DONE}", f"{draft}</think>{look}", DONE]
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [replies])
+    memory = {"max_turns": 60, "max_conversation_tokens": 6000}
+    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT, memory=memory), [replies])
     stream, status = run_session(session)
     assert status == "complete" and session.context.notes.count() == 0
     called = [event.function for event in stream if isinstance(event, events.ToolCall)]

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -23,7 +24,7 @@ from introspect.audits.replay import ReplayPlan, RunReplay
 from introspect.cache_check.examine import CacheFault
 from introspect.engine.cache import TokenCache
 from introspect.engine.engine import Engine
-from introspect.engine.out_of_memory import is_out_of_memory
+from introspect.engine.out_of_memory import is_out_of_memory, release_memory
 from introspect.events import JSON, Audit, AuditLevel
 from introspect.model.cache_audit import check_structure
 from introspect.phase.config import AuditConfig, When
@@ -81,7 +82,7 @@ class RunAuditor:
 
     def after_experiment(self, state: CachedTurn) -> list[Audit]:
         """E1 of every slot, decoded ones included as far as they are drawn; E0 and E2 where they are due."""
-        due = []
+        due: list[AuditLevel] = []
         if self.config.e0 in ("end", "every_prune") or (self.config.e0 == "once" and state.final):
             due.append("e0")
         if self.config.e1 != "never" and (self.config.e1 != "once" or state.final):
@@ -97,7 +98,7 @@ class RunAuditor:
             return pruned and level not in self._made_at_prune
         return _RANK[when] >= (2 if pruned else 3)
 
-    def _made(self, due: Sequence[str], state: CachedTurn, length: int) -> list[Audit]:
+    def _made(self, due: Sequence[AuditLevel], state: CachedTurn, length: int) -> list[Audit]:
         """The audits that are due, up to the first that fails: what comes after it would only repeat it."""
         verdicts: list[Audit] = []
         with self.engine.interrupts.breakable:
@@ -105,11 +106,12 @@ class RunAuditor:
                 if any(verdict.codes or verdict.level == level for verdict in verdicts):
                     break
                 if level == "e0":
-                    verdicts.append(self._e0(state))
+                    make = partial(self._e0, state)
                 elif level == "e1":
-                    verdicts.append(self._e1(state, length, "e2" in due))
+                    make = partial(self._e1, state, length, "e2" in due)
                 else:
-                    verdicts.append(self._e2(state))
+                    make = partial(self._e2, state)
+                verdicts.append(_within_memory(state, level, make))
         return verdicts
 
     def _e0(self, state: CachedTurn) -> Audit:
@@ -138,16 +140,9 @@ class RunAuditor:
             "replies": plan.replies,
             "replies_drawn": plan.drawn,
         }
-        try:
-            difference = self._replay.check(state.cache, plan)
-            if difference is not None and not self._repeats_itself(plan):
-                return self._e2(state)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            skipped = f"a replay of {length} tokens takes more memory than there is"
-            seconds = time.perf_counter() - began
-            return _verdict(state, "e1", skipped, figures, seconds=seconds, skipped=skipped)
+        difference = self._replay.check(state.cache, plan)
+        if difference is not None and not self._repeats_itself(plan):
+            return self._e2(state)
         seconds = time.perf_counter() - began
         self.spent += seconds
         if difference is None:
@@ -184,14 +179,7 @@ class RunAuditor:
         if skipped := refused_one_pass(self.engine.model, len(ids)) or self._too_costly(estimate):
             return _verdict(state, "e2", skipped, figures, skipped=skipped)
         began = time.perf_counter()
-        try:
-            found = against_one_pass(self.engine, cache)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            skipped = f"one pass over {len(ids)} tokens takes more memory than there is"
-            seconds = time.perf_counter() - began
-            return _verdict(state, "e2", skipped, figures, seconds=seconds, skipped=skipped)
+        found = against_one_pass(self.engine, cache)
         seconds = time.perf_counter() - began
         self.spent += seconds
         figures |= {"max_abs_logit": found.size, "alarm": found.alarm}
@@ -223,6 +211,21 @@ class RunAuditor:
 def _drawn_by(state: CachedTurn) -> random.Random:
     """What draws the replies that E1 repeats: the same at the same place of every run."""
     return random.Random(f"{state.experiment}/{state.turn}")
+
+
+def _within_memory(state: CachedTurn, level: AuditLevel, make: Callable[[], Audit]) -> Audit:
+    """The verdict of one check; that it is skipped where it takes more memory than there is."""
+    began = time.perf_counter()
+    try:
+        return make()
+    except Exception as error:  # libraries wrap what an allocator raises
+        if not is_out_of_memory(error):
+            raise
+    release_memory()
+    tokens = len(state.token_ids)
+    skipped = f"{level.upper()} of {tokens} tokens takes more memory than there is"
+    seconds = time.perf_counter() - began
+    return _verdict(state, level, skipped, {"tokens": tokens}, seconds=seconds, skipped=skipped)
 
 
 def _verdict(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.cache_replay import (
@@ -132,6 +132,19 @@ class RunReplay:
             repeated = plan.places | {place for place, seen in enumerate(plan.known) if seen.repeated}
             self._seen = looked_at(cache, plan.schedule, repeated, unchanged)
         return difference
+
+    def recall(self, cache: TokenCache, looked_at_before: Schedule) -> None:
+        """Take a cache that repeated passes wrote for the one that E1 saw when it held another schedule."""
+        seen = [Replayed(forward_pass, end, True) for forward_pass, end in looked_at_before.spans()]
+        self._seen = [
+            replace(
+                known,
+                forward_pass=replace(
+                    known.forward_pass, digests=cache.slot_digests(known.forward_pass.start, known.end)
+                ),
+            )
+            for known in unchanged_passes(seen, cache.schedule)
+        ]
 
     def repeats_itself(self, plan: ReplayPlan) -> bool:
         """Whether this device gives the same bits twice for the passes of a plan."""

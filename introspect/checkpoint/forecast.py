@@ -49,15 +49,33 @@ def forecast_memory(
     """
     text = model_config.get_text_config()
     size = _BYTES[dtype]
-    hidden = size_in(text, "hidden_size")
-    mlp = size_in(text, "intermediate_size") or 4 * hidden
     return MemoryForecast(
         weights=(stored_parameters or parameters_of_config(model_config)) * size,
         kv_per_token=(kv_elements or kv_sizes(text).elements) * size,
         kv_tokens=kv_tokens,
-        prefill=chunk * (4 * hidden + 3 * mlp) * max(size, 4),
-        logits=4 * size_in(text, "vocab_size") * 4,
+        prefill=activation_bytes(model_config, chunk, size),
+        logits=logits_bytes(model_config),
     )
+
+
+def activation_bytes(model_config: PreTrainedConfig, tokens: int, size: int) -> int:
+    """A bound on the activations of one pass over so many tokens; `size` is that of an element, in bytes."""
+    text = model_config.get_text_config()
+    hidden = size_in(text, "hidden_size")
+    mlp = size_in(text, "intermediate_size") or 4 * hidden
+    return tokens * (4 * hidden + 3 * mlp) * max(size, 4)
+
+
+def mask_bytes(model_config: PreTrainedConfig, tokens: int, length: int, size: int) -> int:
+    """Bytes of what has an entry for each query and slot: masks, and the scores where attention is eager."""
+    heads = size_in(model_config.get_text_config(), "num_attention_heads")
+    scores = 2 * heads * 4 if model_config._attn_implementation == "eager" else 0
+    return tokens * length * (1 + 2 * size + scores)
+
+
+def logits_bytes(model_config: PreTrainedConfig) -> int:
+    """Bytes of the logits of one token, and of what sampling makes of them."""
+    return 4 * size_in(model_config.get_text_config(), "vocab_size") * 4
 
 
 def parameters_of_config(model_config: PreTrainedConfig) -> int:

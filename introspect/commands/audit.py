@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
-from introspect.commands.recorded_engine import (
+from introspect.commands.status import busy
+from introspect.display import BAD, GOOD, WARNING, counted, one_line
+from introspect.errors import ConfigError, ExitCode, RecordError
+from introspect.events import SCHEMA_VERSION, AuditLevel, RunStart
+from introspect.execution.recorded_engine import (
     recorded_amount,
     recorded_engine,
     recorded_weights,
     torch_threads,
 )
-from introspect.commands.status import busy
-from introspect.display import BAD, GOOD, WARNING, counted, one_line
-from introspect.errors import ConfigError, ExitCode, RecordError
-from introspect.events import SCHEMA_VERSION, AuditLevel, RunStart
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 

@@ -58,6 +58,8 @@ def dry_run(
     console.print(f"system prompt  {report['system_tokens']} of {report['context_length']} tokens")
     for name, size in report["memory_bytes"].items():
         console.print(f"{name:<14} {size / 2**20:10.1f} MiB")
+    if report["limit_bytes"] is not None:
+        console.print(f"{'memory limit':<14} {report['limit_bytes'] / 2**20:10.1f} MiB")
     if report["room_bytes"] is not None:
         console.print(f"{'room left':<14} {report['room_bytes'] / 2**20:10.1f} MiB")
     requirement = report["requirement"]

@@ -14,10 +14,13 @@ from rich.text import Text
 from introspect import events
 from introspect.commands.console import CommandConsole
 from introspect.display import BAD, GOOD, MEMORY, TOOL, WARNING, counted, one_line, printable
-from introspect.runlog.textlog import json_text
+from introspect.engine.out_of_memory import FORECAST, OUT_OF_MEMORY
+from introspect.runlog.plain_values import json_text
 from introspect.tally import passes_per_second
 
 INDENT = 2
+UNANSWERED = (OUT_OF_MEMORY, FORECAST)
+"""Codes of warnings after which the turn is tried again, and of which the model is told nothing."""
 STATUS_STYLES = {"complete": GOOD, "limited": WARNING, "failed": BAD, "corrupt": f"bold {BAD}"}
 
 
@@ -67,6 +70,12 @@ def _run_start(view: EventPage, event: events.RunStart) -> None:
         view.say(one_line(f"prompt form {form.get('name')}: {form.get('reason')}"), "dim")
     if note := made.get("model_note"):
         view.say(one_line(f"{event.model} {note}"), "dim")
+
+
+def _run_resumed(view: EventPage, event: events.RunResumed) -> None:
+    view.say(f"resumed after {event.records} records", "dim")
+    for changed in event.changed:
+        view.warn(f"warning: {one_line(changed)}")
 
 
 def _experiment_start(view: EventPage, event: events.ExperimentStart) -> None:
@@ -142,7 +151,8 @@ def _warning(view: EventPage, event: events.Warning) -> None:
     if view.messages is not view.console and event.turn:
         view.warn(f"warning: turn {event.turn}: {event.message}")
         return
-    view.warn(event.code if event.turn else f"warning: {event.message}", INDENT * bool(event.turn))
+    told = event.turn and event.code not in UNANSWERED
+    view.warn(event.code if told else f"warning: {event.message}", INDENT * bool(event.turn))
 
 
 def _error(view: EventPage, event: events.Error) -> None:
@@ -157,6 +167,7 @@ def _experiment_end(view: EventPage, event: events.ExperimentEnd) -> None:
 
 SHOWN: dict[type, Callable[[EventPage, Any], None]] = {
     events.RunStart: _run_start,
+    events.RunResumed: _run_resumed,
     events.ExperimentStart: _experiment_start,
     events.UserMessage: _user_message,
     events.Prune: _prune,

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from introspect.commands.completion import complete_phase, complete_run
+from introspect.errors import ConfigError
 from introspect.phase.paths import DEFAULT_OUTPUT, look
 
 _OUTPUT, _MODEL = "INTROSPECT_OUTPUT", "INTROSPECT_MODEL"
@@ -49,7 +50,7 @@ MODEL = "'tiny', a hub id, a directory or a GGUF file."
 RUN = "A path, 'latest', a phase name, a run's id or any unique part of its name."
 
 Phase = Annotated[
-    str,
+    str | None,
     typer.Argument(
         help="A phase name, the path of a YAML file, or '-' for standard input.",
         autocompletion=complete_phase,
@@ -81,6 +82,16 @@ SystemTokens = Annotated[list[int] | None, typer.Option(help="Of the system prom
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="dotted.key=value; beats the file.", envvar="INTROSPECT_RUN_SET"),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        help="Go on with a run that broke off, with its own settings.",
+        metavar="RUN",
+        autocompletion=complete_run,
+        allow_from_autoenv=False,
+    ),
 ]
 Forced = Annotated[
     str | None,
@@ -121,3 +132,14 @@ Force = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show settings and memory; load no weights.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Cache, audits and whole results too.")]
+
+_BESIDE_RESUME = frozenset({"phase", "resume", "output", "quiet", "verbose", "json", "allow_code"})
+
+
+def refuse_beside_resume(context: typer.Context) -> None:
+    """Raise ConfigError where an option is given beside `--resume` that the record has the say of."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _BESIDE_RESUME and source is not None and source.name == "COMMANDLINE":
+            option = {"settings": "set"}.get(name, name).replace("_", "-")
+            raise ConfigError(f"--resume takes every setting from the run's record; leave out --{option}")

@@ -1,4 +1,4 @@
-"""The signatures of the commands that read records: `runs`, `replay`, `audit`, `compare`."""
+"""The signatures of the commands that read records: `runs`, `replay`, `audit`, `fork`, `compare`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from introspect.commands.options import RUN, Html, Json, Output, run_argument
+from introspect.commands.options import RUN, AllowCode, Html, Json, Output, Verbose, run_argument
 from introspect.commands.start import refuse_stripped_docstrings
 
 
@@ -51,9 +51,15 @@ def replay(
         bool, typer.Option("--raw", help="The messages of the log, with line numbers and tags.")
     ] = False,
     pager: Annotated[bool, typer.Option(help="Page on a terminal, by PAGER.")] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Execute the run again and compare token by token.")
+    ] = False,
+    allow_code: AllowCode = False,
     json: Json = False,
 ) -> None:
     """Show the record of a run, and what is wrong with it."""
+    if verify:
+        refuse_stripped_docstrings()
     from introspect.commands.replay import replay_command
 
     code = replay_command(
@@ -64,10 +70,38 @@ def replay(
         verbose=verbose,
         raw=raw,
         pager=pager,
+        verify=verify,
+        allow_code=allow_code,
         as_json=json,
         output_dir=output,
     )
     raise typer.Exit(code)
+
+
+def fork(
+    run: Annotated[str, run_argument(RUN)],
+    output: Output,
+    at: Annotated[
+        int, typer.Option("--at", help="Share the first N turns of the run.", min=1, metavar="TURN")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="dotted.key=value; beats the run's own settings.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of what is sampled; drawn where none is given.")
+    ] = None,
+    allow_code: AllowCode = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.")] = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Start a new run that shares a run's first turns and goes its own way from there."""
+    refuse_stripped_docstrings()
+    from introspect.commands.fork import fork as fork_command
+    from introspect.commands.run import ViewOptions
+
+    shown = ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
+    raise typer.Exit(fork_command(run, at, output, settings or (), seed, shown, allow_code))
 
 
 def audit(

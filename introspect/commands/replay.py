@@ -38,11 +38,14 @@ def replay_command(
     verbose: bool = False,
     raw: bool = False,
     pager: bool = True,
+    verify: bool = False,
+    allow_code: bool = False,
     as_json: bool = False,
     output_dir: Path = DEFAULT_OUTPUT,
     console: Console | None = None,
 ) -> int:
-    """Run `introspect replay` and return its exit code: 0, or 3 where a finding is corrupt.
+    """Run `introspect replay` and return its exit code: 0, or 3 where a finding is corrupt or `verify`
+    executes the run again and something differs.
 
     `raw` shows the messages of the log with their tags, as a text log is always shown, and what `only` picks.
     Raises RecordError for a source that is missing, empty or holds no record, and for an option that cannot
@@ -56,17 +59,25 @@ def replay_command(
     if follow:
         _follow(find_source(source, output_dir), only, console, tagged=tagged, verbose=verbose)
     replay = load(source, output_dir)
+    found = None
+    if verify:
+        from introspect.commands.verify import show_verified, verified
+
+        found = verified(replay.path, console, allow_code)
     at_once = not follow and speed is None and not as_json
     with _paged(console, pager and at_once):
         if as_json:
-            print_json(replay.to_json())
+            print_json({**replay.to_json(), "verify": found})
         elif follow:
             show_findings(replay.findings, console)
         elif tagged or replay.log is None:
             show(replay, console, only, speed)
         else:
             draw(replay, replay.log, console, verbose, speed)
-    return ExitCode.CORRUPT if replay.corrupt else ExitCode.DONE
+    if found is not None and not as_json:
+        show_verified(found, console)
+    diverged = found is not None and found["first_divergence"] is not None
+    return ExitCode.CORRUPT if replay.corrupt or diverged else ExitCode.DONE
 
 
 def draw(

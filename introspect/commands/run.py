@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -34,6 +34,9 @@ from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.files import Permission
 from introspect.tools.library import document_ids
 from introspect.tools.packages import offered_tools
+
+if TYPE_CHECKING:
+    from introspect.execution.run import Run
 
 EXIT_CODES: dict[Status, ExitCode] = {
     "complete": ExitCode.DONE,
@@ -113,24 +116,28 @@ def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:
                 sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
             return interrupts.exit_code
         view = RunView(console, shown.quiet, shown.verbose, limit=options.limit)
-        opened = open_run(prepared, interrupts, view.progress)
-        try:
-            with view:
-                summary = opened.execute(view.show)
-        except OSError:
-            # The live line has nowhere to be taken down from; the record has ended before.
-            if opened.status != "interrupted":
-                raise
-            leave_output()
-        with interrupts.whole:
-            may_be_unread = opened.status == "interrupted" or interrupts()
-            _show_end(
-                console, summary, opened.writer.log_path, as_json=shown.as_json, may_be_unread=may_be_unread
-            )
+        return conduct(open_run(prepared, interrupts, view.progress), view, shown)
+
+
+def conduct(opened: Run, view: RunView, shown: ViewOptions) -> int:
+    """Let an open run come to its end, and show that; returns the exit code."""
+    interrupts = opened.interrupts
+    try:
+        with view:
+            summary = opened.execute(view.show)
+    except OSError:
+        # The live line has nowhere to be taken down from; the record has ended before.
+        if opened.status != "interrupted":
+            raise
+        leave_output()
+    with interrupts.whole:
+        may_be_unread = opened.status == "interrupted" or interrupts()
+        log = opened.writer.log_path
+        show_end(view.console, summary, log, as_json=shown.as_json, may_be_unread=may_be_unread)
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
-def _show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
+def show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
     """The summary for people and for programs; of a run that a terminal took with it there is no reader."""
     try:
         show_summary(console, summary, log)

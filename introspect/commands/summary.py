@@ -79,11 +79,17 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     facts.add_row("notes", f"{summary['notes']} saved{before}")
     console.print(facts)
     _show_notes(console, summary.get("saved_notes", []))
-    soft = {"soft_wrap": True, "highlight": False}
-    places = {"record": summary["run"], "log": str(log)}
-    places["replay"] = shlex.join(["introspect", "replay", summary["run"]])
+    _show_places(console, summary, log)
+
+
+def _show_places(console: Console, summary: JSON, log: Path) -> None:
+    """Where everything lies, and the commands that come next."""
+    run = summary["run"]
+    places = {"record": run, "log": str(log), "replay": shlex.join(["introspect", "replay", run])}
+    if summary["status"] == "interrupted":
+        places["resume"] = shlex.join(["introspect", "run", "--resume", run])
     for name, place in places.items():
-        console.print(Text(f"{name:<8}{one_line(place)}"), **soft)  # type: ignore[arg-type]
+        console.print(Text(f"{name:<8}{one_line(place)}"), soft_wrap=True)
 
 
 def _add_audits(facts: Table, summary: JSON) -> None:

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from introspect import events
-from introspect.commands.event_page import INDENT, SHOWN, EventPage
+from introspect.commands.event_page import INDENT, SHOWN, UNANSWERED, EventPage
 from introspect.commands.live_line import LiveLine
 from introspect.display import printable
 from introspect.events import Event
@@ -72,6 +72,12 @@ class RunView(EventPage):
         with self._lock:
             self._show(event)
 
+    def recall(self, event: Event) -> None:
+        """Know of an event that was shown before, by another program."""
+        with self._lock:
+            if self._told:
+                self._line.take(event)
+
     def _show(self, event: Event) -> None:
         if self._told:
             self._line.take(event)
@@ -86,6 +92,8 @@ class RunView(EventPage):
             if show is not None and (loud or not self.quiet):
                 self._flush()
                 show(self, event)
+            if isinstance(event, events.Warning) and event.code in UNANSWERED:
+                self._headed = None
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how far a long tool has come: on the live line, or now and then in a line of its own."""

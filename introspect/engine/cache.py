@@ -29,6 +29,13 @@ class TokenCache(Protocol):
         """Bytes of K and V."""
         ...
 
+    def bytes_to_hold(self, length: int, slot_bytes: int) -> int:
+        """Bytes that it takes, at their peak and beside what it has, until it holds `length` ids.
+
+        `slot_bytes` are those of K and V of one slot in all layers, for a cache that holds nothing yet.
+        """
+        ...
+
     def lengths(self) -> list[int]:
         """Slots of each layer, `[layer]`."""
         ...

@@ -115,6 +115,19 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
             self.show(length)
         return buffer.keys, buffer.values
 
+    def growth(self, length: int, slot_bytes: int) -> tuple[int, int]:
+        """Bytes of the buffer now, and of that which it has once `length` slots were written one by one.
+
+        `slot_bytes` are those of K and V of one slot, where there is no buffer to ask.
+        """
+        buffer = self._buffer
+        now = capacity = 0 if buffer is None else buffer.capacity
+        if buffer is not None:
+            slot_bytes = sum(t[:, :, :1].numel() * t.element_size() for t in (buffer.keys, buffer.values))
+        while capacity < length:
+            capacity = _capacity(capacity, capacity + 1)
+        return now * slot_bytes, capacity * slot_bytes
+
     @property
     def shows_its_buffer(self) -> bool:
         """Whether what is visible is the beginning of the layer's buffer: somebody may have replaced it."""
@@ -136,8 +149,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         assert buffer is not None
         if end <= buffer.capacity and buffer.is_free_from(start, self):
             return buffer
-        needed = max(end, start + start // 2, MIN_CAPACITY)
-        grown = _Buffer(self.keys, self.values, -(-needed // MIN_CAPACITY) * MIN_CAPACITY)
+        grown = _Buffer(self.keys, self.values, _capacity(start, end))
         grown.keys[:, :, :start] = self.keys
         grown.values[:, :, :start] = self.values
         self._take(grown)
@@ -148,6 +160,12 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
             self._buffer.readers.discard(self)
         self._buffer = buffer
         buffer.readers.add(self)
+
+
+def _capacity(start: int, end: int) -> int:
+    """Slots of a buffer that takes the place of one with `start`, and holds `end`: half as many again."""
+    needed = max(end, start + start // 2, MIN_CAPACITY)
+    return -(-needed // MIN_CAPACITY) * MIN_CAPACITY
 
 
 class ReadingLayer(CacheLayerMixin):  # type: ignore[misc]

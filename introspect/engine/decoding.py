@@ -91,9 +91,11 @@ class DecodingSequence:
 
     @property
     def logits_digest(self) -> str:
-        """A digest of the logits that every sampled id was chosen from."""
+        """A digest of the logits that every sampled id was chosen from; asked for when a reply ends."""
         if self._hashed is not None:
             self._hashed.result()
+        # A thread that waits for no further logits would live until its sequence is collected.
+        self._hashing.shutdown()
         return str(self._digest.hexdigest()[:16])
 
     @property

@@ -67,6 +67,7 @@ class Engine:
         self.device = first.device
         self.dtype = str(first.dtype).removeprefix("torch.")
         self.widens = widened is not None
+        self.widened_bytes = widened.largest if widened is not None else 0
         self._passes: dict[str, Callable[[TokenCache, Sequence[int]], torch.Tensor]] = {
             PREFILL: self._pass,
             PLAIN: self._pass,

@@ -40,6 +40,18 @@ class KVCache(Cache):  # type: ignore[misc]
         tensors = [t for layer in self.layers if layer.is_initialized for t in (layer.keys, layer.values)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
+    def bytes_to_hold(self, length: int, slot_bytes: int) -> int:
+        """Bytes that buffers take beside those that there are, at their peak, until they hold `length` slots.
+
+        `slot_bytes` are those of K and V of one slot in all layers, for layers that hold nothing yet.
+        """
+        each = slot_bytes // max(1, len(self.layers))
+        growths: list[tuple[int, int]] = [layer.growth(length, each) for layer in self.layers]
+        # One layer after another is copied into a larger buffer, and then lets go of its old one.
+        return sum(new - old for old, new in growths) + max(
+            (old for old, new in growths if new > old), default=0
+        )
+
     def positions(self, count: int) -> range:
         """The positions of the next `count` ids: here a position is a slot."""
         start = len(self.token_ids)

@@ -17,6 +17,7 @@ import torch
 
 from introspect.engine.compilation import text_of, traced
 from introspect.engine.layer_call import EarlierSlots, LayerCall, Untraceable
+from introspect.engine.out_of_memory import is_out_of_memory
 from introspect.errors import first_line
 
 LEAST_SLOTS = 2
@@ -106,6 +107,10 @@ class TracedLayer:
             self._compare(call, cached)
             self.is_traced = True
         except Exception as error:  # whatever a tracer, a compiler or a family's code raises
+            if is_out_of_memory(error):
+                # No property of the layer: a run would go on by other kernels than its record names.
+                self._call = self._function = None
+                raise
             self._function, self.why_not = None, first_line(error)
 
     def _compiled(self, call: LayerCall, cached: Any) -> Callable[..., Any]:

@@ -20,11 +20,10 @@ class WidenedProducts:
 
     def __init__(self, model: Any) -> None:
         dtype = next(model.parameters()).dtype
-        self._linears: Forwards = {
-            module: _widened(module)
-            for module in model.modules()
-            if type(module) is torch.nn.Linear and module.weight.dtype == dtype
-        }
+        linears = [m for m in model.modules() if type(m) is torch.nn.Linear and m.weight.dtype == dtype]
+        self._linears: Forwards = {module: _widened(module) for module in linears}
+        self.largest: int = 4 * max((m.weight.numel() for m in linears), default=0)
+        """Bytes of the largest weight that is widened: one is at a time."""
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

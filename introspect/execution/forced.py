@@ -14,20 +14,22 @@ from introspect.runlog.sources import find_source
 
 @dataclass(frozen=True, kw_only=True)
 class ForcedReplies:
-    """Ids by (experiment, turn); `retokenised` where the record is of another tokenizer.
+    """Ids by (experiment, turn), from a record; `retokenised` where that is of another tokenizer.
 
     Ids that were made anew from text are not those that its model sampled, though they spell the same.
     """
 
     token_ids: dict[tuple[int, int], tuple[int, ...]]
     retokenised: bool
+    path: Path
 
 
 def forced_replies(
     source: str, output: Path, prompt_format: PromptFormat, tokenizer_hash: str
 ) -> ForcedReplies:
     """The replies of a record. Raises RecordError where it cannot be read or has none."""
-    log = read_events(find_source(source, output))
+    path = find_source(source, output).resolve()
+    log = read_events(path)
     damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
     if damage is not None:
         raise RecordError(
@@ -47,4 +49,4 @@ def forced_replies(
             replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
     if not replies:
         raise RecordError(f"{source}: holds no generation to take replies from")
-    return ForcedReplies(token_ids=replies, retokenised=not same)
+    return ForcedReplies(token_ids=replies, retokenised=not same, path=path)

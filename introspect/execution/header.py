@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel
@@ -15,12 +16,16 @@ from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
 from introspect.session.constraint import reply_forms
+from introspect.session.memory import described_memory
 from introspect.tools.base import Tool
 from introspect.tools.calls.grammar import grammar_hash
 
 
-def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
-    """What a later session needs to go on with the run, or to execute it again."""
+def manifest_of(start: events.RunStart, loaded: LoadedModel, forced_path: Path | None = None) -> JSON:
+    """What a later session needs to go on with the run, or to execute it again.
+
+    `forced_path` is the record that forced replies were taken from: its name may mean another one later.
+    """
     return {
         "schema": start.schema,
         "phase": start.phase,
@@ -28,6 +33,9 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel) -> JSON:
         "model_path": str(loaded.source.path),
         "seed": start.seed,
         "forced_from": start.forced_from,
+        "forced_path": str(forced_path) if forced_path else None,
+        "limit": start.limit,
+        "origin": start.origin,
         "fault": start.fault,
         "requirement": start.requirement,
         "documents": [{key: kept[key] for key in ("id", "file", "sha256")} for kept in start.documents],
@@ -52,6 +60,7 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         "prefill_chunk": engine.prefill_chunk,
         "prefill_widened": engine.widens,
         "decode_path": decode_path.described(),
+        "memory": described_memory(phase, engine),
         "context_length": loaded.context_length,
         "vocabulary": model.get_input_embeddings().weight.shape[0],
         "model_revision": loaded.source.revision,
@@ -89,6 +98,7 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         forced_from=prepared.options.forced_from,
         forced_retokenised=prepared.forced.retokenised if prepared.forced else None,
         fault=prepared.options.fault,
+        limit=prepared.options.limit,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from introspect import events
 from introspect.events import JSON, Event
+from introspect.runlog.loop_events import NOT_SHARED
 from introspect.tools.note_store import WRITERS, Note, NoteStore, StoreFailed
 from introspect.tools.shared_notes import SharedNotes, own_notes
 
@@ -21,18 +22,16 @@ class RunNotes:
 
     def take(self, event: Event, store: NoteStore) -> events.Warning | None:
         """Share what a tool has saved; a warning where it cannot be shared."""
-        if not isinstance(event, events.ToolResult) or not event.ok or event.function not in WRITERS:
-            return None
-        if self.shared is None:
+        saved = isinstance(event, events.ToolResult) and event.ok and event.function in WRITERS
+        if self.shared is None or not (saved or isinstance(event, events.RunResumed)):
             return None
         try:
             self.shared.publish(self.run, self.own(store))
         except sqlite3.Error as error:
             # The note is in the record and in the run's own file; the next one shares them all again.
             what = f"{self.shared.path} cannot be written ({error}). The note is kept in this run alone"
-            return events.Warning(
-                experiment=event.experiment, turn=event.turn, code="note-not-shared", message=what
-            )
+            experiment, turn = getattr(event, "experiment", 0), getattr(event, "turn", 0)
+            return events.Warning(experiment=experiment, turn=turn, code=NOT_SHARED, message=what)
         return None
 
     def own(self, store: NoteStore) -> list[Note]:

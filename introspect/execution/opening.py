@@ -20,9 +20,12 @@ from introspect.execution.run import Run
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
 from introspect.readers.predictions import Predictions
-from introspect.runlog.writer import RunWriter, link_latest
+from introspect.runlog.latest_link import link_latest
+from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver
-from introspect.session.session import open_session
+from introspect.session.memory import MemoryWatch, memory_limit
+from introspect.session.protocols import Auditor
+from introspect.session.session import Session, open_session
 from introspect.tools.note_store import NoteStore, StoreFailed
 
 
@@ -44,24 +47,14 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         graph=path.graph,
         widened=widened_products(loaded.model),
     )
+    limit = memory_limit(phase, engine)
     start = run_start(prepared, engine, path)
-    writer = RunWriter.create(options.output, start, manifest_of(start, loaded))
+    forced_path = prepared.forced.path if prepared.forced else None
+    writer = RunWriter.create(options.output, start, manifest_of(start, loaded, forced_path))
     with _reserved(writer):
-        session = open_session(
-            phase=phase,
-            seed=prepared.seed,
-            model=loaded.model,
-            prompt_format=loaded.prompt_format,
-            context_length=loaded.context_length,
-            notes=_opened_notes(writer, prepared),
-            documents=prepared.documents,
-            tools=prepared.tools,
-            dialect=prepared.dialect,
-            prompt_form=prepared.prompt_form,
-            auditor=RunAuditor(engine, phase.audit, loaded.tokenizer),
-            forced_replies=prepared.forced.token_ids if prepared.forced else None,
-            interrupts=interrupts,
-            progress=progress,
+        notes = opened_notes(writer, prepared)
+        session = opened_session(
+            prepared, notes, RunAuditor(engine, phase.audit, loaded.tokenizer), interrupts, progress
         )
         planter = None
         if options.fault is not None:
@@ -70,7 +63,12 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
     return Run(
         session=session,
         driver=EngineDriver(
-            engine, loaded.prompt_format, interrupts, fault_planter=planter, progress=progress
+            engine,
+            loaded.prompt_format,
+            interrupts,
+            fault_planter=planter,
+            progress=progress,
+            memory=MemoryWatch(engine, limit),
         ),
         writer=writer,
         start=start,
@@ -79,6 +77,33 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         predictions=Predictions(phase.predictions.tolerance),
         interrupts=interrupts,
         limit=options.limit,
+    )
+
+
+def opened_session(
+    prepared: Prepared,
+    notes: NoteStore,
+    auditor: Auditor,
+    interrupts: Interrupts,
+    progress: Progress | None,
+) -> Session:
+    """The session of a prepared run before its first turn."""
+    loaded = prepared.loaded
+    return open_session(
+        phase=prepared.phase,
+        seed=prepared.seed,
+        model=loaded.model,
+        prompt_format=loaded.prompt_format,
+        context_length=loaded.context_length,
+        notes=notes,
+        documents=prepared.documents,
+        tools=prepared.tools,
+        dialect=prepared.dialect,
+        prompt_form=prepared.prompt_form,
+        auditor=auditor,
+        forced_replies=prepared.forced.token_ids if prepared.forced else None,
+        interrupts=interrupts,
+        progress=progress,
     )
 
 
@@ -94,7 +119,7 @@ def _reserved(writer: RunWriter) -> Iterator[None]:
         raise
 
 
-def _opened_notes(writer: RunWriter, prepared: Prepared) -> NoteStore:
+def opened_notes(writer: RunWriter, prepared: Prepared) -> NoteStore:
     """The notes of the run, those that it begins with in them."""
     try:
         notes = NoteStore(writer.directory / "notes.sqlite")

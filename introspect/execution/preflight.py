@@ -185,7 +185,8 @@ def memory_report(
         chunk=PREFILL_CHUNK,
         kv_elements=judged.kv_elements,
     )
-    free = free_memory(judged.device)
+    free, limit = free_memory(judged.device), phase.memory.limit_bytes
+    rooms = [size - memory.total for size in (free, limit) if size is not None]
     return {
         "phase": phase.name,
         **told,
@@ -200,7 +201,8 @@ def memory_report(
             "total": memory.total,
         },
         "free_bytes": free,
-        "room_bytes": None if free is None else free - memory.total,
+        "limit_bytes": limit if limit is not None else free,
+        "room_bytes": min(rooms, default=None),
     }
 
 

@@ -60,14 +60,16 @@ def prepare(
     tell: Callable[[str], None] = lambda text: None,
     loaded: LoadedModel | None = None,
     progress: Progress | None = None,
+    documents: Mapping[str, Document] | None = None,
 ) -> Prepared:
     """Check and build all that a run needs, what takes no model first. Raises IntrospectError.
 
     `tell` is given a line for each run directory that was passed over. `loaded` is the phase's model where it
-    is loaded already; else `progress` is told how far its weights are read.
+    is loaded already; else `progress` is told how far its weights are read. `documents` are those of the
+    phase where a record has them.
     """
     tools = tools_named(phase.tools, options.code)
-    documents = load_documents(shipped_documents(), phase.documents)
+    documents = load_documents(shipped_documents(), phase.documents) if documents is None else documents
     if options.fault is not None and options.fault not in FAULTS:
         hint = did_you_mean(options.fault, FAULTS)
         raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")

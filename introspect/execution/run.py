@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from introspect import events
 from introspect.checkpoint.library_output import quiet_library
 from introspect.engine.interrupts import Interrupts
-from introspect.errors import RunFailed
+from introspect.errors import RecordDiverged, RunFailed
 from introspect.events import JSON, Event, RunStatus
 from introspect.execution.failures import notes_failed, record_failed
 from introspect.execution.notes import RunNotes
+from introspect.execution.retrace import Retrace
 from introspect.readers.predictions import Predictions
 from introspect.runlog.writer import RunWriter
 from introspect.session.driver import EngineDriver, drive
@@ -33,7 +34,8 @@ _NOBODY_READS = (errno.EIO, errno.EPIPE)
 class Run:
     """A run that is open: its session, its writer, and the figures of the events written so far.
 
-    `limit` is how many experiments are made, the first ones; None makes all.
+    `limit` is how many experiments are made, the first ones; None makes all. With `retrace` it goes on after
+    the record that this leads along; it `takes_up` that record, and writes nothing, until that is done.
     """
 
     session: Session
@@ -48,15 +50,21 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
     limit: int | None = None
+    retrace: Retrace | None = None
+    takes_up: bool = False
 
     @quiet_library()
     def execute(self, watch: Callable[[Event], None]) -> JSON:
         """Run to the end; every event goes to the record first and then to `watch`. Returns the summary.
 
         An interrupt ends the run with status `interrupted`. An error ends the record and is then raised;
-        RunFailed where the record or the notes cannot be written.
+        RunFailed where the record or the notes cannot be written, RecordDiverged where a run that is to go on
+        gives something else than its record has.
         """
-        stream = drive(run_phase(self.session, self.session.phase.experiments[: self.limit]), self.driver)
+        driver = self.retrace or self.driver
+        stream = drive(run_phase(self.session, self.session.phase.experiments[: self.limit]), driver)
+        if self.retrace is not None:
+            stream = self.retrace.unrecorded(stream)
         try:
             watch(self.start)
             for warning in self.warnings:
@@ -67,11 +75,11 @@ class Run:
             self.status = end.value
         except KeyboardInterrupt:
             self.status = "interrupted"
-        except RunFailed:
+        except (RunFailed, RecordDiverged):
             self._close()
             raise
         except StoreFailed as error:
-            failed = notes_failed(self.writer.directory, error)
+            failed = notes_failed(self.writer, error)
             self._take(events.Error(message=str(failed)), _unwatched)
             self._finish(_unwatched)
             raise failed from None
@@ -80,6 +88,9 @@ class Run:
                 # A terminal that has gone takes what is shown with it, and says so by a signal.
                 self.status = "interrupted"
                 return self._finish(_unwatched)
+            if self.takes_up:
+                self._close()
+                raise
             # Whatever failed may be the display: the record ends in good order without it.
             crash = events.Error(message="the program failed", traceback=traceback.format_exc())
             self._take(crash, _unwatched)
@@ -121,6 +132,9 @@ class Run:
     def _finish(self, watch: Callable[[Event], None]) -> JSON:
         with self.interrupts.whole:
             summary = self.summary()
+            if self.takes_up:
+                self._close()
+                return summary
             self._take(events.RunEnd(status=self.status, summary=summary), watch)
             self._close()
         return summary
@@ -138,10 +152,11 @@ class Run:
             with self.interrupts.whole:
                 self.writer.write(event)
         except OSError as error:
-            raise record_failed(self.writer.directory, error) from None
+            raise record_failed(self.writer, error) from None
 
     def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
         self._write(event)
+        self.takes_up = False
         self.tally.take(event)
         self.predictions.take(event)
         watch(event)

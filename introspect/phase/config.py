@@ -17,6 +17,7 @@ from introspect.phase.tool_files import tool_name
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 """Up to the largest whole number that every reader of JSON keeps exact."""
+MIB = 1 << 20
 READING_TOOLS = ("list_heritage_documents", "get_heritage_summary", "read_heritage_document")
 """Offered only where an experiment has documents to read."""
 _DEVICES = ("auto", "cpu", "mps", "cuda", "cuda:N")
@@ -97,6 +98,13 @@ class MemoryConfig(Section):
     """A prune is due after this many turns since the last one."""
     keep_recent_turns: Count = 2
     """Turns that a prune keeps at least; at most `memory.max_turns`."""
+    limit: Count | None = None
+    """MiB of its device that a run may take, weights included; null is what the device has."""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """`limit` in bytes."""
+        return None if self.limit is None else self.limit * MIB
 
 
 class LimitsConfig(Section):

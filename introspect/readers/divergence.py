@@ -235,7 +235,9 @@ def _given(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> dict[str, tuple[st
 def _given_to(start: ev.RunStart) -> dict[str, str]:
     apart = {*_READ, "settings", "environment", "utc_offset"}
     named = {each.name: getattr(start, each.name) for each in fields(start) if each.name not in apart}
-    return as_json(dotted(named) | dotted(start.settings) | dotted(start.environment, "environment"))
+    # How much memory was free is measured, as times are.
+    ran_on = {key: value for key, value in start.environment.items() if key != "memory"}
+    return as_json(dotted(named) | dotted(start.settings) | dotted(ran_on, "environment"))
 
 
 def _place(read: ReadEvent | None) -> JSON | None:

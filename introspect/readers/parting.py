@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from introspect.readers.divergence import EventDifference, contents, same
-from introspect.runlog.textlog import json_text
+from introspect.runlog.plain_values import json_text
 
 _BEFORE = 40
 """Characters of text that two texts share and that are shown before the place where they part."""

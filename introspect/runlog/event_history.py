@@ -10,8 +10,9 @@ from introspect import events as ev
 from introspect.display import one_line
 from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
 from introspect.runlog.lock import is_held
+from introspect.runlog.plain_values import json_text
 from introspect.runlog.reader import EventLog, LineReader, ReadEvent, follow_lines
-from introspect.runlog.textlog import RULE, LogMessage, json_text, messages, recorded_beside
+from introspect.runlog.textlog import RULE, LogMessage, messages, recorded_beside
 
 _POLL_SECONDS = 0.2
 _POLLS_OF_THE_LEFT = 5
@@ -75,18 +76,23 @@ def entries_of(read: ReadEvent) -> list[Entry]:
 def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> Iterator[ReadEvent]:
     """The events of a run as they are written, until the run ends, or the program that wrote it has gone.
 
+    One that is taken up again later is not waited for.
+
     RecordError where the file goes away.
     """
     reader, offset, left = LineReader(), 0, 0
     while True:
         lines, offset = follow_lines(path, offset)
+        ended = False
         for raw in lines:
             read, _ = reader.take(raw)
             if read is None:
                 continue
             yield read
-            if isinstance(read.event, ev.RunEnd):
-                return
+            # A run that was taken up again has an end in its midst.
+            ended = isinstance(read.event, ev.RunEnd)
+        if ended:
+            return
         if lines:
             left = 0
             continue

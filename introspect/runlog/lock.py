@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import IO
+
+from introspect.runlog.line_file import LineFile
 
 try:
     import fcntl
@@ -15,7 +16,7 @@ _TRIES, _PAUSE = 10, 0.05
 """A reader that looks holds the lock for a moment: a writer that finds it taken asks again."""
 
 
-def hold(stream: IO[str]) -> bool:
+def hold(stream: LineFile) -> bool:
     """Hold the lock on an open file until it is closed; False where another program holds it.
 
     True too where the file system has no locks: then there is nothing to go by.

@@ -6,14 +6,13 @@ such a line gets a backslash before it (`shielding`), which its readers take awa
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import singledispatch
-from typing import Any
 
 from introspect import events as ev
 from introspect.display import one_line, printable
+from introspect.runlog.plain_values import json_text
 from introspect.runlog.shielding import shielded
 
 LOGGER = "introspect"
@@ -213,11 +212,14 @@ def _(event: ev.Error) -> list[LogMessage]:
 @messages.register
 def _(event: ev.ExperimentEnd) -> list[LogMessage]:
     counts = f"{event.turns} turns, {event.tool_calls} tool calls"
-    return [
-        _info(
-            "SESSION", f"{one_line(event.name)}: {one_line(event.status)}, {counts}. {one_line(event.reason)}"
-        )
-    ]
+    text = f"{one_line(event.name)}: {one_line(event.status)}, {counts}. {one_line(event.reason)}"
+    return [_info("SESSION", text)]
+
+
+@messages.register
+def _(event: ev.RunResumed) -> list[LogMessage]:
+    changed = "".join(f"; {one_line(each)}" for each in event.changed)
+    return [_info("SESSION", f"Resumed after {event.records} records{changed}")]
 
 
 @messages.register
@@ -239,11 +241,3 @@ def _info(tag: str, text: str) -> LogMessage:
 
 def _between_rules(text: str) -> list[LogMessage]:
     return [_info("", RULE), _info("", text), _info("", RULE)]
-
-
-def json_text(value: Any, indent: int | None, sort_keys: bool = False) -> str:
-    """A value as JSON for people; a placeholder where it is nested too deeply for that."""
-    try:
-        return json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=sort_keys)
-    except (RecursionError, TypeError, ValueError):
-        return "(cannot be shown)"

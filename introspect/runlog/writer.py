@@ -12,19 +12,31 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from introspect.errors import ConfigError, RecordError
-from introspect.events import EPHEMERAL, JSON, Event, ExperimentEnd, Prune, RunEnd, RunStart
-from introspect.phase.paths import DEFAULT_OUTPUT
-from introspect.runlog.codec import canonical, sealed, to_plain_record, typed_event
-from introspect.runlog.lock import hold, is_held
-from introspect.runlog.reader import EVENTS, MANIFEST, read_events
+from introspect.events import (
+    EPHEMERAL,
+    JSON,
+    Error,
+    Event,
+    ExperimentEnd,
+    Generation,
+    Prune,
+    RunEnd,
+    RunResumed,
+    RunStart,
+    ToolResult,
+)
+from introspect.runlog.codec import canonical, parse_line, sealed, to_plain_record, typed_event
+from introspect.runlog.line_file import LineFile
+from introspect.runlog.lock import hold
+from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, read_events
 from introspect.runlog.textlog import render
 
-_DURABLE = (RunStart, Prune, ExperimentEnd, RunEnd)
+_SYNCED = (RunStart, RunResumed, Generation, ToolResult, Prune, ExperimentEnd, RunEnd, Error)
+"""Events after which all is on the disk before anybody sees them, or acts on them."""
 _WRITTEN = "another program is writing this run; wait until it has ended"
-LINKS = Path("data/logs")
 
 
 def utc_now() -> datetime:
@@ -35,21 +47,29 @@ def utc_now() -> datetime:
 class RunWriter:
     """Appends events to one run directory, and holds its lock. A context manager; else `close` it.
 
-    Raises RecordError where another program holds the lock.
+    `before` is what was read of a run that is taken up again, `torn` the bytes of a last line that was
+    dropped then. `safe` counts the records that are known to be on the disk, `safe_event` is the last of
+    them. Raises RecordError where another program holds the lock.
     """
 
     def __init__(self, directory: Path, phase: str, clock: Callable[[], datetime] = utc_now) -> None:
         self.directory = directory
         self.log_path = directory / f"{phase}.log"
+        self.before: EventLog | None = None
+        self.torn = 0
+        self.safe = 0
+        self.safe_event: Event | None = None
         self._clock = clock
         self._seq = 0
         self._prev = ""
         self._utc_offset = 0
-        self._events: IO[str] = _open_text(directory / EVENTS)
+        self._last: Event | None = None
+        self._unsafe: OSError | None = None
+        self._events = LineFile(directory / EVENTS)
         if not hold(self._events):
             self._events.close()
             raise RecordError(f"{directory}: {_WRITTEN}")
-        self._log: IO[str] = _open_text(self.log_path)
+        self._log = LineFile(self.log_path)
 
     @classmethod
     def create(
@@ -93,24 +113,39 @@ class RunWriter:
 
         Raises RecordError where the record cannot be read, is damaged, or is being written.
         """
-        if is_held(directory / EVENTS):
-            raise RecordError(f"{directory}: {_WRITTEN}")
-        log = read_events(directory / EVENTS)
+        if not (directory / EVENTS).is_file():
+            raise RecordError(f"'{directory}' has no {EVENTS}; give the directory of one run")
+        writer = cls(directory, phase, clock)
+        try:
+            writer._take_up()
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    def _take_up(self) -> None:
+        """Go on after what is there; nobody else writes by now."""
+        path = self.directory / EVENTS
+        log = read_events(path)
         damaged = [finding for finding in log.findings if finding.severity == "corrupt"]
         if damaged:
             raise RecordError(
-                f"'{directory / EVENTS}' is damaged at line {damaged[0].line}: {damaged[0].message}; "
+                f"'{path}' is damaged at line {damaged[0].line}: {damaged[0].message}; "
                 "a damaged run cannot be continued, start a new one"
             )
-        _end_at(directory / EVENTS, log.sound_bytes)
-        fresh = directory / f".{phase}.log.{os.getpid()}"
-        with _open_text(fresh) as stream:
-            stream.writelines(render(read.event, read.time, read.utc_offset) for read in log.events)
-        fresh.replace(directory / f"{phase}.log")
-        writer = cls(directory, phase, clock)
+        self.torn = max(0, self._events.end - log.sound_bytes)
+        self._events.cut(log.sound_bytes)
+        fresh = self.log_path.with_name(f".{self.log_path.name}.{os.getpid()}")
+        fresh.write_bytes(
+            b"".join(_encoded(render(read.event, read.time, read.utc_offset)) for read in log.events)
+        )
+        fresh.replace(self.log_path)
+        self._log.close()
+        self._log = LineFile(self.log_path)
         last = log.events[-1]
-        writer._seq, writer._prev, writer._utc_offset = last.seq + 1, last.checksum, last.utc_offset
-        return writer
+        self.before, self._last = log, last.event
+        self._seq, self._prev, self._utc_offset = last.seq + 1, last.checksum, last.utc_offset
+        self.secure()
 
     def write(self, event: Event) -> JSON | None:
         """Append one event and return its record; None for an ephemeral event, which is never written.
@@ -121,14 +156,29 @@ class RunWriter:
             return None
         time = f"{self._clock().astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
         record = sealed(to_plain_record(event), self._seq, time, self._prev)
-        self._events.write(canonical(record) + "\n")
-        self._events.flush()
-        if isinstance(event, _DURABLE):
-            os.fsync(self._events.fileno())
+        end, line = self._events.end, canonical(record)
+        try:
+            self._events.append(_encoded(line + "\n"))
+        finally:
+            if self._events.end != end:
+                self._seq, self._prev, self._last = self._seq + 1, record["checksum"], event
+        if isinstance(event, _SYNCED):
+            self.secure()
         self._refuse_removed()
-        self._seq, self._prev = self._seq + 1, record["checksum"]
-        self._log_event(record, time)
+        self._log_event(line, time)
         return record
+
+    def secure(self) -> None:
+        """Have all that was written on the disk. Raises OSError where it is not."""
+        if self._unsafe is not None:
+            # A system tells once that it has lost something, and says yes when it is asked again.
+            raise self._unsafe
+        try:
+            self._events.sync()
+        except OSError as error:
+            self._unsafe = error
+            raise
+        self.safe, self.safe_event = self._seq, self._last
 
     def close(self) -> None:
         """Close both files; a second call does nothing. Raises OSError where a disk refuses what was left."""
@@ -150,52 +200,18 @@ class RunWriter:
     ) -> None:
         self.close()
 
-    def _log_event(self, record: JSON, time: str) -> None:
-        # From the record as written, not from the event: the log has to come out the same when it is read.
-        event = typed_event(record)
+    def _log_event(self, line: str, time: str) -> None:
+        # From the line as written, not from the event: the log has to come out the same when it is read.
+        event = typed_event(parse_line(line))
         if event is None:
             return
         if isinstance(event, RunStart):
             self._utc_offset = event.utc_offset
-        self._log.write(render(event, time, self._utc_offset))
-        self._log.flush()
+        self._log.append(_encoded(render(event, time, self._utc_offset)))
 
 
-def link_latest(writer: RunWriter, output: Path, root: Path | None = None) -> Path | None:
-    """Make `data/logs/<phase>.log` a link to the run's text log, where `output` is the default one.
-
-    `root` is the working directory. Returns the link; None where none was made: a file system without
-    links, or a file that is no link in its place, is no reason to fail a run.
-    """
-    root = Path.cwd() if root is None else root
-    if (root / output).resolve() != (root / DEFAULT_OUTPUT).resolve():
-        return None
-    link = root / LINKS / writer.log_path.name
-    if link.exists() and not link.is_symlink():
-        return None
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(os.path.relpath((root / writer.log_path).resolve(), link.parent.resolve()))
-        temporary.replace(link)
-    except (OSError, NotImplementedError):
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        return None
-    return link
-
-
-def _open_text(path: Path) -> IO[str]:
-    return path.open("a", encoding="utf-8", newline="\n")
-
-
-def _end_at(path: Path, size: int) -> None:
-    with path.open("r+b") as stream:
-        stream.truncate(size)
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) != b"\n":
-            stream.write(b"\n")
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8")
 
 
 def _write_durably(path: Path, text: str) -> None:

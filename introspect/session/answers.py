@@ -10,7 +10,6 @@ from introspect.events import Event
 from introspect.session.limits import last_reply_notice
 from introspect.session.session import Session
 from introspect.tools.calls.actions import CallRequest, Unusable, nothing_done
-from introspect.tools.calls.execution import execute
 
 
 def answer_call(session: Session, request: CallRequest) -> Generator[Event, None, None]:
@@ -23,7 +22,7 @@ def answer_call(session: Session, request: CallRequest) -> Generator[Event, None
         reasoning=request.reasoning,
     )
     started = time.perf_counter()
-    outcome = execute(session.tools, session.context, request)
+    outcome = session.execute(session.tools, session.context, request)
     seconds = time.perf_counter() - started
     session.transcript = session.transcript.append("tool_result", outcome.text, function=request.function)
     yield events.ToolResult(

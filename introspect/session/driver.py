@@ -9,16 +9,14 @@ from typing import Protocol
 from introspect.display import Progress, one_line
 from introspect.engine.decoding import DecodingSequence
 from introspect.engine.engine import Engine
-from introspect.engine.out_of_memory import is_out_of_memory
+from introspect.engine.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release_memory
 from introspect.events import Event, Status, Token
 from introspect.prompt.prompt import PromptFormat
 from introspect.prompt.reply_stream import ReplyStream
-from introspect.session.exchange import Answer, Failed, GenerationRequest, Reply
+from introspect.session.exchange import Answer, Failed, GenerationRequest, Reply, Steps
+from introspect.session.memory import WHAT_TO_DO, MemoryWatch
 from introspect.session.protocols import FaultPlanter
-from introspect.session.turn import Steps
 
-OUT_OF_MEMORY = "out-of-memory"
-"""The code of a request that takes more memory than there is."""
 _MOST_ERROR_CHARACTERS = 200
 """Characters of an allocator's words that are quoted: the size that it was asked for is among the first."""
 
@@ -32,7 +30,7 @@ class Driver(Protocol):
 class EngineDriver:
     """Decodes on this machine. `interrupted` is asked between tokens; true raises KeyboardInterrupt.
 
-    `progress` is told how far a prefill has come.
+    `progress` is told how far a prefill has come, `memory` is asked whether a request will fit.
     """
 
     def __init__(
@@ -42,32 +40,39 @@ class EngineDriver:
         interrupted: Callable[[], bool] = lambda: False,
         fault_planter: FaultPlanter | None = None,
         progress: Progress | None = None,
+        memory: MemoryWatch | None = None,
     ) -> None:
         self.engine = engine
         self.prompt_format = prompt_format
         self.interrupted = interrupted
         self.fault_planter = fault_planter
         self.progress = progress
+        self.memory = memory
 
     def serve(self, request: GenerationRequest) -> Generator[Token, None, Answer]:
         """Decode one reply; Failed where there is not enough memory for it.
 
-        Raises KeyboardInterrupt between tokens, and wherever the engine does.
+        What there is of the reply then is thrown away. Raises KeyboardInterrupt between tokens, and wherever
+        the engine does.
         """
+        refused = self.memory.refused(request) if self.memory is not None and request.forecast else None
+        if refused is not None:
+            return refused
         cache, prompt_ids = request.cache, request.prompt.token_ids
         kept = min(cache.match_prefix(prompt_ids), len(prompt_ids) - 1)
         try:
             return (yield from self._reply(request))
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # libraries wrap what an allocator raises
             if not is_out_of_memory(error):
                 raise
             words = one_line(str(error))[:_MOST_ERROR_CHARACTERS]
-        # What the record does not have must not be in the cache: the next prompt would build upon it.
+        # What the record does not have must not be in the cache: the next prompt would build upon it. Layers
+        # may be longer than each other, each is cut to what recorded passes have written.
         cache.truncate(min(kept, cache.num_cached_tokens, len(cache.token_ids)))
+        release_memory()
         reason = (
             f"a prompt of {len(prompt_ids)} tokens and a reply of up to {request.max_new_tokens} take more"
-            f" memory than there is ({words}); lower memory.max_conversation_tokens or"
-            " generation.max_new_tokens"
+            f" memory than there is; {WHAT_TO_DO}. In the allocator's words: {words}"
         )
         return Failed(code=OUT_OF_MEMORY, reason=reason)
 

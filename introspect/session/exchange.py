@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from introspect.engine.cache import TokenCache
 from introspect.engine.decoding import Decoded
 from introspect.engine.engine import PrefillResult
 from introspect.engine.sampling import Sampler
+from introspect.events import Event
 from introspect.prompt.prompt import Prompt
 
 
@@ -16,7 +19,8 @@ class GenerationRequest:
     """A reply that the loop wants: a driver makes the cache hold the prompt and decodes after it.
 
     `forced` says that the sampler gives ids that were taken from a record. `max_new_tokens` counts the end
-    token too.
+    token too. `forecast` lets a driver refuse it for want of memory before anything is computed: once a turn,
+    since a forecast may be wrong.
     """
 
     experiment: int
@@ -27,6 +31,7 @@ class GenerationRequest:
     stop_ids: frozenset[int]
     max_new_tokens: int
     forced: bool
+    forecast: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ class Reply:
 class Failed:
     """Why a request has no reply. The cache holds no slot that a recorded reply has not written.
 
-    `code` is that of the warning in the record, `reason` a sentence for whoever reads it.
+    `code` is that of the warning in the record, `reason` its message: from the warnings of a turn the same
+    answers can be given again, in their order.
     """
 
     code: str
@@ -54,3 +60,8 @@ class Failed:
 
 
 Answer = Reply | Failed
+
+T = TypeVar("T")
+Step = Event | GenerationRequest
+Steps = Generator[Step, Answer | None, T]
+"""Yields events, and requests that must be answered by sending a Reply or why there is none."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, get_args
+from typing import get_args
 
 from introspect import events
 from introspect.events import Status
 from introspect.phase.config import ExperimentConfig
-from introspect.session.exchange import Answer, GenerationRequest
+from introspect.session.exchange import Answer, GenerationRequest, Steps, T
 from introspect.session.session import Ending, Session
-from introspect.session.turn import CORRUPT, Steps, audit_experiment, run_turn
-
-T = TypeVar("T")
+from introspect.session.turn import CORRUPT, audit_experiment, run_turn
 
 WORST_LAST: tuple[Status, ...] = get_args(Status)
 """Statuses in their order: the status of a run is the worst that one of its experiments ended with."""
@@ -38,12 +36,15 @@ def counted(session: Session, steps: Steps[T]) -> Steps[T]:
 
 
 def run_experiments(session: Session, experiments: tuple[ExperimentConfig, ...]) -> Steps[Status]:
-    """Run the experiments in order, up to one that ends as corrupt; returns the worst of their statuses."""
+    """Run the experiments in order; returns the worst of their statuses.
+
+    None follows one that ends as corrupt, or for which there is not enough memory even after a prune.
+    """
     for index, experiment in enumerate(experiments):
         last = index == len(experiments) - 1
         ended = yield from run_experiment(session, index, experiment, last)
         session.status = max(session.status, ended, key=WORST_LAST.index)
-        if ended == "corrupt":
+        if ended == "corrupt" or session.out_of_memory:
             break
     return session.status
 

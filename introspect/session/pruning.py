@@ -3,12 +3,17 @@
 Guarantees of `plan_prune`: the task stays; only whole turns leave, oldest first; at least the last
 `keep_recent_turns` stay; the window opens with a user message; a plan that is not refused makes the window
 smaller. Dropping cached tokens is the consequence, and not decided here.
+
+A prune for want of memory is one more than these rules plan: the same prune where it makes the window
+smaller, else a narrower one, which keeps the last turn alone and half of the tokens at most, as far as tool
+results can be shortened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from introspect.phase.config import MemoryConfig
 from introspect.prompt.prompt import Prompt
@@ -17,6 +22,9 @@ from introspect.transcript import Message, Transcript
 SMALLEST_RESULT = 48
 """Tokens below which a tool result is not shortened further: about what the words take that say that a result
 was left out. Chosen, not calibrated; with less, nothing of the structure of any result would be left."""
+NARROWED = 0.5
+"""Of the conversation's tokens, what a prune for want of memory leaves where the usual one leaves them all.
+Chosen, not calibrated: what is left has to differ from what did not fit, and to be worth going on with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,8 @@ class PrunePlan:
     @property
     def dropped_messages(self) -> tuple[int, ...]:
         """Numbers of the messages that leave the window."""
-        return tuple(sorted(self.after.transcript.dropped - self.before.transcript.dropped))
+        left = {message.number for message in self.after.transcript.messages}
+        return tuple(m.number for m in self.before.transcript.messages if m.number not in left)
 
     @property
     def kept_turns(self) -> int:
@@ -86,6 +95,7 @@ def plan_prune(
     notes_saved: int,
     render: Render,
     shorten: Shorten,
+    want: str | None = None,
 ) -> PrunePlan | None:
     """Decide on a prune; None where none is due.
 
@@ -97,13 +107,36 @@ def plan_prune(
         notes_saved: Notes that the model can query, counted in the memory note.
         render: Renders another state of the transcript; called once for each state that is weighed.
         shorten: Makes the text of a tool result fit a number of tokens.
+        want: Why one is due whatever the rules say: what memory there is does not hold the window.
     """
     tokens = before.conversation_tokens
     reasons = prune_reasons(tokens, budget, turns_since_prune, memory.max_turns)
+    if want is not None:
+        reasons = (*reasons, want)
     if not reasons:
         return None
-    turns = before.transcript.turns()
-    leaving = turns[: max(0, len(turns) - memory.keep_recent_turns)]
+    made = partial(
+        _plan, reasons=reasons, before=before, notes_saved=notes_saved, render=render, shorten=shorten
+    )
+    plan = made(memory.keep_recent_turns, budget)
+    if plan.refused is None or want is None:
+        return plan
+    return made(1, int(NARROWED * tokens))
+
+
+def _plan(
+    keep: int,
+    budget: int,
+    *,
+    reasons: tuple[str, ...],
+    before: Rendering,
+    notes_saved: int,
+    render: Render,
+    shorten: Shorten,
+) -> PrunePlan:
+    """The plan that keeps the last `keep` turns, and shortens tool results until the window fits a budget."""
+    tokens, turns = before.conversation_tokens, before.transcript.turns()
+    leaving = turns[: max(0, len(turns) - keep)]
     after = render(_drop(before.transcript, leaving, notes_saved)) if leaving else before
     after, shortened = _shorten_largest(after, budget, render, shorten)
     plan = PrunePlan(
@@ -123,7 +156,7 @@ def plan_prune(
 
 def memory_note(transcript: Transcript, notes_saved: int) -> str:
     """What tells the model what has left its window and how to get it back; empty where nothing has."""
-    calls = transcript.dropped_calls()
+    calls = transcript.dropped_calls
     if not calls:
         return ""
     listed = ", ".join(f"{name} {count}" for name, count in calls.items())
@@ -133,7 +166,7 @@ def memory_note(transcript: Transcript, notes_saved: int) -> str:
 
 def _drop(transcript: Transcript, turns: list[tuple[Message, ...]], notes_saved: int) -> Transcript:
     numbers = {message.number for turn in turns for message in turn}
-    after = replace(transcript, dropped=transcript.dropped | numbers)
+    after = transcript.drop(numbers)
     return replace(after, memory_note=memory_note(after, notes_saved))
 
 

@@ -25,6 +25,7 @@ from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
 from introspect.tally import ExperimentTally, Tally
 from introspect.tools.base import Tool
+from introspect.tools.calls.execution import Executor, execute
 from introspect.tools.context import RESULT_HEADER, ToolContext
 from introspect.tools.figures import measures
 from introspect.tools.library import Document
@@ -40,11 +41,11 @@ class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
     `misses` and `claim_answered` are of the experiment that is going on: replies in a row that asked for
-    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has
-    ended with. `expected_ids` are those that the cache is meant to hold, made from what was rendered and
-    sampled: never from what was fed.
+    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has ended
+    with, `out_of_memory` says that none can follow. `expected_ids` are those that the cache is meant to hold,
+    made from what was rendered and sampled: never from what was fed.
 
-    `clock` gives seconds from any fixed point; it decides on `limits.max_seconds` alone.
+    `clock` gives seconds from any fixed point; `limits.max_seconds` alone asks it. `execute` runs tools.
     """
 
     phase: PhaseConfig
@@ -62,11 +63,13 @@ class Session:
     forced_replies: Mapping[tuple[int, int], tuple[int, ...]] | None = None
     constraint: ReplyConstraint | None = None
     clock: Callable[[], float] = time.monotonic
+    execute: Executor = execute
 
     transcript: Transcript = field(default_factory=Transcript)
     tools: Mapping[str, Tool] = field(default_factory=dict)
     instructions: Instructions = field(default_factory=lambda: Instructions("", 0))
     status: Status = "complete"
+    out_of_memory: bool = False
     experiment: int = -1
     turn: int = 0
     misses: int = 0
@@ -113,7 +116,7 @@ class Session:
 
     def rendering(self, transcript: Transcript | None = None) -> Rendering:
         """What the model should see now, or would see with another transcript."""
-        transcript = transcript if transcript is not None else self.transcript
+        transcript = transcript or self.transcript
         return Rendering(
             transcript=transcript,
             prompt=self.prompt_format.render(
@@ -136,12 +139,11 @@ class Session:
         """Whether there can be a reply after this one: always, but where replies are forced."""
         return self.forced_replies is None or (self.experiment, self.turn + 1) in self.forced_replies
 
-    def next_request(self, prompt: Prompt) -> GenerationRequest:
+    def next_request(self, prompt: Prompt, forecast: bool = True) -> GenerationRequest:
         """The request for the reply of this turn. KeyError where they are forced and none is left."""
-        forced, seed = None, reply_seed(self.seed, self.experiment, self.turn)
-        if self.forced_replies is not None:
-            forced = self.forced_replies[self.experiment, self.turn]
-        asked = len(forced) if forced is not None else self.phase.generation.max_new_tokens
+        place, seed = (self.experiment, self.turn), reply_seed(self.seed, self.experiment, self.turn)
+        forced = None if self.forced_replies is None else self.forced_replies[place]
+        asked = self.phase.generation.max_new_tokens if forced is None else len(forced)
         withheld = withheld_tools(self.phase, self.transcript)
         free = reply_sampler(self.phase, self.experiment, seed, self.constraint, withheld)
         return GenerationRequest(
@@ -153,6 +155,7 @@ class Session:
             stop_ids=self.stop_ids,
             max_new_tokens=min(asked, self.context_length - len(prompt.token_ids)),
             forced=forced is not None,
+            forecast=forecast,
         )
 
     @property

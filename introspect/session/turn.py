@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import TypeVar
 
 from introspect import events
 from introspect.engine.decoding import Decoded
 from introspect.events import Event
 from introspect.session.answers import announce_last_reply, answer_call, answer_claim, answer_miss
-from introspect.session.exchange import Answer, Failed, GenerationRequest
+from introspect.session.exchange import Failed, GenerationRequest, Steps
 from introspect.session.protocols import CachedTurn
-from introspect.session.pruning import Rendering, plan_prune
+from introspect.session.reply import prune_if_due, reply_within_memory
 from introspect.session.session import Ending, Session
 from introspect.tools.calls.actions import CallRequest, Completion
 from introspect.tools.calls.parsing import parse_reply
-from introspect.tools.calls.shortening import shorten_message
-
-T = TypeVar("T")
-Step = Event | GenerationRequest
-Steps = Generator[Step, Answer | None, T]
-"""Yields events, and requests that must be answered by sending a Reply or why there is none."""
 
 CORRUPT: Ending = ("corrupt", "the cached state is not what it must be")
 NON_FINITE: Ending = ("corrupt", "the model's logits are not finite")
@@ -43,8 +36,8 @@ def run_turn(session: Session) -> Steps[Ending | None]:
         rendering, pruned = yield from prune_if_due(session, rendering)
     if len(rendering.prompt.token_ids) >= session.context_length:
         return OUTGROWN
-    request = session.next_request(rendering.prompt)
-    reply, text = yield from generate(session, request)
+    request, reply, text, narrowed = yield from reply_within_memory(session, rendering)
+    pruned = pruned or narrowed
     if isinstance(reply, Failed):
         return "failed", reply.reason
     fault = reply.decoded.fault
@@ -60,93 +53,6 @@ def run_turn(session: Session) -> Steps[Ending | None]:
     if (yield from audit_turn(session, request, pruned)):
         return CORRUPT
     return (yield from act(session, reply.decoded, text, request.max_new_tokens))
-
-
-def prune_if_due(session: Session, before: Rendering) -> Generator[Event, None, tuple[Rendering, bool]]:
-    """Drop the oldest turns when the conversation is over its budget or old.
-
-    Returns what the model should see now, and whether that has changed.
-    """
-    encode = session.prompt_format.encode
-    plan = plan_prune(
-        before,
-        turns_since_prune=session.turns_since_prune,
-        memory=session.phase.memory,
-        budget=session.conversation_budget,
-        notes_saved=session.context.notes.count(),
-        render=session.rendering,
-        shorten=lambda text, budget: shorten_message(text, budget, lambda part: len(encode(part))),
-    )
-    if plan is None:
-        return before, False
-    after = plan.after
-    session.transcript, session.turns_since_prune = after.transcript, 0
-    yield events.Prune(
-        experiment=session.experiment,
-        turn=session.turn,
-        reasons=plan.reasons,
-        dropped_messages=plan.dropped_messages,
-        dropped_turns=plan.dropped_turns,
-        shortened_messages=tuple(number for number, _ in plan.shortened),
-        kept_turns=plan.kept_turns,
-        cached_before=session.cache.num_cached_tokens,
-        cached_after=session.cache.match_prefix(after.prompt.token_ids),
-        tokens_before=before.conversation_tokens,
-        tokens_after=after.conversation_tokens,
-        memory_note=after.transcript.memory_note,
-        refused=plan.refused,
-        shortened_texts=tuple(text for _, text in plan.shortened),
-    )
-    note = after.transcript.memory_note
-    if plan.dropped_messages and note:
-        yield events.UserMessage(
-            experiment=session.experiment, turn=session.turn, kind="memory_note", text=note
-        )
-    return after, plan.refused is None
-
-
-def generate(session: Session, request: GenerationRequest) -> Steps[tuple[Answer, str]]:
-    """Have the next reply made; returns it with its text, which is without what ended the reply."""
-    reply = yield request
-    assert reply is not None, "a generation request must be answered"
-    if isinstance(reply, Failed):
-        # The cache was cut to what the record knows, which is no longer what the last turn left in it.
-        session.last_turn = None
-        yield events.Warning(
-            experiment=request.experiment, turn=request.turn, code=reply.code, message=reply.reason
-        )
-        return reply, ""
-    prefill, decoded = reply.prefill, reply.decoded
-    text = session.prompt_format.decode(session.content_ids(decoded))
-    session.expected_ids = (*request.prompt.token_ids, *decoded.token_ids[:-1])
-    session.turns_since_prune += 1
-    yield events.Prefill(
-        experiment=request.experiment,
-        turn=request.turn,
-        start=prefill.start,
-        token_ids=prefill.token_ids,
-        chunks=prefill.chunks,
-        seconds=prefill.seconds,
-    )
-    yield events.Generation(
-        experiment=request.experiment,
-        turn=request.turn,
-        prompt_tokens=len(request.prompt.token_ids),
-        cached_tokens=prefill.start,
-        token_ids=decoded.token_ids,
-        text=text,
-        finish_reason=decoded.finish_reason,
-        seconds=decoded.seconds,
-        logprobs=decoded.logprobs,
-        top_logits=decoded.top_logits,
-        logits_digest=decoded.logits_digest,
-        state_digest=reply.state_digest,
-        decode_path=decoded.path,
-        max_new_tokens=request.max_new_tokens,
-        forced=request.forced,
-        digest_seconds=reply.digest_seconds,
-    )
-    return reply, text
 
 
 def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[Event, None, Ending | None]:

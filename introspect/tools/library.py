@@ -47,6 +47,13 @@ class Document:
         }
 
 
+def recorded_document(recorded: JSON) -> Document:
+    """A document as a record has kept it. Raises KeyError for what is none."""
+    content = recorded["text"]
+    lines = tuple(piece for line in _own_lines(content) for piece in _wrapped(line))
+    return Document(recorded["id"], recorded["title"], recorded["summary"], lines, content, recorded["file"])
+
+
 def document_ids(folder: Path) -> tuple[str, ...]:
     """Ids of the documents in a folder's manifest."""
     return tuple(_manifest(folder))

@@ -60,4 +60,4 @@ def view_of(session: Session) -> View:
             said = body["result" if ok else "error"]
             calls.append(Call(action.function, action.arguments, ok, said, action.reasoning))
     feedback = bool(turns) and turns[-1][-1].kind == "feedback"
-    return View(tuple(calls), session.transcript.dropped_calls(), feedback)
+    return View(tuple(calls), dict(session.transcript.dropped_calls), feedback)

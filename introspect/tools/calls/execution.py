@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from introspect.engine.out_of_memory import is_out_of_memory, release_memory
 from introspect.errors import ToolError, did_you_mean
 from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
@@ -43,6 +44,10 @@ class ToolOutcome:
     record: Any = None
 
 
+Executor = Callable[[Mapping[str, Tool], ToolContext, CallRequest], ToolOutcome]
+"""What runs a call: `execute`, or the record of a run that executed it before."""
+
+
 def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallRequest) -> ToolOutcome:
     """Run a call. Never raises for anything that the model or a tool did.
 
@@ -63,10 +68,16 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
     except StoreFailed:
         raise
     except (Exception, SystemExit) as error:  # a defect of a tool must not end the run
-        problem = f"{request.function} failed: {_in_short(error)}; try other arguments or another tool"
-        return _outcome(request, context, False, problem, traceback.format_exc())
-    context.figures_shown.update(figures_in(made.result))
-    return replace(_outcome(request, context, True, made.result), record=made.record)
+        trace, short = traceback.format_exc(), is_out_of_memory(error)
+        # How much was asked for and how much was free is another on every machine: the record has it.
+        what = "it takes more memory than there is" if short else _in_short(error)
+        problem = f"{request.function} failed: {what}; try other arguments or another tool"
+    else:
+        context.figures_shown.update(figures_in(made.result))
+        return replace(_outcome(request, context, True, made.result), record=made.record)
+    if short:
+        release_memory()
+    return _outcome(request, context, False, problem, trace)
 
 
 def _recordable(part: Any) -> Any:

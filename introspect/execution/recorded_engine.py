@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from introspect.display import one_line
+from introspect.display import Progress, one_line
 from introspect.errors import ModelError, RecordError, UnknownPath
 from introspect.events import RunStart
 from introspect.phase.config import ModelConfig
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from introspect.checkpoint.loading import LoadedModel
     from introspect.engine.decode_paths import DecodePath
     from introspect.engine.engine import Engine
+    from introspect.engine.interrupts import Interrupts
 
 
-def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> Engine:
+def recorded_engine(
+    start: RunStart, path: Path, model: Any, repeats: bool, interrupts: Interrupts | None = None
+) -> Engine:
     """An engine as the run had it; with `repeats` also by the path that its ids were decoded by.
 
     Raises RecordError where the record does not say what is needed, UnknownPath where the path cannot be had.
@@ -31,6 +34,7 @@ def recorded_engine(start: RunStart, path: Path, model: Any, repeats: bool) -> E
     return Engine(
         model,
         recorded_amount(start, "prefill_chunk", path),
+        interrupts,
         strategy=_strategy(start, path),
         step=decode_path.step if decode_path else None,
         graph=decode_path.graph if decode_path else None,
@@ -94,11 +98,11 @@ def torch_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def recorded_weights(start: RunStart, path: Path) -> LoadedModel:
+def recorded_weights(start: RunStart, path: Path, progress: Progress | None = None) -> LoadedModel:
     """The model of a record. Raises ModelError where its weights are others now."""
     from introspect.checkpoint.loading import load_model
 
-    loaded = load_model(recorded_model(start, path))
+    loaded = load_model(recorded_model(start, path), progress)
     if loaded.weight_hash != start.environment["weight_hash"]:
         raise ModelError(
             f"{loaded.source.path}: these are not the weights of the record, hash"

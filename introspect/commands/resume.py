@@ -1,0 +1,78 @@
+"""`introspect run --resume`: a run that broke off goes on in its own files."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from introspect.commands.console import CommandConsole
+from introspect.commands.run import ViewOptions, conduct, read_phase, show_end
+from introspect.commands.status import loading
+from introspect.commands.terminal import RunView
+from introspect.display import one_line
+from introspect.engine.interrupts import Interrupts
+from introspect.errors import ConfigError, ExitCode, RecordError
+from introspect.runlog.lock import is_held
+from introspect.runlog.sources import find_source, is_event_log
+from introspect.tools.files import Permission
+
+if TYPE_CHECKING:
+    from introspect.execution.recorded_run import RecordedRun
+
+
+def resume(source: str, phase: str | None, output: Path, shown: ViewOptions, allow_code: bool = False) -> int:
+    """Go on with a run and return the exit code: that of the run, 0 where it has ended already.
+
+    Raises IntrospectError where it is no run that can go on here, and nothing is changed then.
+    """
+    from introspect.execution.recorded_run import recorded_run
+
+    path = find_source(source, output)
+    if not is_event_log(path):
+        raise RecordError(f"{path}: a text log, which nothing can go on from; give a run directory")
+    record = recorded_run(path)
+    if (
+        phase is not None
+        and phase != record.start.phase
+        and read_phase(phase, {}, ()).name != record.start.phase
+    ):
+        raise ConfigError(
+            f"--resume {one_line(source)}: a run of {record.start.phase}, and not of {one_line(phase)}; leave"
+            " the phase out, or start another run"
+        )
+    console = CommandConsole(stderr=shown.as_json)
+    if record.end is not None:
+        console.print(Text(f"this run has ended ({record.end.status}); nothing is left to do"), style="dim")
+        summary = {**record.end.summary, "run": str(record.directory)}
+        log = record.directory / f"{record.start.phase}.log"
+        show_end(console, summary, log, as_json=shown.as_json, may_be_unread=False)
+        return ExitCode.DONE
+    if is_held(path):
+        raise RecordError(f"{record.directory}: another program is writing this run; wait until it has ended")
+    return _go_on(record, console, shown, Permission(allow_code))
+
+
+def _go_on(record: RecordedRun, console: CommandConsole, shown: ViewOptions, code: Permission) -> int:
+    from introspect.execution.recorded_engine import recorded_amount, recorded_weights, torch_threads
+    from introspect.execution.resuming import open_again, prepare_again
+
+    interrupts = Interrupts()
+    start, path = record.start, record.path
+    with interrupts.listening(), torch_threads(recorded_amount(start, "threads", path)):
+        try:
+            quiet = shown.quiet or shown.as_json
+            with interrupts.breakable, loading(f"loading {start.model}", quiet) as progress:
+                prepared = prepare_again(record, recorded_weights(start, path, progress), code=code)
+        except KeyboardInterrupt:
+            with suppress(OSError):
+                sys.stderr.write("introspect: interrupted while loading; nothing was written\n")
+            return interrupts.exit_code
+        view = RunView(console, shown.quiet, shown.verbose, limit=start.limit)
+        opened = open_again(record, prepared, interrupts, view.progress)
+        for event in record.events:
+            view.recall(event)
+        return conduct(opened, view, shown)
