@@ -22,6 +22,8 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+from introspect.display import one_line
+
 
 class ExitCode(IntEnum):
     """What a command ends with, to whoever started it."""
@@ -36,9 +38,15 @@ class ExitCode(IntEnum):
 
 
 class IntrospectError(Exception):
-    """Something that the user can put right. The message is one line; `exit_code` is the contract's."""
+    """Something that the user can put right. The message is one line; `exit_code` is the contract's.
+
+    Whatever text it quotes, nothing in the message has effect on a display.
+    """
 
     exit_code = ExitCode.USAGE
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(IntrospectError):

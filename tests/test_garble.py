@@ -285,7 +285,7 @@ def history(*texts: str, prunes: tuple[int, ...] = (), cut: bool = False) -> His
         for n, text in enumerate(texts, 1)
     ]
     seen = [PruneSeen(10 * n + 5, 10 * n + 7, "", 1, 2) for n in prunes]
-    return History("text", 9, 1, generations=generations, prunes=seen)
+    return History("text", 9, 1, seen=sorted([*generations, *seen], key=lambda one: one.line))
 
 
 def brief(findings: list[Finding]) -> list[tuple[str, str, int]]:

@@ -136,7 +136,7 @@ def test_the_messages_of_the_log_tell_the_run_turn_by_turn(tmp_path: Path) -> No
         "Examine your architecture.",
         "612 kept, 89 prefilled at 612..700",
         "Based on the summary the model has 36 layers",
-        "get_architecture_summary({})",
+        'get_architecture_summary({"part": 1})',
         "layers=36",
         "Pruning needed in tool loop",
         "GARBLED",

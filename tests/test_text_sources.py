@@ -271,10 +271,6 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path.write_bytes(gzip.compress(LOG.encode() + b"x" * 2**21))
     with pytest.raises(RecordError, match="larger than 1048576 bytes"):
         read_text(path)
-    monkeypatch.setattr(text_bytes, "MAX_LINES", 100)
-    path.write_bytes(bz2.compress(b"\n" * 101))
-    with pytest.raises(RecordError, match="more than 100 lines"):
-        read_text(path)
 
 
 def test_a_line_without_end_is_cut_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +325,8 @@ def test_what_stands_before_the_first_record_is_counted(before: str, log: str, t
     assert told(replay.history) == EXPECTED
     unread = replay.to_json()["unread"]
     assert unread == {"lines": before.count("\n"), "first_line": 1}
-    [finding] = replay.findings
+    # The replies of this log call one tool again and again.
+    [finding] = [found for found in replay.findings if found.code != "call-repeated"]
     assert (finding.code, finding.severity) == ("lines-unread", "note")
     assert "before the first record" in finding.message and finding.message.isprintable()
 

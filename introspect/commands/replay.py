@@ -67,7 +67,7 @@ def replay_command(
     at_once = not follow and speed is None and not as_json
     with _paged(console, pager and at_once):
         if as_json:
-            print_json({**replay.to_json(), "verify": found})
+            print_json({**replay.json_rows(), "verify": found})
         elif follow:
             show_findings(replay.findings, console)
         elif tagged or replay.log is None:

@@ -15,6 +15,7 @@ from introspect.engine.decode_paths import DecodePath
 from introspect.engine.engine import Engine
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
+from introspect.runlog.surroundings import private
 from introspect.session.constraint import reply_forms
 from introspect.session.memory import described_memory
 from introspect.tools.base import Tool
@@ -26,7 +27,7 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel, forced_path: Path |
 
     `forced_path` is the record that forced replies were taken from: its name may mean another one later.
     """
-    return {
+    manifest = {
         "schema": start.schema,
         "phase": start.phase,
         "model": start.model,
@@ -42,6 +43,7 @@ def manifest_of(start: events.RunStart, loaded: LoadedModel, forced_path: Path |
         **start.environment,
         "config": start.settings,
     }
+    return private(manifest)  # type: ignore[no-any-return]
 
 
 def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> events.RunStart:

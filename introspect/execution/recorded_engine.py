@@ -12,6 +12,7 @@ from introspect.display import Progress, one_line
 from introspect.errors import ModelError, RecordError, UnknownPath
 from introspect.events import RunStart
 from introspect.phase.config import ModelConfig
+from introspect.phase.paths import expanded
 
 if TYPE_CHECKING:
     from introspect.checkpoint.loading import LoadedModel
@@ -124,7 +125,7 @@ def recorded_model(start: RunStart, path: Path) -> ModelConfig:
         if manifest.is_file() and start.model != "tiny":
             place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
             if place is not None:
-                settings |= {"id": place, "revision": None}
+                settings |= {"id": str(expanded(place)), "revision": None}
         return ModelConfig.model_validate(settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = one_line(str(error).split("\n", 1)[0])[:200]

@@ -139,6 +139,8 @@ def _known_keys(section: str) -> list[str]:
     for part in section.split(".") if section else []:
         if part.isdigit():
             continue
+        if part not in getattr(model, "model_fields", {}):  # a name with a dot in it, of no section
+            return _known_keys("")
         annotation = model.model_fields[part].annotation
         model = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
     known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

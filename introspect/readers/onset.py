@@ -15,6 +15,11 @@ from introspect.runlog.history import ContextSeen, Finding, GenerationSeen, Hist
 _MAX_EARLIER = 40
 """Texts that a reply is compared with, the newest of the session; each is bounded by `garble.MAX_CHARS`."""
 
+_MAX_CHARS = 262_144
+"""Characters of each that are kept: as many as are compared of all."""
+_MAX_SESSIONS = 256
+"""Sessions whose texts are remembered: as many tasks may write one log at once."""
+
 
 @dataclass
 class _Session:
@@ -38,17 +43,17 @@ def judge(history: History) -> tuple[set[int], list[Finding]]:
     suspects: set[int] = set()
     findings: list[Finding] = []
     sessions: dict[int, _Session] = {}
-    everything: list[ContextSeen | PruneSeen | GenerationSeen]
-    everything = [*history.contexts, *history.prunes, *history.generations]
-    for one in sorted(everything, key=lambda one: one.line):
+    for one in history.seen:
         session = sessions.setdefault(one.session, _Session())
+        if len(sessions) > _MAX_SESSIONS:
+            del sessions[next(iter(sessions))]
         if isinstance(one, ContextSeen):
             findings += _mangled(near_misses(one.text), one.line, session)
-            session.earlier.append(one.text)
+            session.earlier.append(one.text[:_MAX_CHARS])
         elif isinstance(one, PruneSeen):
             session.prune, session.last_before_prune = one, session.last
             session.reported.clear()
-        else:
+        elif isinstance(one, GenerationSeen):
             findings += _mangled(mangled_names(one.text, session.earlier), one.text_line, session)
             signs = _signs(one, session)
             if weight(signs) >= GARBLED:
@@ -66,7 +71,7 @@ def _signs(generation: GenerationSeen, session: _Session) -> list[Evidence]:
     if session.prune is not None:
         return [sign for sign in signs if sign.kind not in session.habits]
     session.habits |= {sign.kind for sign in signs}
-    session.earlier.append(generation.text)
+    session.earlier.append(generation.text[:_MAX_CHARS])
     return signs
 
 

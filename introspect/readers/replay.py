@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from introspect.errors import RecordError, did_you_mean
+from introspect.readers.conduct import conduct
 from introspect.readers.onset import judge
 from introspect.readers.replay_view import View, show_findings
 from introspect.runlog.event_history import history_of_events
@@ -54,6 +55,13 @@ class Replay:
     def to_json(self) -> dict[str, Any]:
         """The object that `replay --json` prints."""
         return {
+            name: list(item) if isinstance(item, Iterator) else item
+            for name, item in self.json_rows().items()
+        }
+
+    def json_rows(self) -> dict[str, Any]:
+        """The same with an iterator in place of the list of replies: a log may have very many."""
+        return {
             "source": self.source,
             "path": str(self.path),
             "format": self.history.format,
@@ -63,17 +71,7 @@ class Replay:
                 "lines": self.history.unread.lines,
                 "first_line": self.history.unread.first_line,
             },
-            "generations": [
-                {
-                    "line": seen.line,
-                    "time": seen.time or None,
-                    "tokens": seen.tokens,
-                    "cache_used": seen.cache_used,
-                    "text": seen.text,
-                    "suspect": seen.line in self.suspects,
-                }
-                for seen in self.history.generations
-            ],
+            "generations": self._generation_rows(),
             "prunes": [
                 {"line": seen.line, "time": seen.time or None, "kept_turns": seen.kept_turns}
                 for seen in self.history.prunes
@@ -81,6 +79,17 @@ class Replay:
             "findings": [_finding_json(finding) for finding in self.findings],
             "verify": None,
         }
+
+    def _generation_rows(self) -> Iterator[dict[str, Any]]:
+        for seen in self.history.generations:
+            yield {
+                "line": seen.line,
+                "time": seen.time or None,
+                "tokens": seen.tokens,
+                "cache_used": seen.cache_used,
+                "text": seen.text,
+                "suspect": seen.line in self.suspects,
+            }
 
 
 def load(source: str, output: Path) -> Replay:
@@ -92,7 +101,7 @@ def load(source: str, output: Path) -> Replay:
     log = read_events(path) if is_event_log(path) else None
     history = read_text(path) if log is None else history_of_events(log)
     suspects, garbled = judge(history)
-    findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
+    findings = sorted([*history.findings, *garbled, *conduct(history)], key=lambda finding: finding.line)
     return Replay(
         source=source,
         path=path,

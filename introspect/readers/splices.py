@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from introspect.readers.evidence import Evidence
@@ -43,7 +44,7 @@ _DOUBLED = re.compile(r"((?:[\w-]{1,80}\.){1,12}([A-Za-z_]{4,80}))\.\2(?![\w])")
 _CORRECTED = re.compile(r"'([^'\n]{3,80})'; did you mean '([^'\n]{3,80})'\?")
 
 _Grams = tuple[dict[str, set[str]], dict[str, set[str]]]
-"""For each stretch of a reply that is in earlier texts: two characters before it there, and two after."""
+"""For each stretch of a reply that is in earlier texts: the two characters before it there, and after."""
 
 
 @dataclass(frozen=True)
@@ -171,16 +172,26 @@ def _opens(text: str, start: int, before: dict[str, set[str]]) -> bool:
 def _neighbours(text: str, earlier: Sequence[str]) -> _Grams:
     """For each stretch of the reply that is in earlier texts: what stands before and after it there."""
     wanted = {text[place : place + FRAGMENT] for place in range(len(text) - FRAGMENT + 1)}
-    before: dict[str, set[str]] = {}
-    after: dict[str, set[str]] = {}
+    before, after = dict[str, set[str]](), dict[str, set[str]]()
     for other in earlier:
-        padded = f"\n\n{other}\n\n"
-        for place in range(2, len(padded) - FRAGMENT - 1):
-            gram = padded[place : place + FRAGMENT]
-            if gram in wanted:
-                before.setdefault(gram, set()).add(padded[place - 2 : place])
-                after.setdefault(gram, set()).add(padded[place + FRAGMENT : place + FRAGMENT + 2])
+        around = _around(other)
+        for gram in wanted & around.keys():
+            for beside in around[gram]:
+                before.setdefault(gram, set()).add(beside[:2])
+                after.setdefault(gram, set()).add(beside[2:])
     return before, after
+
+
+@lru_cache(maxsize=64)
+def _around(text: str) -> dict[str, list[str]]:
+    """What stands around each stretch of a text; remembered, because each reply asks for the same texts."""
+    padded, around = f"\n\n{text}\n\n", dict[str, list[str]]()
+    for place in range(2, len(padded) - FRAGMENT - 1):
+        found = around.setdefault(padded[place : place + FRAGMENT], [])
+        beside = padded[place - 2 : place] + padded[place + FRAGMENT : place + FRAGMENT + 2]
+        if beside not in found:
+            found.append(beside)
+    return around
 
 
 def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> int:
@@ -199,12 +210,8 @@ def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> 
         # An upper letter within begins a word: names are put together so.
         joined = _word_before(text, start) + tail
         put_together = any(map(str.isupper, joined[1:]))
-        if (
-            joined.lower() in words
-            or put_together
-            or not (cut_left or cut_right)
-            or len(tail) < _SHORTEST_TAIL
-        ):
+        is_cut = (cut_left or cut_right) and len(tail) >= _SHORTEST_TAIL
+        if joined.lower() in words or put_together or not is_cut:
             return 0
         return 2 if cut_left and cut_right and _are_long(text, start, end, grams) else 1
     if (cut_left and not right.isalpha()) or (cut_right and not left.isalpha()):
@@ -225,10 +232,8 @@ def _are_long(text: str, start: int, end: int, grams: _Grams) -> bool:
     """Whether both stretches of a seam go on for `_LONG_FRAGMENT` characters."""
     before, after = grams
     far = _LONG_FRAGMENT - FRAGMENT
-    return (
-        text[end - _LONG_FRAGMENT : end - far] in after
-        and text[start + far : start + _LONG_FRAGMENT] in before
-    )
+    left = text[end - _LONG_FRAGMENT : end - far]
+    return left in after and text[start + far : start + _LONG_FRAGMENT] in before
 
 
 def _word_before(text: str, end: int) -> str:

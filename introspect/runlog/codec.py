@@ -10,16 +10,18 @@ import functools
 import hashlib
 import json
 import operator
+import re
 import types
 from copy import copy
 from dataclasses import fields, make_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, FailFast, InstanceOf, Strict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AllowInfNan, FailFast, InstanceOf, Strict, TypeAdapter, ValidationError
 
 from introspect.events import BY_TAG, JSON, Event
 from introspect.runlog.plain_values import NonFinite, recordable
+from introspect.runlog.surroundings import without_surroundings
 
 
 def canonical(record: JSON) -> str:
@@ -30,11 +32,18 @@ def canonical(record: JSON) -> str:
 def checksum(record: JSON) -> str:
     """32 hexadecimal digits of the SHA-256 of the record without its own `checksum`."""
     rest = {key: value for key, value in record.items() if key != "checksum"}
-    return hashlib.sha256(canonical(rest).encode("ascii")).hexdigest()[:32]
+    return _digest(canonical(rest).encode("ascii"))
+
+
+def _digest(*parts: bytes) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()[:32]
 
 
 def to_plain_record(event: Event) -> JSON:
-    """The event as plain JSON values, whatever a model or a tool has put into it."""
+    """The event as plain JSON values, whatever a model or a tool has put into it; without surroundings."""
     kind: Any = type(event)
     plain = _plain_fields(kind)
     record: JSON = {"event": event.event}
@@ -42,7 +51,7 @@ def to_plain_record(event: Event) -> JSON:
         if name not in plain:
             value = recordable(value)
         record[name] = list(value) if isinstance(value, tuple) else value
-    return record
+    return without_surroundings(event, record)
 
 
 def sealed(record: JSON, seq: int, time: str, prev: str) -> JSON:
@@ -66,6 +75,30 @@ def parse_line(line: str) -> JSON:
     return record
 
 
+def as_written(raw: bytes) -> tuple[Event, JSON] | None:
+    """The event of a line and what its writer stamped on it; None where `parse_line` has to look.
+
+    For a line exactly as `canonical` spells it, with a checksum that fits and an event of this version: all
+    of it is read and checked in one pass, without making the JSON text again to compute its checksum.
+    """
+    tag = _TAG.search(raw)
+    kind = BY_TAG.get(tag[1].decode("ascii")) if tag else None
+    if kind is None or (_has_loose_fields(kind) and (b"NaN" in raw or b"Infinity" in raw)):
+        return None
+    try:
+        found = vars(_line_validator(kind).validate_json(raw))
+    except ValidationError:
+        return None
+    stamps = {name: found.pop(name) for name in _STAMPS}
+    total = stamps["checksum"]
+    before, stated, after = raw.partition(f'"checksum":"{total}",'.encode())
+    if not stated or _digest(before, after.removesuffix(b"\n")) != total:
+        return None
+    event: Any = object.__new__(kind)
+    vars(event).update(found)
+    return event, stamps
+
+
 def typed_event(record: JSON) -> Event | None:
     """The event of a record, every field of its declared type; None for an event this version does not know.
 
@@ -78,6 +111,20 @@ def typed_event(record: JSON) -> Event | None:
         return kind(**vars(_adapter(kind).validate_python(record)))  # type: ignore[no-any-return]
     except ValidationError as error:
         raise ValueError(_defect(kind, error)) from None
+
+
+@cache
+def _line_validator(kind: Any) -> Any:
+    """What reads a whole line of a kind of event: its fields, its tag and its stamps. Floats are numbers."""
+    stamps = {**_STAMPS, "event": Literal[kind.event]}
+    number = Annotated[float, Strict(), AllowInfNan(False)]
+    return _fields_adapter(kind, number, tuple(stamps.items())).validator
+
+
+@cache
+def _has_loose_fields(kind: Any) -> bool:
+    """Whether any field can hold whatever JSON can, also what a float field would refuse."""
+    return any("Any" in str(hint) for hint in _hints(kind).values())
 
 
 def _refuse_constant(name: str) -> Any:
@@ -99,17 +146,22 @@ def _plain_fields(kind: Any) -> frozenset[str]:
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     """What reads a kind of event from JSON values: the same fields, each of exactly its type."""
+    return _fields_adapter(kind, _FLOAT)
+
+
+def _fields_adapter(kind: Any, number: Any, more: tuple[tuple[str, Any], ...] = ()) -> TypeAdapter[Any]:
     hints = _hints(kind)
     # A copy of each field: making a class of it would change the event's own.
-    strict = [(each.name, _strict(hints[each.name]), copy(each)) for each in fields(kind)]
-    return TypeAdapter(make_dataclass(kind.__name__, strict, kw_only=True))
+    strict = [(each.name, _strict(hints[each.name], number), copy(each)) for each in fields(kind)]
+    others = [(name, _strict(hint, number)) for name, hint in more]
+    return TypeAdapter(make_dataclass(kind.__name__, [*strict, *others], kw_only=True))
 
 
-def _strict(hint: Any) -> Any:
+def _strict(hint: Any, number: Any) -> Any:
     """A type of an event's field as pydantic is to read it: JSON has lists for tuples, and 1 is not True."""
     annotated: Any = Annotated
     origin: Any = get_origin(hint)
-    inner = tuple(map(_strict, get_args(hint)))
+    inner = tuple(_strict(each, number) for each in get_args(hint))
     if origin in (types.UnionType, Union):
         return functools.reduce(operator.or_, inner)
     if origin in (tuple, list):
@@ -117,12 +169,14 @@ def _strict(hint: Any) -> Any:
     if origin is dict:
         return annotated[origin[inner], Strict()]
     if hint is float:
-        return _FLOAT
+        return number
     if hint is str:  # pydantic's own refuses half of a surrogate pair, which a model can write
         return InstanceOf[str]
     return annotated[hint, Strict()] if hint in (int, bool) else hint
 
 
+_TAG = re.compile(rb'"event":"([a-z_]{1,40})"')
+_STAMPS: dict[str, Any] = {"event": str, "checksum": str, "prev": str, "seq": int, "time": str}
 _FLOAT: Any = Annotated[float, Strict()] | Annotated[NonFinite, AfterValidator(float)]
 _PLAIN = (int, str, bool, int | None, str | None, bool | None, tuple[int, ...], tuple[str, ...])
 
@@ -132,6 +186,8 @@ def _defect(kind: Any, error: ValidationError) -> str:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     missing = [str(each["loc"][0]) for each in errors if each["type"] == "missing" and len(each["loc"]) == 1]
     for each in errors:
+        if not each["loc"]:  # a name that holds half of a surrogate pair
+            return f"a {kind.event} with a name that is no text"
         name = str(each["loc"][0])
         if name not in missing:
             return f"'{name}' is not {_spelt(_hints(kind)[name])}"

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from introspect import events as ev
 from introspect.display import one_line
-from introspect.runlog.history import ContextSeen, Entry, Finding, GenerationSeen, History, PruneSeen
+from introspect.runlog.history import (
+    CallSeen,
+    ContextSeen,
+    ConversationSeen,
+    Entry,
+    Finding,
+    GenerationSeen,
+    History,
+    PruneRefused,
+    PruneSeen,
+    Seen,
+)
 from introspect.runlog.lock import is_held
 from introspect.runlog.plain_values import json_text
 from introspect.runlog.reader import EventLog, LineReader, ReadEvent, follow_lines
@@ -21,21 +32,24 @@ _POLLS_OF_THE_LEFT = 5
 
 def history_of_events(log: EventLog) -> History:
     """The history in an event log that was read. Failed audits and damage are findings."""
-    generations, prunes, contexts, audits = [], [], [], []
+    seen, audits = list[Seen](), list[Finding]()
     for read in log.events:
-        line, when, session = read.line, read.time, read.session
+        line, session = read.line, read.session
         match read.event:
             case ev.Generation() as event:
-                generations.append(_generation(event, read))
-            case ev.Prune(refused=None, kept_turns=kept, shortened_texts=texts):
-                prunes.append(
-                    PruneSeen(line=line, last_line=line, time=when, session=session, kept_turns=kept)
-                )
-                contexts += [ContextSeen(line, session, text) for text in texts]
+                seen.append(_generation(event, read))
+            case ev.Prune(refused=str(reason)):
+                seen.append(PruneRefused(line, session, reason))
+            case ev.Prune() as event:
+                seen += [ContextSeen(line, session, text) for text in event.shortened_texts]
+                seen.append(_prune(event, read))
             case ev.UserMessage(text=text) | ev.ToolResult(text=text) | ev.RunStart(system_prompt=text):
-                contexts.append(ContextSeen(line, session, text))
-            case ev.ExperimentStart(system_prompt=str(text)):
-                contexts.append(ContextSeen(line, session, text))
+                seen.append(ContextSeen(line, session, text))
+            case ev.ToolCall(function=name, arguments=arguments):
+                seen.append(CallSeen(line, session, name, json_text(arguments, None)))
+            case ev.ExperimentStart(system_prompt=prompt):
+                seen.append(ConversationSeen(line, session))
+                seen += [ContextSeen(line, session, prompt)] if prompt is not None else []
             case ev.Audit(codes=codes, level=level, detail=detail) if codes:
                 what = f"audit {level} failed: {', '.join(codes)}. {detail}"
                 audits.append(Finding("audit-failed", "corrupt", line, one_line(what)))
@@ -46,9 +60,7 @@ def history_of_events(log: EventLog) -> History:
         records=log.records,
         sessions=max(1, log.events[-1].session),
         entries=[entry for read in log.events for entry in entries_of(read)],
-        generations=generations,
-        prunes=prunes,
-        contexts=contexts,
+        seen=seen,
         findings=[*log.findings, *audits],
     )
 
@@ -101,6 +113,19 @@ def follow_events(path: Path, sleep: Callable[[float], None] = time.sleep) -> It
         if left >= _POLLS_OF_THE_LEFT:
             return
         sleep(_POLL_SECONDS)
+
+
+def _prune(event: ev.Prune, read: ReadEvent) -> PruneSeen:
+    shorter = event.tokens_after < event.tokens_before
+    removed = len(event.dropped_messages) + len(event.shortened_messages)
+    return PruneSeen(
+        line=read.line,
+        last_line=read.line,
+        time=read.time,
+        session=read.session,
+        kept_turns=event.kept_turns,
+        removed=removed if shorter else 0,
+    )
 
 
 def _generation(event: ev.Generation, read: ReadEvent) -> GenerationSeen:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar, overload
 
+T = TypeVar("T")
 Severity = Literal["corrupt", "note"]
 
 
@@ -42,13 +43,44 @@ class GenerationSeen:
 
 @dataclass(frozen=True)
 class PruneSeen:
-    """One pruning of the conversation, from `line` to `last_line`; `kept_turns` where the record tells."""
+    """One pruning of the conversation, from `line` to `last_line`.
+
+    `kept_turns`, and `removed`, what was dropped or shortened, where the record tells.
+    """
 
     line: int
     last_line: int
     time: str
     session: int
     kept_turns: int | None
+    removed: int | None = None
+
+
+@dataclass(frozen=True)
+class PruneRefused:
+    """A prune that was due and dropped nothing, with the reason."""
+
+    line: int
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class CallSeen:
+    """One call of a tool; `arguments` are its JSON text, the same for the same arguments."""
+
+    line: int
+    session: int
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ConversationSeen:
+    """A conversation begins anew: the model sees nothing of what was before."""
+
+    line: int
+    session: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +90,9 @@ class ContextSeen:
     line: int
     session: int
     text: str
+
+
+Seen = GenerationSeen | PruneSeen | ContextSeen | PruneRefused | CallSeen | ConversationSeen
 
 
 @dataclass(frozen=True)
@@ -84,15 +119,55 @@ class Unread:
 class History:
     """A record that was read. `findings` are those about the record itself, such as damage.
 
-    Each line of a text log is in a record or in `unread`; damaged lines of an event log are findings.
+    `seen` has what a judge of the run needs, in the order of each session; like `entries` it may stand in a
+    file, so go through it and keep no copy. Each line of a text log is in a record or in `unread`; damaged
+    lines of an event log are findings.
     """
 
     format: Literal["events", "text"]
     records: int
     sessions: int
     entries: Sequence[Entry] = ()
-    generations: Sequence[GenerationSeen] = ()
-    prunes: Sequence[PruneSeen] = ()
-    contexts: Sequence[ContextSeen] = ()
+    seen: Sequence[Seen] = ()
     findings: Sequence[Finding] = field(default=())
     unread: Unread = Unread()
+
+    @property
+    def generations(self) -> Sequence[GenerationSeen]:
+        """The replies."""
+        return _of_kind(self.seen, GenerationSeen)
+
+    @property
+    def prunes(self) -> Sequence[PruneSeen]:
+        """The prunes."""
+        return _of_kind(self.seen, PruneSeen)
+
+    @property
+    def contexts(self) -> Sequence[ContextSeen]:
+        """The texts that the model read."""
+        return _of_kind(self.seen, ContextSeen)
+
+
+class _Filtered(Sequence[T]):
+    """Those of a kind in a sequence that stands in a file: nothing is kept of them."""
+
+    def __init__(self, seen: Sequence[Seen], kind: type[T]) -> None:
+        self._seen, self._kind = seen, kind
+
+    def __iter__(self) -> Iterator[T]:
+        return (one for one in self._seen if isinstance(one, self._kind))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[T]: ...
+    def __getitem__(self, place: int | slice) -> T | Sequence[T]:
+        return list(self)[place]
+
+
+def _of_kind(seen: Sequence[Seen], kind: type[T]) -> Sequence[T]:
+    found = _Filtered(seen, kind)
+    return list(found) if isinstance(seen, (list, tuple)) else found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunEnd, RunStart
-from introspect.runlog.codec import checksum, parse_line, typed_event
+from introspect.runlog.codec import as_written, checksum, parse_line, typed_event
 from introspect.runlog.history import Finding
 from introspect.runlog.lock import is_held
 from introspect.runlog.text_bytes import unpacked
@@ -22,6 +25,7 @@ MAX_DAMAGE = 100
 """Findings of damage that are kept; a file that is no record at all would give one for each line."""
 _TIME = re.compile(r"^20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{3}Z$", re.ASCII)
 _MINUTES_OF_A_DAY = 24 * 60
+_OUT_OF_ORDER = "it does not follow the line before it: lines were removed, added or reordered"
 _OPEN = {True: "is still going on", False: "broke off", None: "is still going on, or broke off"}
 
 
@@ -62,6 +66,19 @@ class LineReader:
     def take(self, raw: bytes) -> tuple[ReadEvent | None, list[str]]:
         """The event of one line, and what is wrong with the line."""
         self.line += 1
+        written = as_written(raw) if len(raw) <= MAX_LINE_BYTES else None
+        if written is not None:
+            event, stamps = written
+            before, self.prev = self.prev, stamps["checksum"]
+            self.records += 1
+            damage = [] if before is None or stamps["prev"] == before else [_OUT_OF_ORDER]
+            try:
+                return self._stamped(event, stamps), damage
+            except ValueError as error:
+                return None, [*damage, str(error)]
+        return self._take_any(raw)
+
+    def _take_any(self, raw: bytes) -> tuple[ReadEvent | None, list[str]]:
         try:
             if len(raw) > MAX_LINE_BYTES:
                 raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
@@ -75,7 +92,7 @@ class LineReader:
         self.records += 1
         damage = self._chain_damage(record)
         try:
-            return self._stamped(record), damage
+            return self._stamped(typed_event(record), record), damage
         except ValueError as error:
             return None, [*damage, str(error)]
 
@@ -89,13 +106,12 @@ class LineReader:
         if stated != true:
             return ["its checksum does not fit: the line was changed after it was written"]
         if before is not None and prev != before:
-            return ["it does not follow the line before it: lines were removed, added or reordered"]
+            return [_OUT_OF_ORDER]
         return []
 
-    def _stamped(self, record: JSON) -> ReadEvent | None:
-        event = typed_event(record)
+    def _stamped(self, event: Event | None, record: JSON) -> ReadEvent | None:
         seq, time, total = record.get("seq"), record.get("time"), record.get("checksum")
-        if type(seq) is not int or not isinstance(time, str) or not _TIME.match(time):
+        if type(seq) is not int or not isinstance(time, str) or not _is_time(time):
             raise ValueError("no number or time of its writer")
         if isinstance(event, RunStart):
             if abs(event.utc_offset) > _MINUTES_OF_A_DAY:
@@ -119,7 +135,20 @@ def read_events(path: Path) -> EventLog:
 
     Raises RecordError where the file is missing, too large, or has no record in it.
     """
-    reading, events, findings = LineReader(), [], []
+    reading, events, findings = LineReader(), list[ReadEvent](), list[Finding]()
+    with _uncollected():
+        _read_into(path, reading, events, findings)
+    if not events:
+        raise RecordError(
+            f"'{path}' holds no record of a run; give a run directory, an events.jsonl or a log"
+        )
+    if not isinstance(events[-1].event, RunEnd):
+        message = f"the record has no end: the run {_OPEN[is_held(path)]}"
+        findings.append(Finding("record-open", "note", events[-1].line, message))
+    return EventLog(reading.records, tuple(events), tuple(findings), reading.sound_bytes)
+
+
+def _read_into(path: Path, reading: LineReader, events: list[ReadEvent], findings: list[Finding]) -> None:
     for raw in _raw_lines(path):
         torn = not raw.endswith(b"\n")
         event, damage = reading.take(raw)
@@ -135,14 +164,29 @@ def read_events(path: Path) -> EventLog:
             findings += [Finding("record-damaged", "corrupt", reading.line, what) for what in damage]
         if event is not None:
             events.append(event)
-    if not events:
-        raise RecordError(
-            f"'{path}' holds no record of a run; give a run directory, an events.jsonl or a log"
-        )
-    if not isinstance(events[-1].event, RunEnd):
-        message = f"the record has no end: the run {_OPEN[is_held(path)]}"
-        findings.append(Finding("record-open", "note", events[-1].line, message))
-    return EventLog(reading.records, tuple(events), tuple(findings), reading.sound_bytes)
+
+
+def _is_time(text: str) -> bool:
+    """Whether a text is a time as the writer spells it, of a day that there is."""
+    if not _TIME.match(text):
+        return False
+    try:
+        datetime.fromisoformat(text[:-1])
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: events have none, and searching them over and over takes a third."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 def follow_lines(path: Path, offset: int = 0) -> tuple[list[bytes], int]:

@@ -11,19 +11,16 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from introspect.display import one_line
 from introspect.errors import RecordError
 
-MAX_TEXT_BYTES = 512 * 2**20
+MAX_TEXT_BYTES = 4 * 2**30
 """Of the text, unpacked. A run that reads for a week writes some 20 MB."""
 MAX_LINE_BYTES = 2**20
 """Of one line: 40 times a reply of 8,192 tokens. What is longer is kept up to here."""
-MAX_LINES = 5_000_000
-"""Each kept line takes some 150 bytes beyond its text: this many take 750 MB."""
 _CHUNK = 2**16
 _SNIFFED = 4096
 _UNPACKERS: dict[bytes, Callable[..., Any]] = {
@@ -48,16 +45,31 @@ _EIGHT_BIT_CSI = re.compile("\udc9b[0-?]*[ -/]*[@-~]")
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
-@dataclass
 class TextLines:
-    """The lines of a text without their ends, the first is line 1.
+    """The lines of a text without their ends, the first is line 1; they can be gone through again.
 
-    `cut` are the numbers of lines that were too long; `broken` says why a packed file ended too early.
+    After that, `count` is how many there were, `cut` how many were too long and `first_cut` the number of the
+    first of them; `broken` says why a packed file ended too early.
     """
 
-    lines: list[str] = field(default_factory=list)
-    cut: list[int] = field(default_factory=list)
-    broken: str | None = None
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = self.cut = self.first_cut = 0
+        self.broken: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Bytes that are no text become U+FFFD, or Latin-1 where the line reads as that.
+
+        Raises RecordError where the text is too large, OSError where the system will not give it.
+        """
+        self.count = self.cut = self.first_cut = 0
+        with unpacked(self.path) as (stream, raw):
+            for line, whole in _split(_as_utf8(_chunks(stream, self.path))):
+                self.count += 1
+                if not whole:
+                    self.cut, self.first_cut = self.cut + 1, self.first_cut or self.count
+                yield _decoded(line)
+            self.broken = raw.broken
 
 
 class Unpacked(io.RawIOBase):
@@ -113,23 +125,6 @@ def first_bytes(path: Path) -> bytes:
         shown = one_line(raw.broken)
         raise RecordError(f"'{path}' is packed and broken ({shown}); nothing of it can be read")
     return start.removeprefix(codecs.BOM_UTF8).lstrip()
-
-
-def text_lines(path: Path) -> TextLines:
-    """The lines of a file. Bytes that are no text become U+FFFD, or Latin-1 where the line reads as that.
-
-    Raises RecordError where the text is too large, OSError where the system will not give it.
-    """
-    read = TextLines()
-    with unpacked(path) as (stream, raw):
-        for line, whole in _split(_as_utf8(_chunks(stream, path))):
-            if len(read.lines) == MAX_LINES:
-                raise RecordError(f"'{path}' has more than {MAX_LINES} lines; give one run's log")
-            read.lines.append(_decoded(line))
-            if not whole:
-                read.cut.append(len(read.lines))
-        read.broken = raw.broken
-    return read
 
 
 def _chunks(stream: BinaryIO, path: Path) -> Iterator[bytes]:

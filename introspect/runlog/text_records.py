@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from introspect.runlog.history import Entry
 from introspect.runlog.shielding import unshielded
@@ -21,7 +21,13 @@ from introspect.runlog.textlog import LOGGER
 _TAG = re.compile(r"^\[([A-Z][^\]\n]{0,60})\] ?")
 PRUNING = "MEMORY MANAGEMENT"
 _AFTER_COUNT = ("MODEL", "TOKENS", "GPU MONITOR", "GPU CLEANUP", "CACHE")
+MAX_REST_CHARS = 2**25
+"""Of the lines of one stream that wait for what follows; what is longer is read as it stands."""
 _FOREIGN_TAGS = ("MODEL", "MODEL REASONING", "USER", "FEEDBACK TO MODEL", "INITIAL PROMPT")
+
+
+Source = tuple[str, str, str]
+"""What writes records: the labels before them, the shape of their prefix, their logger."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,26 @@ class Records:
     """Records with what became of the lines around them.
 
     `unread` are the numbers of lines that are in no record, `doubted` those of lines that look like the
-    start of one but stand in the text of another.
+    start of one but stand in the text of another. `rest` are the lines from a record on that is to be read
+    together with what follows.
     """
 
     entries: list[Entry]
     unread: list[int]
     doubted: list[int]
+    rest: list[Line]
+
+
+@dataclass
+class Writers:
+    """What writes records in a log, as far as it is read: what wrote the first, and all that are known."""
+
+    first: Source | None = None
+    known: set[Source] = field(default_factory=set)
+
+    def is_usual(self, source: Source) -> bool:
+        """Whether a prefix is one of this log, whoever the logger."""
+        return self.first is not None and source[:2] == self.first[:2]
 
 
 @dataclass(frozen=True)
@@ -50,32 +70,43 @@ class _Start:
         return self.prefix.time
 
     @property
-    def source(self) -> tuple[str, str, str]:
+    def source(self) -> Source:
         """What writes records like this one."""
         return self.label, self.prefix.shape, self.prefix.logger
 
 
-def log_records(lines: Sequence[Line]) -> Records:
-    """The records of a log with prefix lines, all in session 1, of one stream."""
+def log_records(lines: Sequence[Line], writers: Writers | None = None, last: bool = True) -> Records:
+    """The records of a log with prefix lines, all in session 1, of one stream.
+
+    Where more of the log follows (`last` is false), its last records are left as the `rest`, from one on that
+    stands there whatever follows; give that before the lines that follow, with the same `writers`.
+    """
+    writers = Writers() if writers is None else writers
     starts = list(_starts(lines))
-    believed = _believed(starts, lines)
-    kept = {start.index for start in believed}
-    first = believed[0].index if believed else len(lines)
-    ends = [*(start.index for start in believed), len(lines)][1:]
-    entries = []
-    for start, end in zip(believed, ends, strict=True):
+    if starts and writers.first is None:
+        writers.first = starts[0].source
+    believed, sure = _believed(starts, lines, writers)
+    end = len(lines)
+    if not last and sum(len(line.text) for line in lines) < MAX_REST_CHARS:
+        end = sure if sure is not None else believed[0].index if believed else len(lines)
+    kept = [start for start in believed if start.index < end]
+    first = kept[0].index if kept else end
+    unread = sorted({line.number for line in lines[:first]} - {lines[first].number if kept else None})
+    indices = {start.index for start in kept}
+    doubted = [
+        lines[start.index].number for start in starts if start.index < end and start.index not in indices
+    ]
+    return Records(list(_entries(lines, kept, end)), unread, doubted, list(lines[end:]))
+
+
+def _entries(lines: Sequence[Line], kept: Sequence[_Start], last: int) -> Iterator[Entry]:
+    ends = [*(start.index for start in kept), last][1:]
+    for start, end in zip(kept, ends, strict=True):
         body = [replace(lines[start.index], text=start.prefix.message), *lines[start.index + 1 : end]]
-        while len(body) > 1 and not body[0].text.strip():
-            body.pop(0)
-        text = "\n".join(line.text for line in body)
+        empty = next((place for place, line in enumerate(body) if line.text.strip()), len(body) - 1)
+        text = "\n".join(line.text for line in body[empty:])
         own = start.prefix.logger == LOGGER
-        entries.append(
-            entry_of(body[0].number, start.time, start.prefix.level, unshielded(text) if own else text)
-        )
-    begun = lines[first].number if believed else None
-    unread = sorted({line.number for line in lines[:first]} - {begun})
-    doubted = [lines[start.index].number for start in starts if start.index not in kept]
-    return Records(entries, unread, doubted)
+        yield entry_of(body[empty].number, start.time, start.prefix.level, unshielded(text) if own else text)
 
 
 def has_prefix_lines(lines: Sequence[Line]) -> bool:
@@ -102,7 +133,10 @@ def _starts(lines: Sequence[Line]) -> Iterator[_Start]:
             yield _Start(index, prefix, line.label)
 
 
-def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
+def _believed(
+    starts: list[_Start], lines: Sequence[Line], writers: Writers
+) -> tuple[list[_Start], int | None]:
+    """The starts of records; and the index of the last one but the first that is one whatever follows."""
     firsts = [_first_line(start, lines) for start in starts]
     tags = [tag_of(first) for first in firsts]
     foreign = [tag in _FOREIGN_TAGS for tag in tags]
@@ -110,11 +144,12 @@ def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
 
     def inside(place: int, start: _Start) -> bool:
         """Whether a start may be text: of a model; or of a tool's result, if it is no prefix of this log."""
-        return foreign[place] or (results[place] and start.source[:2] != starts[0].source[:2])
+        return foreign[place] or (results[place] and not writers.is_usual(start.source))
 
-    known = _known(starts, inside)
+    known = _known(starts, inside, writers)
     bounds = _times_that_follow(starts, known)
     kept: list[int] = []
+    sure: int | None = None
     for position, start in enumerate(starts):
         if kept and inside(kept[-1], start):
             now, following = starts[kept[-1]].time, bounds[position]
@@ -124,19 +159,21 @@ def _believed(starts: list[_Start], lines: Sequence[Line]) -> list[_Start]:
                 continue
             if not _can_follow(tags[kept[-1]], *tags[position : position + 2]):
                 continue
+        elif kept:
+            sure = start.index
         kept.append(position)
-    return [starts[position] for position in kept]
+    return [starts[position] for position in kept], sure
 
 
-def _known(starts: list[_Start], inside: Callable[[int, _Start], bool]) -> set[tuple[str, str, str]]:
+def _known(starts: list[_Start], inside: Callable[[int, _Start], bool], writers: Writers) -> set[Source]:
     """What writes records outside of texts. A start that is not known leaves the text before it open.
 
     A logger with the prefix of this log is also known by a record after one that is no text itself.
     """
-    known: set[tuple[str, str, str]] = set()
+    known = writers.known
     last: int | None = None
     for place, start in enumerate(starts):
-        usual = start.source[:2] == starts[0].source[:2] and not inside(place - 1, start)
+        usual = writers.is_usual(start.source) and not inside(place - 1, start)
         if last is None or usual or not inside(last, start):
             known.add(start.source)
         if start.source in known:
@@ -144,7 +181,7 @@ def _known(starts: list[_Start], inside: Callable[[int, _Start], bool]) -> set[t
     return known
 
 
-def _times_that_follow(starts: list[_Start], known: set[tuple[str, str, str]]) -> list[str]:
+def _times_that_follow(starts: list[_Start], known: set[Source]) -> list[str]:
     """For each start the time of the next one whose logger is known; later than any where there is none."""
     bounds, bound = [], "~"
     for start in reversed(starts):

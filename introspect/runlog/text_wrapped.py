@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from introspect.runlog.text_labels import NO_STREAM, Line
@@ -21,21 +22,37 @@ _MAX_STRINGS = 20
 """Strings of an object that are looked at: such lines have a handful."""
 
 
-def unwrapped(lines: Sequence[str]) -> list[Line]:
-    """The lines of a source; where they are JSON around a log, those of the log, and the rest in no stream.
+@dataclass(frozen=True)
+class Wrapping:
+    """How a log stands in JSON: under which key, empty for bare strings, and whether lines are in parts."""
 
-    A line in several parts, as containers cut long ones, is put together under the number of the first.
-    """
-    key = _wrapping(lines)
+    key: str
+    in_parts: bool
+
+
+def wrapping_of(lines: Sequence[str]) -> Wrapping | None:
+    """How the first lines of a source stand in JSON; None where they are the log itself."""
+    key = _key(lines)
     if key is None:
-        return [Line(number, line) for number, line in enumerate(lines, 1)]
-    texts = [_text(line, key) for line in lines]
+        return None
+    texts = (_text(line, key) for line in lines[:_LOOKED_AT])
     # Where strings hold the ends of their lines, one without is a part of a line.
-    in_parts = any(text is not None and "\n" in text for text in texts[:_LOOKED_AT])
-    return list(_taken_out(lines, texts, in_parts))
+    return Wrapping(key, any(text is not None and "\n" in text for text in texts))
 
 
-def _wrapping(lines: Sequence[str]) -> str | None:
+def unwrapped(lines: Sequence[str], wrapping: Wrapping | None, first: int = 1) -> list[Line]:
+    """The lines of a source from number `first` on; where they are JSON around a log, those of the log.
+
+    The rest is then in no stream. A line in several parts, as containers cut long ones, is put together
+    under the number of the first.
+    """
+    if wrapping is None:
+        return [Line(number, line) for number, line in enumerate(lines, first)]
+    texts = [_text(line, wrapping.key) for line in lines]
+    return list(_taken_out(lines, texts, wrapping.in_parts, first))
+
+
+def _key(lines: Sequence[str]) -> str | None:
     """Under which key the lines of a log stand, empty for bare strings; None where they are not in JSON."""
     for line in lines[:_LOOKED_AT]:
         if prefix_of(line) is not None:
@@ -48,9 +65,11 @@ def _wrapping(lines: Sequence[str]) -> str | None:
     return None
 
 
-def _taken_out(lines: Sequence[str], texts: Sequence[str | None], in_parts: bool) -> Iterator[Line]:
+def _taken_out(
+    lines: Sequence[str], texts: Sequence[str | None], in_parts: bool, first: int
+) -> Iterator[Line]:
     begun, rest = 0, ""
-    for number, (line, text) in enumerate(zip(lines, texts, strict=True), 1):
+    for number, (line, text) in enumerate(zip(lines, texts, strict=True), first):
         if text is None or not in_parts:
             if rest:
                 yield Line(begun, rest)

@@ -154,7 +154,8 @@ def recorded_beside(event: ev.ToolResult) -> list[LogMessage]:
     """What a tool gave for the record alone, by the names of its parts."""
     if not event.record:
         return []
-    parts = event.record if isinstance(event.record, dict) else [f"a {type(event.record).__name__}"]
+    # A record of another program may hold anything here.
+    parts = event.record if isinstance(event.record, dict) else ["values without a name"]
     names = ", ".join(one_line(str(name)) for name in parts)
     return [_info("SYSTEM", f"For the record alone, never shown to the model: {names}")]
 

@@ -124,7 +124,7 @@ def conversation(*replies: str, prune_before: int | None = None) -> list[ev.Even
                 experiment=0,
                 turn=turn,
                 function="get_architecture_summary",
-                arguments={},
+                arguments={"part": turn},
                 reasoning="the summary first",
             ),
             ev.ToolResult(
