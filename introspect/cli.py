@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from introspect.commands import derived_commands, phase_commands, record_commands, tool_commands
 from introspect.commands import options as opt
-from introspect.commands import phase_commands, record_commands, tool_commands
 from introspect.commands.exit import exit_code
 from introspect.commands.options import (
     MODEL,
@@ -200,6 +200,11 @@ for phase_command in (phase_commands.phases, phase_commands.new):
 
 
 app.command()(record_commands.compare)
+
+
+app.command()(derived_commands.report)
+app.command()(derived_commands.diff)
+app.command()(derived_commands.export)
 
 
 def main() -> None:

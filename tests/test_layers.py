@@ -34,6 +34,8 @@ FOLDERS = (
     "session",
     "audits",
     "readers",
+    "report",
+    "export",
     "faults",
     "bench",
     "execution",
@@ -44,7 +46,7 @@ FOLDERS = (
 ONLY_VALUES_BELOW = {"runlog": {"phase"}}
 # Folders and modules that name no tensor library at all.
 HEAVY = {"torch", "transformers"}
-LIGHT = {"phase", "runlog", "readers", "templates", "tools.calls"}
+LIGHT = {"phase", "runlog", "readers", "report", "export", "templates", "tools.calls"}
 LIGHT_MODULES = VALUES | {
     "execution.requirements",
     "execution.options",
@@ -73,6 +75,11 @@ QUICK = {
             "execution.preflight",
             "commands.compare",
             "commands.phases",
+            "commands.report",
+            "commands.diff",
+            "commands.export",
+            "report.comparison_page",
+            "report.divergence_page",
             "runlog.reader",
             "tools.calls.parsing",
             "tools.instruments.registry",

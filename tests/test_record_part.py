@@ -17,6 +17,7 @@ from support.tool_cases import TEXT
 from introspect.events import ToolResult
 from introspect.prompt.formats import ChatML
 from introspect.runlog.codec import canonical, to_plain_record, typed_event
+from introspect.runlog.textlog import messages
 from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.execution import MOST_RECORD_CHARACTERS, ToolOutcome, execute
@@ -96,6 +97,16 @@ def test_what_is_recorded_is_read_again(context: ToolContext, record: Any) -> No
         experiment=0, turn=1, function="probe", ok=True, result=1, text="", seconds=0.0, record=part
     )
     assert typed_event(json.loads(canonical(to_plain_record(event)))) == event
+
+
+@pytest.mark.parametrize("record", [True, 7, 1.5, "a\x1b", [1, 2], {"a\x1b": 1}])
+def test_the_text_log_names_a_part_of_any_kind(context: ToolContext, record: Any) -> None:
+    part = ran(context, Recorded(result=1, record=record)).record
+    event = ToolResult(
+        experiment=0, turn=1, function="probe", ok=True, result=1, text="", seconds=0.0, record=part
+    )
+    _, told = messages(event)
+    assert told.text.isprintable() and told.text.startswith("For the record alone")
 
 
 def test_an_error_that_cannot_say_what_it_is_ends_no_run(context: ToolContext) -> None:

@@ -16,8 +16,7 @@ from small_models import small_model
 from support.places import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from introspect.cache_check.passes import block_ranges
-from introspect.cache_check.recompute import rotary_tables
+from introspect.cache_check.recompute import block_ranges, rotary_tables
 from introspect.cache_check.rounding import noise_step, rounding_step
 
 FORMATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

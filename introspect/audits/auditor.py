@@ -68,7 +68,7 @@ class RunAuditor:
         self._device = torch.device(self.engine.device).type
         self._repeats: bool | None = True if self._device == "cpu" else None
         self._replay = RunReplay(self.engine)
-        self._examiner = Examiner(self.engine.model, self.tokenizer)
+        self._examiner = Examiner(self.engine, self.tokenizer)
         self._made_at_prune: set[str] = set()
 
     def after_turn(self, state: CachedTurn) -> list[Audit]:

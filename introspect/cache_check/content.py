@@ -17,7 +17,7 @@ from introspect.cache_check.damage import find_damage
 from introspect.cache_check.evidence import gross_slots, read_slots
 from introspect.cache_check.examine import CacheFault, explained
 from introspect.cache_check.naming import UNDECIDED, name_content, name_damage
-from introspect.cache_check.passes import Passes
+from introspect.cache_check.passes import Passes, Repeat
 from introspect.cache_check.recompute import recompute
 from introspect.cache_check.signs import (
     ContentSigns,
@@ -42,10 +42,12 @@ def examine_content(
     token_ids: Sequence[int],
     every_layer: bool,
     schedule: Sequence[int] | None = None,
+    repeat: Repeat | None = None,
 ) -> list[CacheFault]:
     """Faults of what the slots hold; `stored` is sound in shape and holds at least one slot.
 
-    `schedule`, where known, are the passes that filled it. What is computed keeps to a Budget.
+    `schedule`, where known, are the passes that filled it, and `repeat` repeats them by the paths that they
+    took. What is computed but for these repetitions keeps to a Budget.
     """
     length = stored[0].length
     layers = len(stored) if every_layer else 1
@@ -56,7 +58,9 @@ def examine_content(
     if common:
         if schedule is not None and sum(schedule) != common:
             schedule = None
-        passes = Passes(model, stored, token_ids[:common], layers=layers, budget=budget, schedule=schedule)
+        if common < length or common < len(token_ids):
+            repeat = None
+        passes = Passes(model, stored, token_ids[:common], layers, budget, schedule, repeat)
         passes.whole()
         wrong = gross_slots(stored[0], passes.first[0]) + wrong
     if passes is None or wrong:

@@ -128,6 +128,9 @@ def _healing_explains(passes: Passes) -> bool:
     if healed[0] == before[0]:
         passes.budget.allow(max(TRIAL, SOUND - passes.budget.used / passes.budget.unit))
     behind = [slot for slot in before if slot > healed[0]][:BEHIND]
+    passes.repeated()
+    if _explained(passes, behind):
+        return True
     # What comes behind was most likely written in the same pass.
     for size in dict.fromkeys((int(passes.kind[healed[0]]), passes.length, 1)):
         passes.try_chunks(size, behind)

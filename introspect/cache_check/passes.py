@@ -8,13 +8,13 @@ how far the recomputations lie from each other at the same slot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from introspect.cache_check.budget import Budget
-from introspect.cache_check.recompute import recompute
+from introspect.cache_check.recompute import block_ranges, recompute
 from introspect.cache_check.rounding import TENSORS
 from introspect.cache_check.view import StoredLayer
 
@@ -26,6 +26,11 @@ SAMPLED = 96
 """Passes of few ids up to which each is made. Of more, so many are made, evenly spread, and others where
 those beside them gave what the cache holds: a cache not filled that way needs the size of its rounding alone.
 Chosen for time."""
+
+
+Repeat = Callable[[Sequence[StoredLayer]], list[StoredLayer]]
+"""Gives what the very passes that filled a cache write, each on top of what is given for the slots before
+it."""
 
 
 class Passes:
@@ -42,6 +47,7 @@ class Passes:
         layers: How many layers are looked at.
         budget: What may be computed; nothing beyond it is.
         schedule: The passes that filled the cache, as ids of each; one pass of all ids where None.
+        repeat: The very passes, by the paths that they took, where these are known; not in the budget.
     """
 
     def __init__(
@@ -52,8 +58,9 @@ class Passes:
         layers: int | None = None,
         budget: Budget | None = None,
         schedule: Sequence[int] | None = None,
+        repeat: Repeat | None = None,
     ) -> None:
-        self.model, self.token_ids = model, list(token_ids)
+        self.model, self.token_ids, self.repeat = model, list(token_ids), repeat
         self.layers = layers or len(stored)
         self.budget = budget or Budget(len(self.token_ids), self.layers)
         self.length = len(self.token_ids)
@@ -99,6 +106,12 @@ class Passes:
         if self.budget.affords(self.length, self.layers):
             self.first = []
             self.add(0, self.recompute(0, self.schedule), self.length)
+            self.repeated()
+
+    def repeated(self) -> None:
+        """The very passes that filled the cache, where they are known; they show nothing of rounding."""
+        if self.repeat is not None:
+            self.add(0, self.repeat(self.past), 1, widen=False)
 
     def again(self) -> None:
         """The whole and then the finer passes, after something was healed.
@@ -231,16 +244,3 @@ class Passes:
                 )
                 shown = self.spread[layer][i][:, start:end]
                 torch.maximum(shown, apart, out=shown)
-
-
-def block_ranges(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:
-    """Ranges that cover `rows`, each beginning at a multiple of `size` and not much longer than needed."""
-    ranges: list[tuple[int, int]] = []
-    for row in rows:
-        start = row - row % size
-        end = min(start + size, length)
-        if ranges and ranges[-1][1] >= start:
-            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
-        else:
-            ranges.append((start, end))
-    return ranges

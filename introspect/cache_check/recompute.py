@@ -176,3 +176,16 @@ def rotary_tables(model: Any, positions: torch.Tensor) -> tuple[torch.Tensor, to
     half = cos.shape[-1] // 2
     length = torch.sqrt(cos[0, :, :half] ** 2 + sin[0, :, :half] ** 2)
     return cos[0, :, :half] / length, sin[0, :, :half] / length
+
+
+def block_ranges(rows: Sequence[int], size: int, length: int) -> list[tuple[int, int]]:
+    """Ranges that cover `rows`, each beginning at a multiple of `size` and not much longer than needed."""
+    ranges: list[tuple[int, int]] = []
+    for row in rows:
+        start = row - row % size
+        end = min(start + size, length)
+        if ranges and ranges[-1][1] >= start:
+            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
+        else:
+            ranges.append((start, end))
+    return ranges

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
+from introspect.commands.derived_file import STDOUT, write_page
 from introspect.commands.summary import constraint_in_words, predictions_in_words
 from introspect.display import BAD, WARNING, one_line
 from introspect.errors import ExitCode, RecordError
@@ -27,16 +28,20 @@ _MOST_NUMBERS = 6
 """Numbers that are not right and are shown as examples; JSON has all of them."""
 
 
-def compare_command(sources: Sequence[str], output: Path, as_json: bool) -> int:
+def compare_command(sources: Sequence[str], output: Path, as_json: bool, html: str | None = None) -> int:
     """Compare runs and return the exit code: 0, or 3 where a record shows corruption.
 
     One run alone is compared with the run that its record says it builds on. Raises RecordError for a source
     that is no record of a run, ConfigError for a run alone that builds on none.
     """
     runs = _with_baseline(sources[0], output) if len(sources) == 1 else _measured(sources, output)
+    if html is not None:
+        from introspect.report.comparison_page import comparison_page
+
+        write_page(html, Path(runs[0]["path"]), "compare.html", as_json, lambda: comparison_page(runs))
     if as_json:
         print_json({"runs": runs, "same_weights": same_weights(runs)})
-    else:
+    elif html != STDOUT:
         show_comparison(runs, CommandConsole())
     return ExitCode.CORRUPT if any(map(is_corrupt, runs)) else ExitCode.DONE
 

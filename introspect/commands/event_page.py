@@ -15,7 +15,7 @@ from introspect import events
 from introspect.commands.console import CommandConsole
 from introspect.display import BAD, GOOD, MEMORY, TOOL, WARNING, counted, one_line, printable
 from introspect.engine.out_of_memory import FORECAST, OUT_OF_MEMORY
-from introspect.runlog.textlog import json_text
+from introspect.runlog.plain_values import json_text
 from introspect.tally import passes_per_second
 
 INDENT = 2

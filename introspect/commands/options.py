@@ -74,6 +74,9 @@ Revision = Annotated[str | None, typer.Option(help="Commit or tag of a hub model
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON line on stdout, the rest on stderr.")]
+Html = Annotated[
+    str | None, typer.Option("--html", help="Write a page of HTML; '-' is stdout.", metavar="FILE")
+]
 Paths = Annotated[list[str] | None, typer.Option(help="auto, plain or step; repeatable.", metavar="PATH")]
 SystemTokens = Annotated[list[int] | None, typer.Option(help="Of the system prompt; repeatable.", min=1)]
 Settings = Annotated[

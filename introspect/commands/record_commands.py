@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from introspect.commands.options import RUN, AllowCode, Json, Output, Verbose, run_argument
+from introspect.commands.options import RUN, AllowCode, Html, Json, Output, Verbose, run_argument
 from introspect.commands.start import refuse_stripped_docstrings
 
 
@@ -122,9 +122,10 @@ def compare(
         list[str], run_argument(f"Two or more; one is compared with the run that it builds on. {RUN}")
     ],
     output: Output,
+    html: Html = None,
     json: Json = False,
 ) -> None:
     """Show what runs did side by side: tokens, tools, notes, audits, documents, numbers right and wrong."""
     from introspect.commands.compare import compare_command
 
-    raise typer.Exit(compare_command(runs, output, json))
+    raise typer.Exit(compare_command(runs, output, json, html))

@@ -70,6 +70,21 @@ def replay_passes(
     return cache
 
 
+def repeat_each(engine: Engine, schedule: Schedule, held: TokenCache) -> TokenCache:
+    """What each pass of a schedule writes on top of the slots that another cache holds before it.
+
+    Where `held` is damaged, only the passes that wrote there, and within them what reads it, come out
+    otherwise than `held`. Raises UnknownPath as `replay_passes` does.
+    """
+    below, written = engine.new_cache(), engine.new_cache()
+    for forward_pass, end in schedule.spans():
+        engine.forward(below, forward_pass.token_ids, forward_pass.path)
+        written.adopt(below, forward_pass, end)
+        below.truncate(forward_pass.start)
+        below.adopt(held, forward_pass, end)
+    return written
+
+
 def first_difference(cache: TokenCache, other: TokenCache, length: int) -> Difference | None:
     """Where K or V of the first `length` slots differ in a bit, or lack a slot; None where they do not.
 

@@ -29,7 +29,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a computation was refused memory, as torch, a library below it, or Python says it."""
     # By its name, so that a module without torch can ask.
     named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    return named or isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+    if named or isinstance(error, MemoryError):
+        return True
+    try:
+        said = str(error).lower()
+    except Exception:  # an error that cannot say what it is
+        return False
+    return any(words in said for words in _NO_MEMORY)
 
 
 def release_memory() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from introspect.cache_check.content import examine_content
 from introspect.cache_check.examine import CacheFault, examine_shape
+from introspect.cache_check.passes import Repeat
 from introspect.cache_check.view import geometry_of, refuse_cache, refuse_model, stored_layers, stored_lengths
 from introspect.engine.cache import TokenCache
 from introspect.model.causal_lm import CausalLM
@@ -70,8 +71,13 @@ def examine_cache(
     token_ids: Sequence[int],
     level: Literal["all", "layer0"] = "all",
     passes: Sequence[int] | None = None,
+    repeat: Repeat | None = None,
 ) -> list[CacheFault]:
-    """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds."""
+    """As `check_cache`, with the evidence: where a fault shows, how large it is, what a slot really holds.
+
+    `repeat` is for whoever knows the passes that filled the cache with the paths that they took: rounding is
+    told from damage by it where they are no passes of the model as it is.
+    """
     if level not in ("all", "layer0"):
         raise ValueError(f"level {level!r}: 'all' or 'layer0'")
     refuse_model(model)
@@ -94,7 +100,8 @@ def examine_cache(
         detail = f"nothing is cached, {len(ids)} ids are meant"
         return [CacheFault(code=code, detail=detail, layer=0, slot=0, slots=len(ids))]
     with undisturbed(model):
-        return examine_content(model, stored_layers(cache, geometry), ids, level == "all", schedule)
+        layers = stored_layers(cache, geometry)
+        return examine_content(model, layers, ids, level == "all", schedule, repeat)
 
 
 def _flat(numbers: Sequence[int], meant: str) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from introspect import events as ev
 from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.phase.paths import shown
+from introspect.readers.dotted import as_json, dotted
 from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.runlog.loop_events import seconds_used
@@ -138,19 +138,8 @@ def _seconds(log: EventLog) -> float:
 
 def _settings(start: ev.RunStart) -> dict[str, str]:
     """What a run was set to, by dotted keys, each as JSON has it; what it ran on under its own names."""
-    flat: dict[str, str] = {}
-
-    def add(prefix: str, value: object) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = json.dumps(value, ensure_ascii=True)
-
-    add("", start.settings)
-    for name in ("dtype", "device", "threads", "attention"):
-        add(name, start.environment.get(name))
-    return flat
+    ran_on = {name: start.environment.get(name) for name in ("dtype", "device", "threads", "attention")}
+    return as_json(dotted(start.settings) | dotted(ran_on))
 
 
 def _requirement(found: JSON | None) -> JSON | None:

@@ -21,8 +21,9 @@ from introspect.runlog.history import (
     Seen,
 )
 from introspect.runlog.lock import is_held
+from introspect.runlog.plain_values import json_text
 from introspect.runlog.reader import EventLog, LineReader, ReadEvent, follow_lines
-from introspect.runlog.textlog import RULE, LogMessage, json_text, messages, recorded_beside
+from introspect.runlog.textlog import RULE, LogMessage, messages, recorded_beside
 
 _POLL_SECONDS = 0.2
 _POLLS_OF_THE_LEFT = 5

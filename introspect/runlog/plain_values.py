@@ -6,6 +6,7 @@ made to fit when it is written, so that nothing stops a record.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Literal
 
@@ -38,3 +39,11 @@ def recordable(value: Any, depth: int = MAX_DEPTH) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((recordable(item, depth - 1) for item in value), key=str)
     return str(value)
+
+
+def json_text(value: Any, indent: int | None, sort_keys: bool = False) -> str:
+    """A value as JSON for people; a placeholder where it is nested too deeply for that."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=sort_keys)
+    except (RecursionError, TypeError, ValueError):
+        return "(cannot be shown)"

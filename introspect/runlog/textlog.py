@@ -6,14 +6,13 @@ such a line gets a backslash before it (`shielding`), which its readers take awa
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import singledispatch
-from typing import Any
 
 from introspect import events as ev
 from introspect.display import one_line, printable
+from introspect.runlog.plain_values import json_text
 from introspect.runlog.shielding import shielded
 
 LOGGER = "introspect"
@@ -240,11 +239,3 @@ def _info(tag: str, text: str) -> LogMessage:
 
 def _between_rules(text: str) -> list[LogMessage]:
     return [_info("", RULE), _info("", text), _info("", RULE)]
-
-
-def json_text(value: Any, indent: int | None, sort_keys: bool = False) -> str:
-    """A value as JSON for people; a placeholder where it is nested too deeply for that."""
-    try:
-        return json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=sort_keys)
-    except (RecursionError, TypeError, ValueError):
-        return "(cannot be shown)"
