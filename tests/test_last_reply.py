@@ -26,7 +26,7 @@ def stream_of(
     return session, stream, status
 
 
-@pytest.mark.parametrize("limits", [{"max_turns": 4}, {"max_calls": 4}])
+@pytest.mark.parametrize("limits", [{"max_turns": 4}, {"max_calls": 3}])
 def test_the_model_reads_before_its_last_reply_that_it_is_the_last(
     model: Any, byte_format: ChatML, limits: dict[str, int]
 ) -> None:
@@ -46,11 +46,33 @@ def test_a_model_that_concludes_then_has_completed(model: Any, byte_format: Chat
     assert stream_of(model, byte_format, [*STEPS[:2], DONE], {"max_turns": 3})[2] == "complete"
 
 
-@pytest.mark.parametrize("limits", [{"max_turns": 1}, {"max_calls": 1}])
-def test_a_first_reply_is_not_announced_as_the_last(
-    model: Any, byte_format: ChatML, limits: dict[str, int]
+@pytest.mark.parametrize("calls", [1, 2, 3])
+@pytest.mark.parametrize("last", [DONE, STEPS[0], "Only prose."])
+def test_as_many_calls_are_made_as_the_limit_says_and_then_one_reply_concludes(
+    model: Any, byte_format: ChatML, calls: int, last: str
 ) -> None:
-    _, stream, _ = stream_of(model, byte_format, STEPS, limits)
+    _, stream, status = stream_of(model, byte_format, [*STEPS[:calls], last, STEPS[0]], {"max_calls": calls})
+    assert status == ("complete" if last == DONE else "limited")
+    assert sum(isinstance(e, events.ToolResult) for e in stream) == calls
+    assert sum(isinstance(e, events.Generation) for e in stream) == calls + 1
+    told = [e.turn for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]
+    assert told == [calls]
+    (end,) = (e for e in stream if isinstance(e, events.ExperimentEnd))
+    assert last == DONE or end.reason == f"limits.max_calls: {calls}"
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_in_the_brief_form_an_experiment_ends_with_the_call_that_reaches_the_limit(
+    model: Any, byte_format: ChatML, calls: int
+) -> None:
+    _, stream, status = stream_of(model, byte_format, STEPS, {"max_calls": calls}, "brief")
+    assert status == "limited"
+    assert sum(isinstance(e, events.ToolResult) for e in stream) == calls
+    assert sum(isinstance(e, events.Generation) for e in stream) == calls
+
+
+def test_a_first_reply_is_not_announced_as_the_last(model: Any, byte_format: ChatML) -> None:
+    _, stream, _ = stream_of(model, byte_format, STEPS, {"max_turns": 1})
     assert not [e for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]
 
 
@@ -61,7 +83,7 @@ def test_the_brief_form_says_no_more_than_the_model_that_knows_it_was_trained_on
     assert not [e for e in stream if isinstance(e, events.UserMessage) and e.kind == "last_reply"]
 
 
-@pytest.mark.parametrize("limits", [{"max_turns": 2}, {"max_calls": 2}])
+@pytest.mark.parametrize("limits", [{"max_turns": 2}, {"max_calls": 1}])
 @pytest.mark.parametrize("first", [call_text("get_weight_statistics", layer_name="nowhere"), "Only prose."])
 def test_the_conclusion_that_was_asked_for_is_taken_whatever_came_before(
     model: Any, byte_format: ChatML, limits: dict[str, int], first: str

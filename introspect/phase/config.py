@@ -111,7 +111,7 @@ class LimitsConfig(Section):
     """Where a run stops in good order, and how long a tool result may be."""
 
     max_calls: Count = 50
-    """Tool calls of an experiment."""
+    """Tool calls of an experiment, unreadable ones too; in the `full` form one reply more concludes."""
     max_turns: Count = 60
     """Replies of an experiment."""
     max_misses: Count = 2

@@ -53,6 +53,7 @@ def answer_claim(session: Session) -> Generator[Event, None, None]:
 def announce_last_reply(session: Session) -> Event:
     """Tell the model that the next reply is the last of the experiment."""
     text = last_reply_notice(session.dialect.forms)
+    session.last_reply_told = True
     session.transcript = session.transcript.append("last_reply", text)
     return events.UserMessage(experiment=session.experiment, turn=session.turn, kind="last_reply", text=text)
 

@@ -17,20 +17,24 @@ turns that it is compared with, with more it would be cut where there is room.""
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What counts against limits: `turns` and `calls` of an experiment, `tokens` and `seconds` of the run."""
+    """What counts against limits: `turns` and `calls` of an experiment, `tokens` and `seconds` of the run.
+
+    `concluded` says that no reply is due after the last call: the model was told, or never is.
+    """
 
     turns: int
     calls: int
     tokens: int
     seconds: float
+    concluded: bool = True
 
 
 def limit_reached(limits: LimitsConfig, spent: Spent) -> str | None:
     """The limit that is reached, as `limits.KEY: VALUE`; None where there is none."""
     if spent.turns >= limits.max_turns:
         return f"limits.max_turns: {limits.max_turns}"
-    if spent.calls >= limits.max_calls:
-        return f"limits.max_calls: {limits.max_calls}"
+    if spent.calls >= limits.max_calls and spent.concluded:
+        return calls_reached(limits)
     if limits.max_tokens is not None and spent.tokens >= limits.max_tokens:
         return f"limits.max_tokens: {limits.max_tokens}"
     if limits.max_seconds is not None and spent.seconds >= limits.max_seconds:
@@ -38,12 +42,18 @@ def limit_reached(limits: LimitsConfig, spent: Spent) -> str | None:
     return None
 
 
+def calls_reached(limits: LimitsConfig) -> str:
+    """The limit of calls, as `limits.KEY: VALUE`."""
+    return f"limits.max_calls: {limits.max_calls}"
+
+
 def last_reply_is_due(limits: LimitsConfig, turns: int, calls: int) -> bool:
     """Whether the next reply is the last that the limits of an experiment leave, and not its first.
 
-    What `max_tokens` and `max_seconds` leave is not known before a reply is made.
+    It is one of `max_turns`, and one more than the `max_calls`, which are all made before it. What
+    `max_tokens` and `max_seconds` leave is not known before a reply is made.
     """
-    return turns > 0 and (turns + 1 >= limits.max_turns or calls + 1 >= limits.max_calls)
+    return turns > 0 and (turns + 1 >= limits.max_turns or calls >= limits.max_calls)
 
 
 def last_reply_notice(forms: CallForms) -> str:

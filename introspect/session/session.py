@@ -40,10 +40,10 @@ Ending = tuple[Status, str]
 class Session:
     """A run in progress. `forced_replies` maps (experiment, turn) to ids that stand in for sampling.
 
-    `misses` and `claim_answered` are of the experiment that is going on: replies in a row that asked for
-    nothing, and whether a premature claim was answered. `status` is the worst that an experiment has ended
-    with, `out_of_memory` says that none can follow. `expected_ids` are those that the cache is meant to hold,
-    made from what was rendered and sampled: never from what was fed.
+    `misses`, `claim_answered` and `last_reply_told` are of the experiment that is going on: replies in a row
+    that asked for nothing, whether a premature claim was answered and the last reply announced. `status` is
+    the worst that an experiment has ended with, `out_of_memory` says that none can follow. `expected_ids` are
+    those that the cache is meant to hold, made from what was rendered and sampled: never from what was fed.
 
     `clock` gives seconds from any fixed point; `limits.max_seconds` alone asks it. `execute` runs tools.
     """
@@ -74,6 +74,7 @@ class Session:
     turn: int = 0
     misses: int = 0
     claim_answered: bool = False
+    last_reply_told: bool = False
     turns_since_prune: int = 0
     tally: Tally = field(default_factory=Tally)
     expected_ids: tuple[int, ...] = ()
@@ -83,7 +84,7 @@ class Session:
     def begin_experiment(self, index: int, experiment: ExperimentConfig) -> None:
         """Clear the conversation and begin a task; notes and cached state stay."""
         self.experiment, self.turn, self.turns_since_prune, self.last_turn = index, 0, 0, None
-        self.misses, self.claim_answered = 0, False
+        self.misses, self.claim_answered, self.last_reply_told = 0, False, False
         self.transcript = Transcript().append("task", experiment.task.strip())
         self.offer_tools(experiment)
         documents = {name: self.all_documents[name] for name in self.phase.documents_of(experiment)}
@@ -166,6 +167,7 @@ class Session:
             calls=self.figures.calls,
             tokens=self.tally.generated,
             seconds=self.clock() - self.started,
+            concluded=self.last_reply_told or self.prompt_form.name != "full",
         )
 
     def limit_reached(self) -> Ending | None:

@@ -10,6 +10,7 @@ from introspect.engine.decoding import Decoded
 from introspect.events import Event
 from introspect.session.answers import announce_last_reply, answer_call, answer_claim, answer_miss
 from introspect.session.exchange import Failed, GenerationRequest, Steps
+from introspect.session.limits import calls_reached
 from introspect.session.protocols import CachedTurn
 from introspect.session.reply import prune_if_due, reply_within_memory
 from introspect.session.session import Ending, Session
@@ -76,6 +77,8 @@ def act(session: Session, reply: Decoded, text: str, granted: int) -> Generator[
         return None
     if isinstance(action, CallRequest):
         session.misses = 0
+        if session.figures.calls >= session.phase.limits.max_calls:
+            return "limited", calls_reached(session.phase.limits)
         yield from answer_call(session, action)
         return None
     yield from answer_miss(session, action)
