@@ -140,6 +140,13 @@ def test_a_run_calls_it_by_its_functions_name_and_the_record_has_its_hash(mine: 
         (COMPLEX, "my_tool.py:1: "),
         ("def count_vowels():\n    'Do.'\n", "my_tool.py:1: .*context"),
         ("x = 1\0\n", "my_tool.py:1: "),
+        ("def count_vowels(text: str):\n    'Do.'\n", "my_tool.py:1: .*'text: str' stands where the context"),
+        (COMPLEX.replace("context, a: complex", "a"), "my_tool.py:1: .*'a' stands where the context"),
+        ("def count_vowels(*, context):\n    'Do.'\n", "my_tool.py:1: .*'context' stands"),
+        ("def count_vowels(*context):\n    'Do.'\n", "my_tool.py:1: .*'*context' stands"),
+        ("async def count_vowels(context):\n    'Do.'\n", "my_tool.py:1: .*async"),
+        ("def count_vowels(context):\n    'Do.'\n    yield 1\n", "my_tool.py:1: .*generator"),
+        ("async def count_vowels(context):\n    'Do.'\n    yield 1\n", "my_tool.py:1: .*async"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_one_line_that_says_where(mine: Path, source: str, said: str) -> None:
@@ -149,6 +156,43 @@ def test_a_broken_file_is_one_line_that_says_where(mine: Path, source: str, said
     line = str(raised.value)
     pattern, _, exact = said.partition(": .*")
     assert pattern in line and exact in line and "\n" not in line and "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    "context",
+    ["context", "context: Any", "ctx", "c: 'ToolContext'", "context: object = None", "ctx: Mine"],
+)
+@pytest.mark.parametrize("told", ["", "\n\n    Args:\n        context: what it works on"])
+def test_a_first_parameter_that_may_be_a_context_is_one(mine: Path, context: str, told: str) -> None:
+    head = "from typing import Any\nfrom introspect.tools.context import ToolContext\nclass Mine: ...\n"
+    write_tool(mine, f"{head}def count_vowels({context}):\n    '''Do.{told}\n    '''\n    return 1\n")
+    tool = tools_named(read_phase("phases/p.yaml", {}, ()).tools, Permission(True))["count_vowels"]
+    assert tool.parameters == () and tool.function(None) == 1
+
+
+NAMES = """\
+import os.path
+from json import dumps as spelled
+CONSTANT = 1
+if CONSTANT:
+    def count_consonants(context):
+        "Do."
+        local = [inner for inner in ()]
+        def within(context): ...
+class Thing:
+    def method(self): ...
+"""
+
+
+def test_the_known_functions_are_those_that_the_file_defines(mine: Path) -> None:
+    write_tool(mine, NAMES)
+    for name in ("within", "local", "inner", "method", "zzz"):
+        with pytest.raises(ConfigError) as raised:
+            read_phase("phase1a", {}, (), (f"phases/my_tool.py:{name}",))
+        assert str(raised.value).endswith(f"no function '{name}'; known: count_consonants")
+    write_tool(mine, NAMES + "globals()['other'] = dumps = None\nfrom ast import *\n")
+    with pytest.raises(ConfigError, match=r"'zzz'; known: count_consonants$"):
+        tools_named(("phases/my_tool.py:zzz",), Permission(True))
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,10 @@ def refuse_unfit(reference: str, where: str, taken: Collection[str]) -> None:
         raise ConfigError(f"{shown(file)}:{line}: not valid Python: {shown(why)}") from None
     except (RecursionError, MemoryError):
         raise ConfigError(f"{shown(file)}: nested too deeply to be read") from None
-    bound = _bound_names(tree)
+    bound, functions = _names(tree)
     if function not in bound and "*" not in bound:
-        defined = [name for name in bound if not name.startswith("_")]
         raise ConfigError(
-            f"{where}: {shown(file)} has no function '{function}'; {did_you_mean(function, defined)}"
+            f"{where}: {shown(file)} has no function '{function}'; {did_you_mean(function, functions)}"
         )
 
 
@@ -120,14 +119,22 @@ def tool_text(file: str, what: str = "") -> bytes:
     return raw
 
 
-def _bound_names(tree: ast.Module) -> list[str]:
-    """The names that a module's text may bind at its top; `*` where an import may bind any."""
-    names: list[str] = []
-    for node in ast.walk(tree):
+def _names(tree: ast.Module) -> tuple[set[str], list[str]]:
+    """The names that a module's text may bind at its top, `*` where an import may bind any; its functions."""
+    bound, functions = set[str](), list[str]()
+    ahead: list[ast.AST] = [tree]
+    while ahead:
+        node = ahead.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in node.names]
+            bound.add(node.name)
+            if not isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                functions.append(node.name)
+            # What stands within is bound there, but for what a function says is global.
+            bound.update(*(inner.names for inner in ast.walk(node) if isinstance(inner, ast.Global)))
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            bound.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.append(node.id)
-    return list(dict.fromkeys(names))
+            bound.add(node.id)
+        ahead += ast.iter_child_nodes(node)
+    return bound, list(dict.fromkeys(functions))

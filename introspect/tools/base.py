@@ -72,6 +72,7 @@ class Tool:
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> Tool:
         """Describe a tool by its own signature and docstring. Raises TypeError where they do not."""
+        _refuse_deferred(function)
         doc = inspect.getdoc(function) or ""
         meaning = doc.partition("\n")[0]
         if not meaning:
@@ -81,6 +82,7 @@ class Tool:
             raise TypeError("it takes no context; its first parameter is one")
         hints = get_type_hints(function, include_extras=True)
         meanings = {name: " ".join(text.split()) for name, text in _MEANING.findall(doc)}
+        _refuse_no_context(signature[0], hints, meanings)
         parameters = tuple(_parameter(p, hints, meanings) for p in signature[1:])
         fields: dict[str, Any] = {
             p.name: (checked(hints[p.name]), ... if p.default is _EMPTY else p.default) for p in signature[1:]
@@ -139,6 +141,36 @@ class Tool:
 def as_recorded(returned: Any) -> Recorded:
     """What a tool's function returned, with its part for the record alone: None where it has none."""
     return returned if isinstance(returned, Recorded) else Recorded(result=returned)
+
+
+def _refuse_deferred(function: Callable[..., Any]) -> None:
+    """Raise TypeError for a function whose call is no result but something still to be run."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError("it is async; a tool is a plain function that returns its result")
+    if inspect.isgeneratorfunction(function):
+        raise TypeError("it is a generator; a tool returns its whole result, a list for example")
+
+
+def _refuse_no_context(
+    first: inspect.Parameter, hints: Mapping[str, Any], meanings: Mapping[str, str]
+) -> None:
+    """Raise TypeError for a first parameter that cannot be the context, or is plainly meant for the model."""
+    given = first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+    described = first.name in meanings and first.name != "context"
+    if not given or described or _is_argument(hints.get(first.name, Any)):
+        raise TypeError(
+            f"its parameter '{first}' stands where the context does: it is called with a context first, as in"
+            " f(context, …)"
+        )
+
+
+def _is_argument(hint: Any) -> bool:
+    """Whether a type is one of arguments, which a context has not."""
+    try:
+        in_words(hint)
+    except TypeError:
+        return False
+    return hint is not Any
 
 
 def _parameter(p: inspect.Parameter, hints: Mapping[str, Any], meanings: Mapping[str, str]) -> Parameter:

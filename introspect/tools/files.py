@@ -85,7 +85,7 @@ def load_tool_file(reference: str, permission: Permission, taken: Collection[str
     module = _run(file, raw)
     found = getattr(module, function, None)
     if found is None:
-        defined = [name for name in vars(module) if not name.startswith("_")]
+        defined = [name for name in vars(module) if _is_defined_in(module, name)]
         raise ConfigError(f"{shown(file)}: has no function '{function}'; {did_you_mean(function, defined)}")
     try:
         tool = Tool.from_function(found)
@@ -120,6 +120,11 @@ def line_in(error: BaseException, path: str) -> int:
     lines = [frame.lineno for frame in frames if frame.filename == path and frame.lineno]
     own = error.lineno if isinstance(error, SyntaxError) and error.filename == path else None
     return own or (lines[-1] if lines else 1)
+
+
+def _is_defined_in(module: ModuleType, name: str) -> bool:
+    code = getattr(getattr(module, name), "__code__", None)
+    return not name.startswith("_") and code is not None and code.co_filename == module.__file__
 
 
 def _line_of(function: Callable[..., Any]) -> int:
