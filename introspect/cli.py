@@ -112,11 +112,11 @@ def run(
     config = command.read_phase(phase, overrides, settings or (), tool or ())
     command.tell_passed_over(phase)
     code = command.permission(config, settings or (), tool or (), allow_code)
+    options = RunOptions(output, limit, forced, fault, force, baseline, code)
     if dry_run:
         from introspect.commands.dry_run import dry_run as show
 
-        raise typer.Exit(show(config, output, json, baseline, prompt, code))
-    options = RunOptions(output, limit, forced, fault, force, baseline, code)
+        raise typer.Exit(show(config, options, json, prompt))
     raise typer.Exit(command.run(config, options, shown))
 
 

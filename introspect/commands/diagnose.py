@@ -11,7 +11,6 @@ from rich.text import Text
 from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.status import busy
 from introspect.display import BAD, GOOD, one_line
-from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
 
@@ -29,13 +28,12 @@ def diagnose_command(settings: dict[str, Any], names: Sequence[str], as_json: bo
     """
     from introspect.checkpoint.library_output import quiet_library
     from introspect.checkpoint.loading import load_model
-    from introspect.faults.catalogue import FAULTS
+    from introspect.faults.catalogue import FAULTS, refuse_unknown_fault
     from introspect.faults.conversation import open_conversation
     from introspect.faults.diagnose import CLEAN, diagnose
 
     for name in names:
-        if name not in FAULTS:
-            raise ConfigError(f"--fault: no fault is called '{one_line(name)}'; {did_you_mean(name, FAULTS)}")
+        refuse_unknown_fault(name)
     phase: PhaseConfig = load_phase(PHASE, settings)
     errors = CommandConsole(stderr=True)
     with busy(errors, "loading the model"), quiet_library():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -13,26 +12,19 @@ from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.prompt_view import show_prompts
 from introspect.display import WARNING, one_line
 from introspect.events import JSON
+from introspect.execution.options import RunOptions
 from introspect.phase.config import PhaseConfig
-from introspect.tools.files import NO_CODE, Permission
 
 if TYPE_CHECKING:
     from introspect.checkpoint.reading import ModelSource
 
 
-def dry_run(
-    phase: PhaseConfig,
-    output: Path,
-    as_json: bool,
-    baseline: str | None = None,
-    prompts: bool = False,
-    code: Permission = NO_CODE,
-) -> int:
+def dry_run(phase: PhaseConfig, options: RunOptions, as_json: bool = False, prompts: bool = False) -> int:
     """Show what a run would use: settings, prompt tokens, memory, the run it builds on. Loads no weights.
 
-    With `prompts`, show in their place what the model would read. `code` says which tool files may be run.
+    With `prompts`, show in their place what the model would read.
     """
-    report = forecast(phase, output, baseline, prompts, code)
+    report = forecast(phase, options, prompts)
     if as_json:
         print_json(report)
         return 0
@@ -73,26 +65,28 @@ def dry_run(
     return 0
 
 
-def forecast(
-    phase: PhaseConfig,
-    output: Path,
-    baseline: str | None = None,
-    prompts: bool = False,
-    code: Permission = NO_CODE,
-) -> JSON:
+def forecast(phase: PhaseConfig, options: RunOptions, prompts: bool = False) -> JSON:
     """The object of `run --dry-run --json`. Raises IntrospectError as a run would.
 
-    A requirement that is not met under `output` is told; weights are not compared, for none are loaded.
+    A requirement that is not met under the output is told; weights are not compared, for none are loaded.
     """
     from introspect.checkpoint.judgement import judge
     from introspect.checkpoint.loading import find_model
     from introspect.execution.preflight import memory_report, run_warnings
     from introspect.execution.resolved import resolved_settings
 
+    _refuse_unfit(options)
     source = find_model(phase.model)
     judged = judge(phase.model, source, tokens=phase.conversation_tokens)
     judged.refuse()
-    memory = memory_report(phase, judged, prompts, code)
+    memory = memory_report(phase, judged, prompts, options.code)
+    found = run_warnings(
+        phase,
+        source.path,
+        judged.warnings,
+        memory["system_tokens"] if memory else 0,
+        memory["context_length"] if memory else None,
+    )
     return {
         **(memory or {}),
         "model": source.name,
@@ -100,18 +94,31 @@ def forecast(
         "dtype": judged.dtype,
         "placement": judged.placement,
         "note": judged.recommendation.note,
-        "requirement": _requirement(phase, output, source, baseline),
-        "warnings": [warning.message for warning in run_warnings(phase, source.path, judged.warnings)],
+        "requirement": _requirement(phase, options, source),
+        "warnings": [warning.message for warning in found],
         "settings": phase.model_dump(mode="json"),
         "resolved": [row.to_json() for row in resolved_settings(phase, judged, memory)],
     }
 
 
-def _requirement(phase: PhaseConfig, output: Path, source: ModelSource, baseline: str | None) -> JSON | None:
+def _refuse_unfit(options: RunOptions) -> None:
+    """Raise IntrospectError, as a run would, for an unknown fault or a record that forces nothing."""
+    if options.fault is not None:
+        from introspect.faults.catalogue import refuse_unknown_fault
+
+        refuse_unknown_fault(options.fault)
+    if options.forced_from is not None:
+        from introspect.execution.forced import forcing_record
+
+        forcing_record(options.forced_from, options.output)
+
+
+def _requirement(phase: PhaseConfig, options: RunOptions, source: ModelSource) -> JSON | None:
     """The run that a phase builds on, and why it does not count where it does not; None: it needs none."""
     from introspect.execution.requirements import SameModel, found_requirement
 
-    found = found_requirement(phase, output, SameModel(source.name, source.revision), baseline)
+    same = SameModel(source.name, source.revision)
+    found = found_requirement(phase, options.output, same, options.baseline)
     return None if found is None else {"phase": found.phase, "run": found.run, "unmet": found.unmet}
 
 

@@ -21,7 +21,7 @@ from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
-from introspect.errors import ExitCode
+from introspect.errors import ConfigError, ExitCode
 from introspect.events import JSON, Status
 from introspect.execution.options import RunOptions
 from introspect.phase.config import PhaseConfig
@@ -92,6 +92,10 @@ class ViewOptions:
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise ConfigError("--quiet shows only the summary and --verbose more of each turn; leave out one")
 
 
 def run(phase: PhaseConfig, options: RunOptions, shown: ViewOptions) -> int:

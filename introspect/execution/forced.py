@@ -28,6 +28,18 @@ def forced_replies(
     source: str, output: Path, prompt_format: PromptFormat, tokenizer_hash: str
 ) -> ForcedReplies:
     """The replies of a record. Raises RecordError where it cannot be read or has none."""
+    path, start, made = forcing_record(source, output)
+    same = start.environment.get("tokenizer_hash") == tokenizer_hash
+    replies = {}
+    for event in made:
+        ended = (prompt_format.end_id,) if event.finish_reason == "stop" else ()
+        ids = event.token_ids if same else (*prompt_format.encode(event.text), *ended)
+        replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
+    return ForcedReplies(token_ids=replies, retokenised=not same, path=path)
+
+
+def forcing_record(source: str, output: Path) -> tuple[Path, RunStart, list[Generation]]:
+    """The path of a record, its start and its generations. Raises RecordError where it can force no reply."""
     path = find_source(source, output).resolve()
     log = read_events(path)
     damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
@@ -40,13 +52,7 @@ def forced_replies(
     start = next((event for event in events if isinstance(event, RunStart)), None)
     if start is None:
         raise RecordError(f"{source}: has no run_start; --forced takes a run directory or an events.jsonl")
-    same = start.environment.get("tokenizer_hash") == tokenizer_hash
-    replies = {}
-    for event in events:
-        if isinstance(event, Generation):
-            ended = (prompt_format.end_id,) if event.finish_reason == "stop" else ()
-            ids = event.token_ids if same else (*prompt_format.encode(event.text), *ended)
-            replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
-    if not replies:
+    made = [event for event in events if isinstance(event, Generation)]
+    if not made:
         raise RecordError(f"{source}: holds no generation to take replies from")
-    return ForcedReplies(token_ids=replies, retokenised=not same, path=path)
+    return path, start, made

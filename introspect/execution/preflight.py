@@ -80,9 +80,20 @@ def check_model(phase: PhaseConfig) -> JSON:
     return row
 
 
-def run_warnings(phase: PhaseConfig, path: Path, judged: Sequence[events.Warning]) -> list[events.Warning]:
+def run_warnings(
+    phase: PhaseConfig,
+    path: Path,
+    judged: Sequence[events.Warning],
+    system_tokens: int,
+    context_length: int | None,
+) -> list[events.Warning]:
     """Everything that a run says of its model before it begins, as events; `judged` is what its files say."""
-    settings = [events.Warning(experiment=0, turn=0, code="settings", message=line) for line in unwise(phase)]
+    from introspect.session.prompt_form import overlong_conversation
+
+    told = unwise(phase)
+    if context_length is not None and (line := overlong_conversation(phase, system_tokens, context_length)):
+        told.append(line)
+    settings = [events.Warning(experiment=0, turn=0, code="settings", message=line) for line in told]
     return [*settings, *judged, *template_warnings(path), *decoding_warnings(phase, path)]
 
 
@@ -133,9 +144,8 @@ def prompt_report(
     With `prompts`, what the model will read too; `code` says which tool files may be run. Raises ConfigError
     where it does not fit the context.
     """
-    from introspect.session.dialect import instructions_of
     from introspect.session.preview import preview_prompts
-    from introspect.session.prompt_form import choose_prompting, pinned_documents
+    from introspect.session.prompt_form import choose_prompting, longest_prompt
     from introspect.tools.instruments.registry import tools_named
     from introspect.tools.library import load_documents
 
@@ -151,10 +161,7 @@ def prompt_report(
     report: JSON = {
         "dialect": {"name": dialect.name, "reason": dialect.reason},
         "prompt_form": form.described(),
-        "system_tokens": max(
-            instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
-            for pinned in {pinned_documents(phase, each, documents) for each in phase.experiments}
-        ),
+        "system_tokens": longest_prompt(phase, tools, documents, form.name, dialect, prompt_format),
     }
     if prompts:
         report["prompts"] = preview_prompts(phase, tools, documents, dialect, form, prompt_format)

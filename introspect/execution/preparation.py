@@ -13,17 +13,16 @@ from introspect.checkpoint.loading import LoadedModel, find_model, load_model
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.display import Progress
 from introspect.engine.constrained import refuse_without_llguidance
-from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
 from introspect.execution.forced import ForcedReplies, forced_replies
 from introspect.execution.options import RunOptions
 from introspect.execution.preflight import run_warnings
 from introspect.execution.requirements import SameModel, checked_requirement
-from introspect.faults.catalogue import FAULTS
+from introspect.faults.catalogue import refuse_unknown_fault
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import refuse_unwritable, shipped_documents
 from introspect.session.dialect import Dialect, Instructions, instructions_of
-from introspect.session.prompt_form import PromptForm, choose_prompting, pinned_documents
+from introspect.session.prompt_form import PromptForm, choose_prompting, longest_prompt, pinned_documents
 from introspect.tools.base import Tool
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document, load_documents
@@ -69,9 +68,8 @@ def prepare(
     """
     tools = tools_named(phase.tools, options.code)
     documents = load_documents(shipped_documents(), phase.documents) if documents is None else documents
-    if options.fault is not None and options.fault not in FAULTS:
-        hint = did_you_mean(options.fault, FAULTS)
-        raise ConfigError(f"--fault: no fault is called '{options.fault}'; {hint}")
+    if options.fault is not None:
+        refuse_unknown_fault(options.fault)
     prompting: list[tuple[Dialect, PromptForm]] = []
 
     def choose(model: Judgement | LoadedModel) -> None:
@@ -112,8 +110,22 @@ def prepare(
         ),
         shared=shared,
         notes_before=shared.read() if shared else (),
-        warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings)),
+        warnings=_warnings(phase, tools, documents, loaded, dialect, form),
     )
+
+
+def _warnings(
+    phase: PhaseConfig,
+    tools: Mapping[str, Tool],
+    documents: Mapping[str, Document],
+    loaded: LoadedModel,
+    dialect: Dialect,
+    form: PromptForm,
+) -> tuple[events.Warning, ...]:
+    """What is told before the run begins."""
+    longest = longest_prompt(phase, tools, documents, form.name, dialect, loaded.prompt_format)
+    told = run_warnings(phase, loaded.source.path, loaded.warnings, longest, loaded.context_length)
+    return tuple(told)
 
 
 def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 
+from introspect.errors import ConfigError, did_you_mean
 from introspect.faults import damage, feeding
 from introspect.faults.scene import DEPTHS, PLACES, Damaged, Depth, Place, Planter, Scene
+from introspect.phase.paths import shown
 
 ANYWHERE: tuple[Place, ...] = PLACES
 BEFORE_LAST: tuple[Place, ...] = ("first-prefix", "last-prefix", "first-kept")
@@ -92,4 +94,13 @@ _ALL = (
 )
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}
+
+
+def refuse_unknown_fault(name: str) -> None:
+    """Raise ConfigError for a name that no fault has."""
+    if name not in FAULTS:
+        hint = did_you_mean(name, FAULTS)
+        raise ConfigError(f"--fault: no fault is called '{shown(name)}'; {hint}")
+
+
 """Faults by name; every code that a detector can give is the name of one."""

@@ -32,6 +32,12 @@ def refuse_misfits(phase: PhaseConfig) -> None:
             f" memory.max_conversation_tokens {memory.max_conversation_tokens}: such a result would never be"
             " kept; lower it, or let the conversation be longer",
         )
+    if phase.documents_pinned and not any(map(phase.documents_of, phase.experiments)):
+        raise Misfit(
+            ("documents_pinned", "documents"),
+            "documents_pinned true pins nothing, for documents is empty or no experiment offers one; name a"
+            " document, or set documents_pinned to false",
+        )
     _refuse_decode_path(phase)
     for key, names in _lists(phase):
         for i, name in enumerate(names):
@@ -64,8 +70,6 @@ def _unwise(phase: PhaseConfig) -> Iterator[str]:
     offered = {name for experiment in phase.experiments for name in phase.documents_of(experiment)}
     if left := [name for name in phase.document_ids if name not in offered]:
         yield f"documents: {', '.join(map(shown, left))}: no experiment offers this"
-    if phase.documents_pinned and not any(phase.documents_of(each) for each in phase.experiments):
-        yield "documents_pinned true pins nothing, for no experiment has documents"
 
 
 def _refuse_decode_path(phase: PhaseConfig) -> None:

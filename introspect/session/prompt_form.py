@@ -37,6 +37,32 @@ def pinned_documents(
     return tuple(documents[name] for name in phase.documents_of(experiment))
 
 
+def longest_prompt(
+    phase: PhaseConfig,
+    tools: Mapping[str, Tool],
+    documents: Mapping[str, Document],
+    form: Detail,
+    dialect: Dialect,
+    prompt_format: PromptFormat,
+) -> int:
+    """Tokens of the longest system prompt of a phase, with all its tools and its longest pinned documents."""
+    sets = {pinned_documents(phase, each, documents) for each in phase.experiments}
+    return max(instructions_of(phase, tools, form, dialect, prompt_format, pinned).tokens for pinned in sets)
+
+
+def overlong_conversation(phase: PhaseConfig, system_tokens: int, context_length: int) -> str | None:
+    """What is told where the context holds less than the conversation asked for; None elsewhere."""
+    asked, reply = phase.memory.max_conversation_tokens, phase.generation.max_new_tokens
+    room = context_length - system_tokens - reply
+    if asked <= room:
+        return None
+    return (
+        f"memory.max_conversation_tokens {asked} is more than the model's context of {context_length} holds:"
+        f" {room} tokens fit beside the system prompt ({system_tokens}) and a reply ({reply}), and a prune is"
+        " due beyond them"
+    )
+
+
 def choose_prompting(
     phase: PhaseConfig,
     tools: Mapping[str, Tool],
