@@ -1,8 +1,7 @@
 """What happens in a run, as a closed union of frozen values tagged by `event`.
 
 An event is complete when it is built and reads no clock: the writer stamps `seq` and `time`. Token counts
-are in tokens, times in seconds, positions are slots of the cache counted from 0; experiments count from 0,
-turns from 1.
+are in tokens, times in seconds, positions are slots of the cache. Turns count from 1, all else from 0.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ class ToolCall(_InTurn):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolResult(_InTurn):
-    """The whole result of a call, `text`, in which the model reads it, and its part for the record alone."""
+    """The whole result, `text` as the model reads it, `record` for the record alone, `failed_at` FILE:LINE."""
 
     event: ClassVar[str] = "tool_result"
     function: str
@@ -154,6 +153,7 @@ class ToolResult(_InTurn):
     seconds: float
     traceback: str | None = None
     record: Any = None
+    failed_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,16 @@ TOO_LONG = {"max_conversation_tokens": 10**6, "max_turns": 3, "keep_recent_turns
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
-    [("fault", "--fault: no fault is called 'nosuch'"), ("forced_from", "nosuch")],
+    ("options", "said"),
+    [
+        (RunOptions(fault="nosuch"), "--fault: no fault is called 'nosuch'"),
+        (RunOptions(forced_from="nosuch"), "nosuch"),
+    ],
 )
 def test_a_dry_run_refuses_what_a_run_would_in_the_same_words(
-    model_dir: Path, tmp_path: Path, option: str, said: str
+    model_dir: Path, tmp_path: Path, options: RunOptions, said: str
 ) -> None:
-    options, words = replace(RunOptions(tmp_path / "runs"), **{option: "nosuch"}), []
+    options, words = replace(options, output=tmp_path / "runs"), []
     for command in (prepare, forecast):
         with pytest.raises(IntrospectError, match=said) as raised:
             command(phase_for(model_dir), options)

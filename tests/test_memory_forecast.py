@@ -22,6 +22,7 @@ from introspect.engine.sampling import ForcedSampler
 from introspect.engine.widened import WidenedProducts
 from introspect.errors import ConfigError
 from introspect.events import Audit, Event, Generation, Prune, Warning
+from introspect.execution.options import RunOptions
 from introspect.phase.config import MIB
 from introspect.prompt.formats import ChatML
 from introspect.prompt.prompt import Prompt
@@ -171,8 +172,8 @@ def test_a_limit_that_the_model_takes_already_is_refused(model_dir: Path, tmp_pa
 
 
 def test_a_dry_run_shows_the_limit(model_dir: Path, tmp_path: Path) -> None:
-    free = forecast(phase_for(model_dir), tmp_path)
+    free = forecast(phase_for(model_dir), RunOptions(tmp_path))
     assert free["limit_bytes"] == free["free_bytes"]
-    report = forecast(phase_for(model_dir, memory={"limit": 2}), tmp_path)
+    report = forecast(phase_for(model_dir, memory={"limit": 2}), RunOptions(tmp_path))
     assert report["limit_bytes"] == 2 * MIB
     assert report["room_bytes"] == 2 * MIB - report["memory_bytes"]["total"]

@@ -13,9 +13,12 @@ from support.sessions import DONE, call_text
 
 from introspect.commands.run import read_phase
 from introspect.errors import ConfigError
+from introspect.events import ToolResult
 from introspect.execution.opening import open_run
 from introspect.execution.options import RunOptions
 from introspect.execution.preparation import prepare
+from introspect.library.recorded_run import read_run
+from introspect.library.turn_rows import turn_rows
 from introspect.phase.tool_files import is_reference, tool_name
 from introspect.tools.files import NO_CODE, Permission
 from introspect.tools.instruments.registry import tools_named
@@ -261,3 +264,37 @@ def test_references_are_told_from_names() -> None:
         assert not is_reference(name), name
     assert (tool_name("./a.py:f"), tool_name("query_memory")) == ("f", "query_memory")
     assert not NO_CODE.allows("a.py:f")
+
+
+FAILS = """\
+def count_vowels(context, text: str) -> int:
+    '''Count.
+
+    Args:
+        text: any text
+    '''
+    return {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "line"), [("1 //\\\n        0", 7), ("context.encode(3)", 7), ("object()", None)]
+)
+def test_a_tool_that_fails_is_told_with_the_line_of_its_file(mine: Path, body: str, line: int | None) -> None:
+    """The model reads what it read before; an error beyond the file stands at the line that led there."""
+    write_tool(mine, FAILS.format(body=body))
+    phase = read_phase("phases/p.yaml", {}, ())
+    opened = open_run(prepare(phase, RunOptions(mine / "runs", code=Permission(True))), lambda: False)
+    encode, end = opened.session.prompt_format.encode, opened.session.prompt_format.end_id
+    moves = [call_text("count_vowels", text="a"), call_text("query_memory"), DONE]
+    opened.session.forced_replies = {(0, i): (*encode(m), end) for i, m in enumerate(moves, start=1)}
+    opened.execute(lambda event: None)
+    run = read_run(opened.writer.directory, mine / "runs")
+    failed, sound = (event for event in run.events if isinstance(event, ToolResult))
+    place = f"{mine}/phases/my_tool.py:{line or 1}"
+    assert (failed.failed_at, sound.failed_at) == (place, None)
+    assert "my_tool.py" not in failed.text and not failed.ok
+    assert [row["failed_at"] for row in turn_rows(run.log)] == [place, None, None]
+    for options, told in (((), False), (("-v",), True)):
+        shown = introspect("replay", str(run.path), *options, cwd=mine, COLUMNS="400").stdout
+        assert (place in shown) == told

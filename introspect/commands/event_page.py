@@ -122,6 +122,8 @@ def _tool_result(view: EventPage, event: events.ToolResult) -> None:
     limit = len(text) if view.verbose else 3 * view.console.width - 20
     cut = text if len(text) <= limit else text[:limit] + " …"
     view.say(f"{event.function} → {cut}", TOOL if event.ok else BAD, INDENT)
+    if view.verbose and event.failed_at:
+        view.say(f"at {event.failed_at}", "dim", INDENT)
 
 
 def _result_text(event: events.ToolResult, indent: int | None) -> str:

@@ -17,7 +17,7 @@ from introspect.phase.tool_files import is_reference, refuse_unfit
 from introspect.tools.base import Recorded, Tool
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.context import ToolContext
-from introspect.tools.files import Permission, line_in
+from introspect.tools.files import Permission, failure_place
 from introspect.tools.plain_data import plain
 
 RESULT_TOKENS = 4000
@@ -133,11 +133,11 @@ def _made(tool: Tool, context: ToolContext, values: Mapping[str, Any]) -> Record
         )
         raise ConfigError(f"{tool.name}: {error}{hint}") from None
     except (Exception, SystemExit) as error:
-        if tool.file is None:
+        place = failure_place(tool, error)
+        if place is None:
             raise
-        path = tool.file["path"]
         why = one_line(f"{type(error).__name__}: {error}")[:200]
-        raise ConfigError(f"{path}:{line_in(error, path)}: {tool.name} failed ({why})") from None
+        raise ConfigError(f"{place}: {tool.name} failed ({why})") from None
 
 
 def _types(schema: Mapping[str, Any]) -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -228,13 +228,7 @@ class Retrace:
                 raise RecordDiverged(f"{place_of(recorded)}: the note is saved as {again} now")
         if recorded.ok and request.function == REMEMBERED:
             context.processed_text = tools[request.function].validated(request.arguments)["text"]
-        return ToolOutcome(
-            ok=recorded.ok,
-            result=recorded.result,
-            text=recorded.text,
-            traceback=recorded.traceback,
-            record=recorded.record,
-        )
+        return ToolOutcome(**{part.name: getattr(recorded, part.name) for part in fields(ToolOutcome)})
 
     def _time(self) -> float:
         """Seconds for a limit of time: none, but where the record says that the limit ended it."""

@@ -26,6 +26,7 @@ COLUMNS = {
     "ok": "whether the call succeeded",
     "result": "of the call, whole",
     "tool_seconds": "that the call took",
+    "failed_at": "FILE:LINE where a tool of one's own failed",
     "failed_audits": "codes that checks of the cache found, after the turn",
 }
 """What stands in the columns of a row, in their order."""
@@ -79,6 +80,6 @@ def _add(row: dict[str, Any], event: ev.ToolCall | ev.ToolResult | ev.Audit) -> 
             row |= {"tool": event.function, "arguments": event.arguments, "reasoning": event.reasoning}
         case ev.ToolResult():
             row |= {"tool": event.function, "ok": event.ok, "result": event.result}
-            row["tool_seconds"] = event.seconds
+            row |= {"tool_seconds": event.seconds, "failed_at": event.failed_at}
         case ev.Audit():
             row["failed_audits"] += event.codes

@@ -16,7 +16,7 @@ from introspect.tally import common_prefix
 NOT_SHARED = "note-not-shared"
 """The code of a warning that comes from beside the loop, whenever it comes."""
 _FROM_BESIDE = (ev.RunStart, ev.RunResumed, ev.RunEnd, ev.Error)
-_NEVER_THE_SAME = frozenset({"seconds", "digest_seconds", "traceback"})
+_NEVER_THE_SAME = frozenset({"seconds", "digest_seconds", "traceback", "failed_at"})
 _OF_AN_AUDIT = frozenset({"event", "experiment", "turn", "level", "codes"})
 _MOST_SHOWN = 60
 # What is compared first of an event, the nearest to a cause before what follows from it.

@@ -45,7 +45,7 @@ def without_surroundings(event: Event, record: JSON) -> JSON:
 
 
 _OF_START = ("model", "environment", "settings", "forced_from", "requirement")
-_OF_MESSAGES = ("message", "traceback")
+_OF_MESSAGES = ("message", "traceback", "failed_at")
 
 
 def private(value: Any) -> Any:

@@ -35,6 +35,7 @@ def answer_call(session: Session, request: CallRequest) -> Generator[Event, None
         seconds=seconds,
         traceback=outcome.traceback,
         record=outcome.record,
+        failed_at=outcome.failed_at,
     )
 
 

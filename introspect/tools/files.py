@@ -108,18 +108,26 @@ def _run(file: str, raw: bytes) -> ModuleType:
             exec(compile(raw, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        line = line_in(error, path)
+        line = _line_in(error, path)
         why = one_line(f"{type(error).__name__}: {error}")[:_MOST_SHOWN]
         raise ConfigError(f"{shown(file)}:{line}: cannot be run ({why})") from None
     return module
 
 
-def line_in(error: BaseException, path: str) -> int:
+def failure_place(tool: Tool, error: BaseException) -> str | None:
+    """`FILE:LINE` of the file of a tool that raised an error or returned what did; None without one."""
+    if tool.file is None:
+        return None
+    path = tool.file["path"]
+    return f"{path}:{_line_in(error, path, _line_of(tool.function))}"
+
+
+def _line_in(error: BaseException, path: str, otherwise: int = 1) -> int:
     """The line of a file at which an error left it: the innermost one that stands there."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path and frame.lineno]
     own = error.lineno if isinstance(error, SyntaxError) and error.filename == path else None
-    return own or (lines[-1] if lines else 1)
+    return own or (lines[-1] if lines else otherwise)
 
 
 def _is_defined_in(module: ModuleType, name: str) -> bool:

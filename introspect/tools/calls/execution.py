@@ -15,6 +15,7 @@ from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
 from introspect.tools.context import ToolContext, to_json
 from introspect.tools.figures import figures_in
+from introspect.tools.files import failure_place
 from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
 
@@ -34,7 +35,7 @@ class ToolOutcome:
     """`result` is the whole result as plain data, or the error text; `text` is what the model reads of it.
 
     `record` is its part for the record alone, plain data of at most MOST_RECORD_CHARACTERS of JSON; None
-    where there is none.
+    where there is none. `failed_at` is the `FILE:LINE` at which a tool of one's own failed.
     """
 
     ok: bool
@@ -42,6 +43,7 @@ class ToolOutcome:
     text: str
     traceback: str | None = None
     record: Any = None
+    failed_at: str | None = None
 
 
 Executor = Callable[[Mapping[str, Tool], ToolContext, CallRequest], ToolOutcome]
@@ -69,6 +71,7 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
         raise
     except (Exception, SystemExit) as error:  # a defect of a tool must not end the run
         trace, short = traceback.format_exc(), is_out_of_memory(error)
+        place = failure_place(tools[request.function], error)
         # How much was asked for and how much was free is another on every machine: the record has it.
         what = "it takes more memory than there is" if short else _in_short(error)
         problem = f"{request.function} failed: {what}; try other arguments or another tool"
@@ -77,7 +80,7 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
         return replace(_outcome(request, context, True, made.result), record=made.record)
     if short:
         release_memory()
-    return _outcome(request, context, False, problem, trace)
+    return replace(_outcome(request, context, False, problem), traceback=trace, failed_at=place)
 
 
 def _recordable(part: Any) -> Any:
@@ -94,12 +97,10 @@ def _recordable(part: Any) -> Any:
     return sound
 
 
-def _outcome(
-    request: CallRequest, context: ToolContext, ok: bool, result: Any, trace: str | None = None
-) -> ToolOutcome:
+def _outcome(request: CallRequest, context: ToolContext, ok: bool, result: Any) -> ToolOutcome:
     message = result_message(request.function[:80], ok, result, context.result_header)
     text = shorten_message(message, context.max_result_tokens, _counter(context), ASK_FOR_LESS)
-    return ToolOutcome(ok, result, text, trace)
+    return ToolOutcome(ok, result, text)
 
 
 def _in_short(error: BaseException) -> str:
