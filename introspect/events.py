@@ -143,7 +143,7 @@ class ToolCall(_InTurn):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolResult(_InTurn):
-    """The whole result, `text` as the model reads it, `record` for the record alone, `failed_at` FILE:LINE."""
+    """The whole result, `text` that the model reads, `record` for the record alone, `failed_at` FILE:LINE."""
 
     event: ClassVar[str] = "tool_result"
     function: str

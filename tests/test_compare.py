@@ -6,6 +6,7 @@ import io
 import json
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
-from support.record_examples import conversation, generation, prune, written
+from support.record_examples import conversation, generation, prune, run_start, written
 from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events as ev
@@ -206,6 +207,33 @@ def test_results_of_another_experiment_do_not_count() -> None:
     ]
     judged = [(seen.experiment, seen.quote.verdict) for seen in judged_quotes(stream)]
     assert judged == [(0, "right"), (0, "right"), (1, "wrong")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "numbers"),
+    [
+        ("Layer 7 of 2,048 tokens, as I was told; 36 layers, 99 heads.", ["36", "99"]),
+        ("The tide comes every 12.4 hours; 36 layers.", ["36"]),
+        ("I predict 0.31, and 36 layers.\n" + call_text("f", prose="", value=0.31, at=[5]), ["36"]),
+        ("Layers 5 and 36.\n" + call_text("f", prose="", value=0.31, at=["5"]), ["36"]),
+        ("Line 8 of the page says so.", ["8"]),
+        (call_text("record_observation", prose="36 layers.", description="0.31 at 7"), ["36", "0.31"]),
+    ],
+)
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_number_that_was_given_is_no_claim(reply: str, numbers: list[str], pinned: bool) -> None:
+    text = "The tide comes every 12.4 hours."
+    page = {"document": "tides", "first": 8, "last": 8, "total": 9, "text": text}
+    kept = {"id": "tides", "title": "", "summary": "", "text": text, "file": None, "sha256": ""}
+    read: dict[str, Any] = {"experiment": 0, "turn": 1, "ok": True, "text": "", "seconds": 0.1}
+    stream: list[ev.Event] = [
+        replace(run_start(), settings={"documents_pinned": pinned}, documents=(kept,)),
+        ev.ExperimentStart(experiment=0, name="one", task="Look at layer 7 with 2048 tokens."),
+        ev.ToolResult(function="get_architecture_summary", result={"layers": 36, "layer": 7}, **read),
+        ev.ToolResult(function="read_heritage_document", result={} if pinned else page, **read),
+        generation(reply, 2),
+    ]
+    assert [seen.quote.number for seen in judged_quotes(stream)] == numbers
 
 
 @given(spans=st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60)), max_size=8))

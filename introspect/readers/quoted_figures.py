@@ -2,7 +2,8 @@
 
 A number is *right* where a result has it under the name that stands beside it in the reply, *rounded* where
 it is the same to the three or more significant digits that the reply gives, *misnamed* where a result has it
-under other names only, and *wrong* where no result has it.
+under other names only, and *wrong* where no result has it. One that stands in the task, in a document or in
+the reply's own call is no claim, and is not judged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any, Literal
 
 from introspect import events
 from introspect.events import Event
+from introspect.phase.config import READING_TOOLS
+from introspect.tools.calls.actions import CallRequest
+from introspect.tools.calls.parsing import parse_reply
 
 _NUMBER = re.compile(
     r"(?<![\w.*-])-?(?:\d{1,3}(?:,\d{3})+(?![,\d])|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?![\w*]|\.\w)"
@@ -24,6 +28,8 @@ _LIST_MARK = re.compile(r"^[ \t]*\d{1,3}[.)](?=\s)", re.MULTILINE)
 _NEAR = 30
 """Characters before and after a number in which its name is looked for."""
 _FEWEST_DIGITS = 3
+_NOTE = "description"
+"""The argument that is a note: what it says is part of the report."""
 MOST_CHARS = 65_536
 """Characters of a reply that are judged."""
 
@@ -78,14 +84,25 @@ def judged_quotes(stream: Iterable[Event]) -> Iterator[QuotedIn]:
     A reply is its prose and the note that it saves.
     """
     known: Names = {}
+    given: Names = {}
+    pinned: list[Any] = []
     for event in stream:
-        if isinstance(event, events.ExperimentStart):
-            known = {}
+        if isinstance(event, events.RunStart) and event.settings.get("documents_pinned") is True:
+            pinned = [document.get("text") for document in event.documents]
+        elif isinstance(event, events.ExperimentStart):
+            known, given = {}, {}
+            _learn(given, [event.task, *pinned])
         elif isinstance(event, events.ToolResult):
             _learn(known, event.result)
+            if event.function in READING_TOOLS:
+                # What was read of a document is a text; the figures beside it are the tool's.
+                _learn(given, event.result, texts_alone=True)
         elif isinstance(event, events.Generation):
+            own: Names = {}
+            _learn(own, _asked_with(event.text))
             for quote in _quotes(report_of(event.text), known):
-                yield QuotedIn(event.experiment, event.turn, quote)
+                if quote.number not in given and quote.number not in own:
+                    yield QuotedIn(event.experiment, event.turn, quote)
 
 
 def quotes(report: str, result: Any) -> list[Quote]:
@@ -100,16 +117,23 @@ def report_of(reply: str) -> str:
     prose, _, call = ("\n" + reply).partition("\n{")
     try:
         action, _ = json.JSONDecoder().raw_decode("{" + call)
-        return f"{prose[1:]}\n{action['tool_call']['arguments'].get('description', '')}"
+        return f"{prose[1:]}\n{action['tool_call']['arguments'].get(_NOTE, '')}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return prose[1:]
 
 
-def _learn(known: Names, result: Any) -> None:
+def _asked_with(reply: str) -> list[Any]:
+    """The arguments of the call that a reply makes, without the note that it saves."""
+    action = parse_reply(reply, False, 0) if "{" in reply else None
+    arguments = action.arguments if isinstance(action, CallRequest) else {}
+    return [value for name, value in arguments.items() if name != _NOTE]
+
+
+def _learn(known: Names, result: Any, texts_alone: bool = False) -> None:
     """Add the numbers of a result, also inside its texts, each under the name that it has there."""
     # A record nests its values a few dozen levels at most; what lies deeper was never read from one.
     with suppress(RecursionError):
-        for name, number in _pairs(result, ""):
+        for name, number in _pairs(result, "", texts_alone):
             known.setdefault(number, set()).add(name)
 
 
@@ -146,17 +170,17 @@ def _rounds_to(value: str, number: str) -> bool:
     return f"{float(value):.{len(number.partition('.')[2])}f}" == number
 
 
-def _pairs(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def _pairs(value: Any, key: str, texts_alone: bool) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _pairs(item, str(name))
+            yield from _pairs(item, str(name), texts_alone)
     elif isinstance(value, list):
         for item in value:
-            yield from _pairs(item, key)
+            yield from _pairs(item, key, texts_alone)
     elif isinstance(value, str):
         for match in _NUMBER.finditer(value):
             label = re.search(r"([a-z][a-z ]*?)\s*$", value[max(0, match.start() - _NEAR) : match.start()])
             name = label.group(1).split(" ")[-1] if label else key
             yield name, match.group().replace(",", "")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not texts_alone:
         yield key, json.dumps(value)
