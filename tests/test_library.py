@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,30 @@ def test_a_frame_has_the_rows_and_an_empty_run_the_columns(tmp_path: Path) -> No
     assert list(frame.columns) == list(COLUMNS) and list(frame["text"]) == ["one", "two"]
     empty = introspect.read(written(tmp_path, [])).frame()
     assert len(empty) == 0 and list(empty.columns) == list(COLUMNS)
+
+
+def test_results_are_spread_into_columns_of_their_keys(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    results: list[Any] = [
+        {"layer": 3, "mean": 0.5, "name": "mlp", "shape": [2, 3], "each": {"a": 1}},
+        {"mean": "NaN", "most": "Infinity", "least": "-Infinity", "none": None, "even": True},
+        [1, 2],
+        "said",
+    ]
+    events = conversation(*map(str, results))
+    for turn, result in enumerate(results, start=1):
+        made = {"experiment": 0, "turn": turn, "function": "f", "ok": turn < 4, "text": "", "seconds": 0.1}
+        events.insert(-1, ev.ToolResult(result=result, **made))  # type: ignore[arg-type]
+    run = introspect.read(written(tmp_path, events))
+    frame = run.frame(results=True)
+    keys = ["layer", "mean", "name", "most", "least", "none", "even"]
+    assert sorted(frame.columns) == sorted([*COLUMNS, *(f"result.{key}" for key in keys)])
+    assert list(frame["result.layer"][:1]) == [3] and frame["result.layer"].isna().sum() == 3
+    assert frame["result.mean"].dtype == float and math.isnan(frame["result.mean"][1])
+    assert (frame["result.most"][1], frame["result.least"][1]) == (math.inf, -math.inf)
+    assert frame["result.name"][0] == "mlp" and frame["result.even"][1]
+    assert list(frame["result"])[2:] == [[1, 2], "said"]
+    assert list(run.frame().columns) == list(COLUMNS)
 
 
 def test_without_pandas_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunStart
-from introspect.library.turn_rows import COLUMNS, turn_rows
+from introspect.library.turn_rows import COLUMNS, spread_results, turn_rows
 from introspect.phase.paths import expanded, shown
 from introspect.readers.comparison import recorded_summary
 from introspect.readers.run_list import state_of
@@ -56,17 +56,22 @@ class RecordedRun:
         """The figures of the run, as `run --json` prints them, counted from its events."""
         return recorded_summary(self.log, self.path)
 
-    def frame(self) -> pandas.DataFrame:
+    def frame(self, results: bool = False) -> pandas.DataFrame:
         """One row for each turn, in order: the reply, its tokens and times, and the call that it made.
 
         The columns are those of `introspect.library.turn_rows.COLUMNS`; a turn without a call has None in
-        those of the call. Raises ImportError where pandas is not installed.
+        those of the call. With `results`, each number, text and truth value that a result has under a key
+        stands in a column `result.KEY` too; a record spells numbers that are not finite as the texts "NaN",
+        "Infinity" and "-Infinity", and there they are numbers. Raises ImportError where pandas is not
+        installed.
         """
         try:
             import pandas
         except ImportError:
             raise ImportError("frame() needs pandas; pip install 'introspect[pandas]'") from None
-        return pandas.DataFrame(turn_rows(self.log), columns=list(COLUMNS))
+        rows = turn_rows(self.log)
+        more = spread_results(rows) if results else []
+        return pandas.DataFrame(rows, columns=[*COLUMNS, *more])
 
 
 def read_run(run: str | os.PathLike[str], output: str | os.PathLike[str]) -> RecordedRun:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 from introspect import events as ev
+from introspect.runlog.plain_values import NonFinite
 from introspect.runlog.reader import EventLog
 
 COLUMNS = {
@@ -55,6 +57,21 @@ def turn_rows(log: EventLog) -> list[dict[str, Any]]:
             case _:
                 pass
     return [{name: row[name] for name in COLUMNS} for row in rows.values()]
+
+
+def spread_results(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Add to each row, as `result.KEY`, what its result has under a key and is no list or object.
+
+    Returns the names of these columns, in the order in which they come first.
+    """
+    columns: dict[str, None] = {}
+    for row in rows:
+        result = row["result"] if isinstance(row["result"], dict) else {}
+        for key, value in result.items():
+            if not isinstance(value, dict | list):
+                row[f"result.{key}"] = float(value) if value in get_args(NonFinite) else value
+                columns[f"result.{key}"] = None
+    return list(columns)
 
 
 def _reply(event: ev.Generation, experiment: str, time: str) -> dict[str, Any]:

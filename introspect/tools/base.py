@@ -1,7 +1,8 @@
 """What a tool is: a function of a context and arguments that returns plain data, described by itself.
 
 The first line of a tool's docstring is its meaning, its `Args:` section describes the parameters, its
-signature gives types and defaults. From these come the prompt, the listing and the validation.
+signature gives types and defaults. From these come the prompt, the listing and the validation. JSON has no
+word for numbers that are not finite: in results they are the texts "NaN", "Infinity" and "-Infinity".
 """
 
 from __future__ import annotations
