@@ -101,22 +101,29 @@ _MOST_OFFERED = 6
 """Names that a hint offers where they are equally near: the five shipped phases are to `phase1`."""
 
 
+TO_A_MODEL = 0.5
+"""How like a name has to be that a model is offered: less than for people, for a model cannot look it up."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what a library's error says, 120 characters at most; else its name."""
     return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:120]
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], most: int = 3, least: float = TO_A_MODEL) -> list[str]:
     """The known names most like `name`, best first; empty where none is close."""
     folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), list(folded), n=most, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=most, cutoff=least)
     return [folded[match] for match in close]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A clause that offers the nearest known name, all that are as near, or what is known when none is."""
+def did_you_mean(name: str, known: Iterable[str], least: float = 0.6) -> str:
+    """A clause that offers the nearest known name, all that are as near, or what is known when none is.
+
+    `least` is how like a name has to be, 1 for the same.
+    """
     known = list(known)
-    close = nearest(name, known, most=_MOST_OFFERED)
+    close = nearest(name, known, _MOST_OFFERED, least)
     if close:
         likeness = [difflib.SequenceMatcher(None, one.casefold(), name.casefold()).ratio() for one in close]
         best = sorted(one for one, like in zip(close, likeness, strict=True) if like == likeness[0])

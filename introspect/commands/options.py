@@ -15,7 +15,7 @@ import typer
 
 from introspect.commands.completion import complete_phase, complete_run
 from introspect.errors import ConfigError
-from introspect.phase.paths import DEFAULT_OUTPUT, look
+from introspect.phase.paths import DEFAULT_OUTPUT, look, shown
 
 _OUTPUT, _MODEL = "INTROSPECT_OUTPUT", "INTROSPECT_MODEL"
 
@@ -23,7 +23,7 @@ _OUTPUT, _MODEL = "INTROSPECT_OUTPUT", "INTROSPECT_MODEL"
 def default_output() -> Path:
     """The parent of run directories where no option says it. ConfigError where it is no path."""
     given = os.environ.get(_OUTPUT)
-    return look(given, f"{_OUTPUT} ")[0] if given else DEFAULT_OUTPUT
+    return _folder(given, f"{_OUTPUT} ") if given else DEFAULT_OUTPUT
 
 
 def default_model(otherwise: str | None = None) -> str | None:
@@ -32,7 +32,14 @@ def default_model(otherwise: str | None = None) -> str | None:
 
 
 def _output(given: str) -> Path:
-    return look(str(given), "--output ")[0]
+    return _folder(str(given), "--output ")
+
+
+def _folder(given: str, what: str) -> Path:
+    path, kind = look(given, what)
+    if kind in ("file", "stream"):
+        raise ConfigError(f"{what}{shown(given)}: is a {kind}; give the directory that has the runs")
+    return path
 
 
 def _model_option(otherwise: str | None, default: bool | str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shlex
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from introspect.commands.event_page import STATUS_STYLES
+from introspect.commands.options import default_output
 from introspect.display import BAD, WARNING, one_line
 from introspect.events import JSON
+from introspect.runlog.sources import run_id
 
 _NARROW = 50
 """Columns below which a gap between two of the table is one column wide."""
@@ -85,11 +88,19 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
 def _show_places(console: Console, summary: JSON, log: Path) -> None:
     """Where everything lies, and the commands that come next."""
     run = summary["run"]
-    places = {"record": run, "log": str(log), "replay": shlex.join(["introspect", "replay", run])}
+    named = _short_name(Path(run)) if console.width < _NARROW else run
+    places = {"record": run, "log": str(log), "replay": shlex.join(["introspect", "replay", named])}
     if summary["status"] == "interrupted":
-        places["resume"] = shlex.join(["introspect", "run", "--resume", run])
+        places["resume"] = shlex.join(["introspect", "run", "--resume", named])
     for name, place in places.items():
         console.print(Text(f"{name:<8}{one_line(place)}"), soft_wrap=True)
+
+
+def _short_name(run: Path) -> str:
+    """The id of a run, where it is one that the commands find by it; else its path."""
+    name = run_id(run.name)
+    alone = len(list(run.parent.glob(f"*-{glob.escape(name)}"))) == 1
+    return name if alone and run.parent == default_output() else str(run)
 
 
 def _add_audits(facts: Table, summary: JSON) -> None:

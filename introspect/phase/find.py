@@ -39,7 +39,11 @@ def find_phase(phase: str) -> Path:
                 f"{shown(phase)}: no such phase file; 'introspect run phase1a' runs one by name"
             )
         return path
+    if not phase:
+        raise ConfigError("PHASE is empty; give a name, a .yaml file or '-'")
     path_of_name = file_of_name(phase)
+    if path_of_name is None and Path(phase).suffix:
+        raise ConfigError(f"'{shown(phase)}' is no phase; one is a name, or a .yaml file")
     if path_of_name is None:
         raise ConfigError(f"no phase is called '{shown(phase)}'; {did_you_mean(phase, phase_files())}")
     return path_of_name

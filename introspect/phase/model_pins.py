@@ -27,13 +27,24 @@ def without_foreign_pin(data: dict[str, Any], model_id: Any) -> dict[str, Any]:
     return data | {"model": {key: value for key, value in model.items() if key != "revision"}}
 
 
+OPTIONS = {
+    "model.id": "model",
+    "model.revision": "revision",
+    "model.device": "device",
+    "model.dtype": "dtype",
+    "generation.seed": "seed",
+    "limits.max_turns": "max-turns",
+}
+"""The settings that have an option of their own, and its name."""
+
+
 def refuse_contradictions(sets: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Raise ConfigError where a `--set` and an option give one setting two values."""
     for dotted, value in options.items():
         if value is not None and dotted in sets and typed_leaf(dotted, sets[dotted]) != value:
+            option = f"--{OPTIONS[dotted]} {value}" if dotted in OPTIONS else f"{dotted} {value}"
             raise ConfigError(
-                f"--set {dotted}={typed_leaf(dotted, sets[dotted])}: an option of its own says {value};"
-                " give one"
+                f"{option} and --set {dotted}={typed_leaf(dotted, sets[dotted])} say two things; give one"
             )
 
 

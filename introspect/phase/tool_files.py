@@ -67,7 +67,9 @@ def _placed(entry: Any, folder: Path) -> Any:
 def refuse_unfit(reference: str, where: str, taken: Collection[str]) -> None:
     """Raise ConfigError, beginning with `where`, for a reference to nothing or to a `taken` name."""
     if not is_reference(reference):
-        raise ConfigError(f"{where} {shown(reference)}: a tool of one's own is written FILE.py:function")
+        raise ConfigError(
+            f"{where} {shown(reference) or repr('')}: a tool of one's own is written FILE.py:function"
+        )
     file, function = parted(reference)
     if function in taken:
         raise ConfigError(

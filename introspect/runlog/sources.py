@@ -26,6 +26,8 @@ def find_source(source: str, output: Path) -> Path:
     of a run directory, its id (the last four characters), and any part of the name that no other run has.
     Raises RecordError where there is none, and where several runs are meant: they are listed.
     """
+    if not source:
+        raise RecordError("RUN is empty; give a path, 'latest', a phase or an id")
     path, kind = look(source)
     if kind == "stream":
         raise RecordError(

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from introspect.errors import ToolError, did_you_mean
+from introspect.errors import TO_A_MODEL, ToolError, did_you_mean
 from introspect.tools.argument_types import checked, example, in_words
 from introspect.tools.context import ToolContext, to_json
 
@@ -126,7 +126,7 @@ class Tool:
         name = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             known = [p.name for p in self.parameters]
-            hint = did_you_mean(name[:_MOST_SHOWN], known) if known else "it takes none"
+            hint = did_you_mean(name[:_MOST_SHOWN], known, TO_A_MODEL) if known else "it takes none"
             problem = f"unknown argument '{name[:_MOST_SHOWN]}'; {hint}"
         elif first["type"] == "missing":
             problem = f"argument '{name}' is missing"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from introspect.errors import ToolError, did_you_mean
+from introspect.errors import TO_A_MODEL, ToolError, did_you_mean
 from introspect.tools.context import ToolContext, left_out
 from introspect.tools.domains import DocumentId
 
@@ -56,9 +56,8 @@ def read_heritage_document(
         end_line: the last line
     """
     if document not in context.documents:
-        raise ToolError(
-            f"no document is called '{document[:80]}'; {did_you_mean(document, context.documents)}"
-        )
+        hint = did_you_mean(document, context.documents, TO_A_MODEL)
+        raise ToolError(f"no document is called '{document[:80]}'; {hint}")
     lines = context.documents[document].lines
     last = len(lines) if end_line is None else min(end_line, len(lines))
     if not 1 <= start_line <= last:

@@ -63,6 +63,7 @@ class Permission:
             raise ConfigError(
                 f"{shown(parted(reference)[0])}: the phase names code of this file, which runs only if you"
                 f" say so: add --tool {shown(reference)}, or --allow-code for every file of the phase"
+                " (from Python tools=[…] or allow_code=True)"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from introspect.errors import ToolError, did_you_mean
+from introspect.errors import TO_A_MODEL, ToolError, did_you_mean
 from introspect.tools.context import ToolContext
 from introspect.tools.domains import FigureName, MeasuringTool
 from introspect.tools.figures import FIGURES
@@ -21,10 +21,12 @@ def predict_result(
         value: the number that you expect
     """
     if tool not in context.measuring:
-        raise ToolError(f"'{tool[:80]}' measures nothing here; {did_you_mean(tool[:80], context.measuring)}")
+        hint = did_you_mean(tool[:80], context.measuring, TO_A_MODEL)
+        raise ToolError(f"'{tool[:80]}' measures nothing here; {hint}")
     known = FIGURES.get(tool)
     if known is not None and figure not in known:
-        raise ToolError(f"{tool} gives no figure '{figure[:80]}'; {did_you_mean(figure[:80], known)}")
+        hint = did_you_mean(figure[:80], known, TO_A_MODEL)
+        raise ToolError(f"{tool} gives no figure '{figure[:80]}'; {hint}")
     shown = sum(name == figure for name, _ in context.figures_shown)
     result = {"tool": tool, "figure": figure, "predicted": value, "decided_by": f"your next call of {tool}"}
     if shown:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from introspect.engine.out_of_memory import is_out_of_memory, release_memory
-from introspect.errors import ToolError, did_you_mean
+from introspect.errors import TO_A_MODEL, ToolError, did_you_mean
 from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
@@ -57,7 +57,7 @@ def execute(tools: Mapping[str, Tool], context: ToolContext, request: CallReques
     """
     try:
         if request.function not in tools:
-            known = did_you_mean(request.function[:80], tools)
+            known = did_you_mean(request.function[:80], tools, TO_A_MODEL)
             raise ToolError(f"no tool is called '{request.function[:80]}'; {known}")
         _refuse_placeholders(request.arguments)
         # A note is written whole: a break between the store and the record would part the two.

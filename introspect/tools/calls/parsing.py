@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from introspect.errors import did_you_mean
+from introspect.errors import TO_A_MODEL, did_you_mean
 from introspect.tools.calls.actions import OWN_FORMS, Action, CallForms, CallRequest, Unusable, refused
 from introspect.tools.calls.call_keys import (
     action_of,
@@ -149,7 +149,7 @@ def _explain_name(reply: ReplyObjects, forms: CallForms, offered: Collection[str
     """Of a reply with an object that would be a call under another name, or with its name elsewhere."""
     names = [name for found in reply.objects if (name := unknown_tool(found)) is not None]
     if names and offered:
-        hint = did_you_mean(names[0][:80], offered)
+        hint = did_you_mean(names[0][:80], offered, TO_A_MODEL)
         return Unusable(
             "unknown-tool",
             f"No tool is called '{quotable(names[0])}'; {hint}{'' if hint.endswith('?') else '.'} Nothing was"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from introspect.errors import ToolError, did_you_mean
+from introspect.errors import TO_A_MODEL, ToolError, did_you_mean
 from introspect.model.roles import role_of
 from introspect.model.structure import read_structure
 from introspect.tools.context import ToolContext, left_out
@@ -36,7 +36,7 @@ def explain_component(context: ToolContext, component_type: ComponentType) -> di
     asked = " ".join(component_type.casefold().replace("_", " ").replace("-", " ").split())
     name = asked if asked in COMPONENTS else ALIASES.get(asked)
     if name is None:
-        hint = did_you_mean(asked[:80], COMPONENTS)
+        hint = did_you_mean(asked[:80], COMPONENTS, TO_A_MODEL)
         raise ToolError(
             f"no component is called '{component_type[:80]}'; {hint}"
             + ("" if hint.startswith("known") else f" Known: {', '.join(COMPONENTS)}")
