@@ -138,7 +138,7 @@ def prepared_run(turns: int, model: str, output: Path, path: str, e1: str = "eve
         function, arguments = CALLS[turn % len(CALLS)]
         call = {"reasoning": f"why {turn}", "tool_call": {"function": function, "arguments": arguments}}
         replies[0, turn] = (*form.encode(f"I look.\n{json.dumps(call)}"), form.end_id)
-    return replace(prepared, forced=ForcedReplies(token_ids=replies, retokenised=False))
+    return replace(prepared, forced=ForcedReplies(token_ids=replies, retokenised=False, path=output))
 
 
 def judged(figures: Figures, turns: int) -> list[tuple[str, str, bool]]:

@@ -9,7 +9,7 @@ import pytest
 from support.cli_process import fresh_introspect, introspect
 
 PHASE = "name: small\nmodel: {id: tiny}\ntools: [query_memory]\nexperiments: [{name: one, task: Look.}]\n"
-MEMORY_NOW = re.compile(r'"(free|room)_bytes": \d+')
+MEMORY_NOW = re.compile(r'"(free|room|limit)_bytes": \d+|"value": \d+(?=, "reason": "MiB that)')
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import small_model
+from support.allocations import peak_bytes
 from support.sessions import DONE, a_phase, call_text, forced_session, opened_run, phase_for
-from test_tool_memory import peak_bytes
 
 from introspect.checkpoint.device_memory import room_for_run, taken_memory
 from introspect.commands.dry_run import forecast

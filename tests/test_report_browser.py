@@ -10,7 +10,7 @@ import pytest
 from support.browser import CHROMIUM, Browser
 from support.in_process import introspect_here
 from support.record_examples import conversation, generation, written
-from test_report import HOSTILE, LENS, attention_record, result
+from support.report_records import HOSTILE, LENS, attention_record, result
 
 from introspect.readers.comparison import measured_run
 from introspect.readers.divergence import diverged

@@ -57,9 +57,14 @@ def _pins() -> dict[str, str]:
     return pins
 
 
+NOT_SET_UP = {"parquet", "inspect"}
+"""Extras of which `scripts/setup` installs nothing, so that no version of theirs is tried."""
+
+
 def _direct_requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    optional = project["optional-dependencies"]
+    groups = [project["dependencies"], *(optional[name] for name in optional if name not in NOT_SET_UP)]
     return [Requirement(line) for group in groups for line in group]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.allocations import peak_bytes
 from support.tool_cases import arguments_of, context_for
-from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from introspect.tools.instruments.activations import MAX_TEXT_TOKENS
@@ -36,18 +36,6 @@ def wide_model() -> Any:
         tie_word_embeddings=True,
     )
     return Qwen2ForCausalLM(config).eval().requires_grad_(False)
-
-
-def peak_bytes(work: Any) -> int:
-    """The most bytes that were allocated at a time during the work, above what there was before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        work()
-    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
 
 
 def test_the_measure_sees_what_is_held() -> None:

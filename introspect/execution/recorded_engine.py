@@ -124,6 +124,8 @@ def recorded_model(start: RunStart, path: Path) -> ModelConfig:
         settings["revision"] = environment.get("model_revision")
         if manifest.is_file() and start.model != "tiny":
             place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
+            if not place and place is not None:
+                raise ValueError("model_path is empty")
             if place is not None:
                 settings |= {"id": str(expanded(place)), "revision": None}
         return ModelConfig.model_validate(settings)

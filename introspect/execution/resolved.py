@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from introspect.events import JSON
-from introspect.phase.config import PhaseConfig
+from introspect.phase.config import MIB, PhaseConfig
 from introspect.session.limits import result_tokens
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ def _of_prompt(phase: PhaseConfig, memory: JSON | None) -> Iterator[Resolved]:
 def _of_run(phase: PhaseConfig, judged: Judgement, memory: JSON | None) -> Iterator[Resolved]:
     yield Resolved("requires", None, None, "no run is needed first")
     yield Resolved("generation.seed", None, None, "drawn when the run begins")
+    free = memory["limit_bytes"] if memory else None
+    yield Resolved(
+        "memory.limit", None, None if free is None else free // MIB, "MiB that the device has free"
+    )
     yield Resolved("limits.max_tokens", None, None, "no limit")
     yield Resolved("limits.max_seconds", None, None, "no limit")
     conversation = phase.memory.max_conversation_tokens
