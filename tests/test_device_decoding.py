@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import small_model
 from support.amounts import examples
+from support.digest_by_hand import by_hand
 from support.sessions import random_model
 from support.tape import Tape
-from test_row_digest import by_hand
 
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.capture import Capture, EagerReplay, Run
@@ -44,6 +45,22 @@ class Counting(EagerReplay):
             return run()
 
         return counted
+
+
+class Timed(EagerReplay):
+    """Notes how long each pass takes."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def __call__(self, run: Run) -> Run:
+        def timed() -> torch.Tensor:
+            began = time.perf_counter()
+            row = run()
+            self.seconds.append(time.perf_counter() - began)
+            return row
+
+        return timed
 
 
 class OnePlace(EagerReplay):
@@ -245,6 +262,15 @@ def test_logits_that_are_no_numbers_end_a_reply_as_they_do_on_the_processor() ->
         assert sequence.finish_reason == "non-finite" and sequence.fault is not None
         replies.append((figures(sequence), sequence.fault, sequence.cache.state_digest()))
     assert replies[0] == replies[1]
+
+
+def test_the_time_of_a_pass_that_was_started_ahead_is_its_own() -> None:
+    capture = Timed()
+    made = ended(of_graph(MODEL, capture), begun(of_graph(MODEL), sampler_for(1.0, 0.9, 2)))
+    passes = made.cache.schedule.passes[1:]
+    assert len(passes) == len(capture.seconds) == len(made.token_ids) - 1
+    assert all(one.seconds > own for one, own in zip(passes, capture.seconds, strict=True))
+    assert made.seconds > sum(capture.seconds)
 
 
 class Asked(Interrupts):

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.resumed_runs import cut_run, first_difference, made_run, record_lines, resumed, said, small_phase
 from support.sessions import DONE, STEPS, a_phase, forced_session, opened_run, phase_for, run_session
 
 from introspect.audits.record import audit_replay
 from introspect.audits.recorded import recorded_turns
+from introspect.checkpoint.loading import load_model
 from introspect.commands.audit import audit_command
 from introspect.commands.verify import verified
 from introspect.engine.decode_paths import choose_decode_path
@@ -91,6 +93,19 @@ def test_a_run_whose_ids_the_device_chose_is_executed_again_bit_for_bit(
     assert set(summary["decode_paths"]) == {"graph"} and summary["audits"]["failed"] == 0
     assert audit_command(summary["run"], "e1", tmp_path, as_json=True) == 0
     assert verified(Path(summary["run"]) / "events.jsonl", Console())["first_divergence"] is None
+
+
+def test_a_run_that_broke_off_becomes_the_run_that_it_would_have_been(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    phase = small_phase(model_dir, engine={"decode_path": "graph"}, limits={"max_turns": 4, "max_misses": 9})
+    loaded = load_model(phase.model)
+    whole = made_run(phase, loaded, tmp_path / "whole")
+    count = len(record_lines(whole))
+    for lines in (count // 3, count - 2):
+        run = cut_run(whole, tmp_path / f"20260101T000000Z-test-{lines:04x}", lines)
+        assert resumed(run, loaded)["audits"]["failed"] == 0
+        assert first_difference(said(run), said(whole)) is None
 
 
 @pytest.mark.parametrize("fault", ["prefix-aliased", "wrong-position"])

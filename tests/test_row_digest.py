@@ -10,25 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.amounts import examples
+from support.digest_by_hand import by_hand
 
 from introspect.engine.row_digest import digest_bytes, mixed
-
-_ALL = (1 << 64) - 1
-_SPREAD, _PLACES = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9
-
-
-def folded(number: int) -> int:
-    return number ^ (number >> 32)
-
-
-def by_hand(row: torch.Tensor) -> bytes:
-    """The digest as the formula has it, in Python's own numbers."""
-    kind = {torch.float32: "int32", torch.float64: "int64"}[row.dtype]
-    total = 0
-    for place, word in enumerate(row.numpy().view(kind).tolist(), start=1):
-        multiplier = folded(folded(place * _SPREAD & _ALL) * _PLACES & _ALL) | 1
-        total += folded(word * _SPREAD & _ALL) * multiplier
-    return (total & _ALL).to_bytes(8, "little")
 
 
 def digest(row: torch.Tensor) -> bytes:

@@ -52,7 +52,8 @@ class DecodingSequence:
 
     Where the logits stand on a device, `row` has them, and `logits` is not looked at. `row_digest` says how
     the digests of rows are computed: `mix64` on any device, `sha256` where the rows are on the CPU. `ahead`
-    is the pass of the newest id, where it was started before the id was known here.
+    is the pass of the newest id, where it was started before the id was known here, `waited` how many seconds
+    that and the wait for the row before took.
 
     Logits that are not finite are no distribution: the reply ends before them with the finish reason
     `non-finite`, and `fault` tells what was seen. With `through_faults`, for ids that are given, it goes on.
@@ -74,6 +75,7 @@ class DecodingSequence:
     row: DeviceRow | None = None
     row_digest: str = SHA256
     ahead: Ahead | None = None
+    waited: float = 0.0
     _digest: Any = field(default_factory=hashlib.sha256)
     # hashlib works without the interpreter's lock, so that a thread digests logits beside the next pass.
     _hashing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "logits-digest"))

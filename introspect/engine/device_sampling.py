@@ -1,7 +1,8 @@
 """Choosing the next id where the logits stand: nothing is read back, so that nobody waits for the device.
 
-The draws are those of `sampling`, and so are the operations: from the same logits comes the same id. What
-`sampling` decides by numbers that it reads is decided here by masks, or left to it (see `DeviceChoice`).
+The draws are those of `sampling`, and so are the operations: from the same logits comes the same id, as far
+as a device puts ids of equal probability into the same order, and but for rounding in fp64. What `sampling`
+decides by numbers that it reads is decided here by masks, or left to it (see `DeviceChoice`).
 """
 
 from __future__ import annotations

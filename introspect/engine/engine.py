@@ -164,7 +164,10 @@ class Engine:
         sequence.choose()
         if sequence.finish_reason == NON_FINITE and sequence.token_ids:
             sequence.cache.truncate(len(sequence.cache.token_ids) - 1)
-        sequence.seconds += time.perf_counter() - began
+        spent = time.perf_counter() - began
+        sequence.seconds += spent
+        # What waits for a device, or starts a pass ahead, is time of the pass and not of a choice.
+        sequence.waited = spent if sequence.row is not None else 0.0
         return sequence.finish_reason != NON_FINITE
 
     def _feed(self, sequence: DecodingSequence, path: str | None) -> None:
@@ -184,7 +187,8 @@ class Engine:
         sequence.row = None
         if path == GRAPH and self._graph is not None and self.row_digest == MIX64:
             of_graph = partial(self._by_graph, self._graph, sequence.ahead)
-            sequence.row = DeviceRow(self._extended(of_graph, sequence.cache, fed, path))
+            row = self._extended(of_graph, sequence.cache, fed, path, sequence.waited)
+            sequence.row = DeviceRow(row)
         else:
             sequence.logits = self.forward(sequence.cache, fed, path)
 
@@ -200,13 +204,13 @@ class Engine:
         return self._extended(self._passes[path], cache, token_ids, path)
 
     def _extended(
-        self, forward_pass: Pass, cache: TokenCache, token_ids: Sequence[int], path: str
+        self, one: Pass, cache: TokenCache, token_ids: Sequence[int], path: str, spent: float = 0.0
     ) -> torch.Tensor:
         self.interrupts.check()
         with self.interrupts.breakable:
             began = time.perf_counter()
-            logits = forward_pass(cache, token_ids)
-            cache.extended(token_ids, path, time.perf_counter() - began)
+            logits = one(cache, token_ids)
+            cache.extended(token_ids, path, spent + time.perf_counter() - began)
         return logits
 
     def _pass(self, cache: TokenCache, token_ids: Sequence[int]) -> torch.Tensor:
