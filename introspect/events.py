@@ -113,9 +113,8 @@ class Generation(_InTurn):
 
     `cached_tokens` of the prompt were in the cache before its prefill. `logprobs` are natural, at temperature
     1. `top_logits` holds the 20 largest `[id, value]` at the first and the last position. `logits_digest`
-    covers the logits of every position, by sha256 where the environment of the run does not say otherwise,
-    `state_digest` K and V of each layer at the end. `decode_path` names how ids were decoded: one pass for
-    each but the last, in `seconds`; `digest_seconds` hashed K and V.
+    covers the logits of every position, `state_digest` K and V of each layer at the end. `decode_path` names
+    how ids were decoded: one pass for each but the last, in `seconds`; `digest_seconds` hashed K and V.
     """
 
     event: ClassVar[str] = "generation"
