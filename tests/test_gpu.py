@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import small_model
+from support.digest_by_hand import by_hand
 from support.sessions import DONE, STEPS, a_phase, forced_session, opened_run, phase_for, run_session
 
 from introspect.audits.record import audit_replay
@@ -18,9 +19,13 @@ from introspect.audits.recorded import recorded_turns
 from introspect.commands.audit import audit_command
 from introspect.engine.cache_replay import first_difference, replay_passes
 from introspect.engine.capture import capture_for
+from introspect.engine.decoding import DecodingSequence
+from introspect.engine.device_row import DeviceRow
 from introspect.engine.engine import Engine
 from introspect.engine.graph import Graph
 from introspect.engine.graph_trial import usable_graph
+from introspect.engine.row_digest import MIX64, SHA256, digest_bytes, mixed
+from introspect.engine.sampling import NucleusSampler
 from introspect.engine.schedule import GRAPH, PLAIN
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -110,6 +115,46 @@ def test_a_model_that_was_changed_is_recorded_anew(device: str) -> None:
         twin = cache.fork()
         made, meant = engine.forward(cache, [1], GRAPH), engine.forward(twin, [1], PLAIN)
         assert float((made - meant).abs().max()) <= 1e-3 * float(meant.abs().max())
+
+
+@devices
+def test_what_a_device_tells_of_a_row_is_told_without_waiting_for_it(device: str) -> None:
+    for seed in range(20):
+        row = torch.randn(5000, generator=torch.Generator().manual_seed(seed)) * 4
+        sampler = NucleusSampler(0.9, (0.5, 0.9, 1.0)[seed % 3], seed)
+        asked, there = DeviceRow(row.to(device)), row.to(device)
+        mixed(there)  # what is computed once for each device
+        before = torch.cuda.get_sync_debug_mode() if device == "cuda" else 0
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            asked.ask(NucleusSampler(0.9, sampler.top_p, seed))
+        finally:
+            if device == "cuda":
+                torch.cuda.set_sync_debug_mode(before)
+        told = asked.figures()
+        assert told.sound and digest_bytes(told.digest) == by_hand(row)
+        assert told.token_id in (None, sampler.choose(row))
+        assert told.log_sum == pytest.approx(float(torch.logsumexp(row, dim=0)), rel=1e-6)
+
+
+@devices
+def test_replies_by_the_device_are_those_of_the_processor_and_repeat_themselves(device: str) -> None:
+    model, replies = a_model(device), []
+    for row_digest in (MIX64, MIX64, SHA256):
+        engine = Engine(model, graph=Graph(model, step=64), row_digest=row_digest)
+        cache = engine.new_cache()
+        sequence = DecodingSequence(
+            cache=cache,
+            sampler=NucleusSampler(0.8, 0.9, 3),
+            logits=engine.prefill(cache, list(range(50))).logits,
+            stop_ids=frozenset(),
+            max_new_tokens=40,
+        )
+        for _ in engine.decode([sequence]):
+            pass
+        replies.append((sequence.token_ids, cache.state_digest(), sequence.logits_digest))
+    assert replies[0] == replies[1] and replies[0][:2] == replies[2][:2]
 
 
 @devices

@@ -24,6 +24,7 @@ from introspect.engine.engine import Engine
 from introspect.engine.graph import Graph
 from introspect.engine.graph_trial import usable_graph
 from introspect.engine.kv_cache import KVCache
+from introspect.engine.row_digest import MIX64
 from introspect.engine.sampling import GreedySampler
 from introspect.engine.schedule import GRAPH, PLAIN
 from introspect.errors import ConfigError, PathRefused
@@ -201,7 +202,7 @@ def of_every_module(model: Any, hook: Any) -> Any:
 @pytest.mark.parametrize("register", [of_module, before_module, of_every_module])
 def test_a_hook_acts_wherever_it_was_registered(register: Any) -> None:
     model = small_model("qwen2", torch.float64, 2)
-    engine, plain = graphed(model), Engine(model)
+    engine, plain = graphed(model), Engine(model, row_digest=MIX64)
     quiet = decoded(engine, [1, 2, 3])
     assert quiet.paths == {GRAPH} and quiet.decoded(engine.decode_path).path == GRAPH
     seen: list[Any] = []
@@ -250,7 +251,8 @@ def test_a_hook_that_comes_with_a_module_acts_too() -> None:
     of_module(model, lambda *given: seen.append(given[0]))
     hooked = decoded(engine, [1, 2, 3])
     assert hooked.paths == {PLAIN} and len(seen) == 4
-    assert hooked.logits_digest == decoded(Engine(model), [1, 2, 3]).logits_digest
+    plain = Engine(model, row_digest=MIX64)
+    assert hooked.logits_digest == decoded(plain, [1, 2, 3]).logits_digest
 
 
 def test_forwards_of_their_own_and_other_attention_take_plain() -> None:

@@ -46,6 +46,16 @@ class _Recording:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """A pass that was started with an id that only the device knew; no cache shows what it wrote."""
+
+    recording: _Recording
+    slot: int
+    version: int
+    row: torch.Tensor
+
+
 class Graph:
     """Decodes one id by a recorded pass. `kernels` tells in a record how it is repeated; buckets are of
     `step` slots, twice as many, and so on.
@@ -72,6 +82,7 @@ class Graph:
         self._fingerprint = self._watch.fingerprint()
         self._recordings: list[_Recording] = []
         self._last: tuple[_Recording, int, int] | None = None
+        self._ahead: Ahead | None = None
         # Where a recorded pass finds the id that it is fed, and its slot.
         self._inputs = torch.zeros(2, dtype=torch.long, device=self.device)
         AttentionInterface.register(_ATTENTION, attention_of_bucket(AttentionInterface()[_REPLACED]))
@@ -100,6 +111,7 @@ class Graph:
         PathRefused where modules were put in that a recording does not follow; the cache is as it was.
         """
         slot = len(cache.token_ids)
+        self._ahead = None
         bucket, buffers = self._reserved(cache)
         self._inputs.copy_(torch.tensor([token_id, slot]))
         recording = next((one for one in self._recordings if one.is_of(bucket, buffers)), None)
@@ -119,6 +131,45 @@ class Graph:
             layer.show(slot + 1)
         self._last = recording, slot + 1, buffers[0]._version
         return row
+
+    @torch.no_grad()
+    def start_ahead(self, cache: TokenCache, token_id: torch.Tensor) -> Ahead | None:
+        """Start the pass of an id, int64, `[1]`, on the device, behind the slots that the cache shows.
+
+        None where the pass before was another than that of the slot before, or a recording had to be made. As
+        long as it is not taken (see `take_ahead`) it has left nothing that anybody sees.
+        """
+        slot = len(cache.token_ids)
+        if self._last is None or self._last[1] != slot or slot >= self._last[0].bucket:
+            return None
+        recording, _, version = self._last
+        bucket, buffers = self._reserved(cache)
+        if not recording.is_of(bucket, buffers) or buffers[0]._version != version:
+            return None
+        self._last = None
+        self._inputs[:1].copy_(token_id)
+        self._inputs[1:].fill_(slot)
+        row = recording.repeat()
+        self._ahead = Ahead(recording, slot, buffers[0]._version, row)
+        return self._ahead
+
+    def take_ahead(self, cache: TokenCache, ahead: Ahead) -> torch.Tensor | None:
+        """Have the cache show what a pass wrote that was started ahead, and its logits, as of `forward`.
+
+        None where something was done meanwhile with the cache, the graph or the model's modules; then the id
+        has to be fed. What is changed in place, as a weight may be, is seen by the next pass only.
+        """
+        current, self._ahead = self._ahead, None
+        if current is not ahead or ahead.slot != len(cache.token_ids) or self.refusal(cache):
+            return None
+        bucket, buffers = self._reserved(cache)
+        moved = not ahead.recording.is_of(bucket, buffers) or buffers[0]._version != ahead.version
+        if moved or self._watch.fingerprint() != self._fingerprint:
+            return None
+        for layer in cache.layers:
+            layer.show(ahead.slot + 1)
+        self._last = ahead.recording, ahead.slot + 1, ahead.version
+        return ahead.row
 
     def _reserved(self, cache: TokenCache) -> tuple[int, list[torch.Tensor]]:
         """The shortest bucket that has the next slot, and the buffers, which are as long at least."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-_CANDIDATES = 1024
+CANDIDATES = 1024
 """How many of the largest logits are sorted first; all are, where those do not reach `top_p`."""
 
 
@@ -33,8 +33,15 @@ class NucleusSampler:
         self.top_p = top_p
         self._generator = torch.Generator(device="cpu").manual_seed(seed)
 
+    def draw(self) -> float:
+        """The next uniform number of the reply, from 0 to 1."""
+        return torch.rand((), generator=self._generator, dtype=torch.float64).item()
+
     def choose(self, logits: torch.Tensor) -> int:
-        draw = torch.rand((), generator=self._generator, dtype=torch.float64)
+        return self.choose_by(logits, self.draw())
+
+    def choose_by(self, logits: torch.Tensor, draw: float) -> int:
+        """The id that a draw falls on."""
         probabilities = torch.softmax(_scaled(logits.double(), self.temperature), dim=-1)
         if self.top_p >= 1.0:
             cumulative = torch.cumsum(probabilities, dim=-1)
@@ -45,7 +52,7 @@ class NucleusSampler:
 
     def _nucleus(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The fewest most probable ids whose probabilities reach `top_p`, most probable first."""
-        values, ids = torch.topk(probabilities, min(_CANDIDATES, probabilities.numel()))
+        values, ids = torch.topk(probabilities, min(CANDIDATES, probabilities.numel()))
         if float(values.sum()) < self.top_p:
             values, ids = torch.sort(probabilities, descending=True, stable=True)
         before = torch.cumsum(values, dim=-1) - values

@@ -13,6 +13,7 @@ from introspect.checkpoint.loading import LoadedModel
 from introspect.checkpoint.reading import tokenizer_hash
 from introspect.engine.decode_paths import DecodePath
 from introspect.engine.engine import Engine
+from introspect.engine.row_digest import SHA256
 from introspect.events import JSON
 from introspect.execution.preparation import Prepared
 from introspect.runlog.surroundings import private
@@ -62,6 +63,7 @@ def run_start(prepared: Prepared, engine: Engine, decode_path: DecodePath) -> ev
         "prefill_chunk": engine.prefill_chunk,
         "prefill_widened": engine.widens,
         "decode_path": decode_path.described(),
+        **({"logits_digest": engine.row_digest} if engine.row_digest != SHA256 else {}),
         "memory": described_memory(phase, engine),
         "context_length": loaded.context_length,
         "vocabulary": model.get_input_embeddings().weight.shape[0],

@@ -29,8 +29,13 @@ def recorded_engine(
     Raises RecordError where the record does not say what is needed, UnknownPath where the path cannot be had.
     """
     from introspect.engine.engine import Engine
+    from introspect.engine.row_digest import ROW_DIGESTS, SHA256
     from introspect.engine.widened import WidenedProducts
 
+    row_digest = start.environment.get("logits_digest", SHA256)
+    if repeats and row_digest not in ROW_DIGESTS:
+        made = one_line(str(row_digest))
+        raise UnknownPath(f"its logits were digested by {made}, which this version does not have")
     decode_path = _recorded_path(start, model) if repeats else None
     return Engine(
         model,
@@ -39,6 +44,7 @@ def recorded_engine(
         strategy=_strategy(start, path),
         step=decode_path.step if decode_path else None,
         graph=decode_path.graph if decode_path else None,
+        row_digest=row_digest if repeats else SHA256,
         # A record of before there was a choice says nothing of it.
         widened=WidenedProducts(model) if start.environment.get("prefill_widened") is True else None,
     )
