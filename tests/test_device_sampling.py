@@ -86,6 +86,8 @@ def test_nothing_is_read_from_the_device(temperature: float, top_p: float) -> No
         nucleus_choice(row, temperature, top_p, 0.3)
         DeviceRow(row).ask(GreedySampler())
         DeviceRow(row).ask(ForcedSampler([1]))
+        with pytest.raises(AssertionError):
+            row[0].item()
 
 
 @given(row=logits(), bad=st.sampled_from([None, torch.nan, torch.inf, -torch.inf]), whole=st.booleans())

@@ -18,6 +18,11 @@ from introspect.phase.yaml_source import parse_yaml
 
 SMALL = "name: small\ntools: [query_memory]\nexperiments: [{name: one, task: Look.}]\n"
 ROWS = {row.key: row for row in phase_keys()}
+NEEDS = {
+    "generation.no_repeat_tools": ["generation.constrain=calls"],
+    "documents_pinned": ["documents=[how-tides-work]"],
+}
+"""Settings without which a value of another is refused."""
 ONLY_IN_FILES = {"extends", "tools.add", "tools.remove"}
 
 
@@ -65,7 +70,7 @@ def test_what_a_key_is_said_to_take_it_takes_and_no_other_word(key: str) -> None
     words = row.values.split("|")
     if any(" " in word or word in ("text", "name", "section") for word in words):
         return
-    needs = ["generation.constrain=calls"] if key == "generation.no_repeat_tools" else []
+    needs = NEEDS.get(key, [])
     for word in words:
         given = word.replace("cuda:N", "cuda:3")
         taken: Any = small(*needs, f"{key}={given}").model_dump()
