@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from introspect.display import Progress, one_line
-from introspect.errors import ModelError, RecordError, UnknownPath
+from introspect.errors import ConfigError, ModelError, RecordError, UnknownPath
 from introspect.events import RunStart
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import expanded
@@ -130,12 +130,18 @@ def recorded_model(start: RunStart, path: Path) -> ModelConfig:
         settings["revision"] = environment.get("model_revision")
         if manifest.is_file() and start.model != "tiny":
             place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
-            if not place and place is not None:
-                raise ValueError("model_path is empty")
             if place is not None:
                 settings |= {"id": str(expanded(place)), "revision": None}
         return ModelConfig.model_validate(settings)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ConfigError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         why = one_line(str(error).split("\n", 1)[0])[:200]
         raise RecordError(
             f"{path}: what it or its manifest.json says of the model cannot be read ({why}); audit another"

@@ -91,17 +91,18 @@ def choose_form(
     no room for the conversation.
     """
 
-    def tokens_of(detail: Detail, pinned: Sequence[Document]) -> int:
-        return instructions_of(phase, tools, detail, dialect, prompt_format, pinned).tokens
+    def longest(detail: Detail) -> int:
+        return longest_prompt(phase, tools, documents, detail, dialect, prompt_format)
 
-    sets = dict.fromkeys(pinned_documents(phase, experiment, documents) for experiment in phase.experiments)
-    form = fitting_form(
-        phase, lambda detail: max(tokens_of(detail, pinned) for pinned in sets), context_length, recommended
-    )
-    bare = tokens_of(form.name, ())
+    def tokens_with(pinned: Sequence[Document]) -> int:
+        return instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
+
+    form = fitting_form(phase, longest, context_length, recommended)
+    bare = tokens_with(())
     _refuse_overlong(phase, bare, context_length)
+    sets = dict.fromkeys(pinned_documents(phase, experiment, documents) for experiment in phase.experiments)
     for pinned in filter(None, sets):
-        taken = tokens_of(form.name, pinned) - bare
+        taken = tokens_with(pinned) - bare
         _refuse_unpinnable(phase, pinned, taken, bare, prompt_format, context_length)
     return form
 
