@@ -15,7 +15,7 @@ from introspect.display import printable
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.config import READING_TOOLS, PhaseConfig
 from introspect.phase.document_config import DocumentConfig
-from introspect.phase.paths import expanded, look, shown
+from introspect.phase.paths import bounded_bytes, expanded, look, shown
 from introspect.phase.section import NAME
 from introspect.phase.yaml_source import YamlSource
 
@@ -107,13 +107,7 @@ def read_document(path: str, what: str = "documents: ") -> str:
     if kind != "file":
         why = "is a directory; name a file in it" if kind == "directory" else "is no regular file"
         raise ConfigError(f"{named}: {why}")
-    try:
-        with found.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{named}: {(error.strerror or str(error)).lower()}") from None
-    if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{named}: larger than {MAX_BYTES} bytes; take the part that matters")
+    raw = bounded_bytes(found, named, MAX_BYTES, "take the part that matters")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -72,6 +72,19 @@ def look(text: str, what: str = "") -> tuple[Path, Kind]:
     return path, "file" if stat.S_ISREG(mode) else "stream"
 
 
+def bounded_bytes(path: Path, named: str, most: int, hint: str) -> bytes:
+    """The bytes of a file that a phase names. Raises ConfigError, begun by `named`, where they cannot be had,
+    and, ended by `hint`, where there are more than `most`."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(most + 1)
+    except OSError as error:
+        raise ConfigError(f"{named}: {(error.strerror or str(error)).lower()}") from None
+    if len(raw) > most:
+        raise ConfigError(f"{named}: larger than {most} bytes; {hint}")
+    return raw
+
+
 def shown(text: str) -> str:
     """A name or path as a message shows it: one line, not longer than a reader reads."""
     text = one_line(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.errors import ConfigError, did_you_mean
-from introspect.phase.paths import look, shown
+from introspect.phase.paths import bounded_bytes, look, shown
 
 MAX_BYTES = 1 << 20
 _REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)", re.DOTALL)
@@ -109,16 +109,7 @@ def tool_text(file: str, what: str = "") -> bytes:
     if kind != "file":
         problem = {"": "no such file", "directory": "is a directory", "stream": "is no plain file"}[kind]
         raise ConfigError(f"{what}{shown(file)}: {problem}; a tool of one's own is written FILE.py:function")
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{what}{shown(file)}: {(error.strerror or str(error)).lower()}") from None
-    if len(raw) > MAX_BYTES:
-        raise ConfigError(
-            f"{what}{shown(file)}: larger than {MAX_BYTES} bytes; a tool file is a few kilobytes"
-        )
-    return raw
+    return bounded_bytes(path, f"{what}{shown(file)}", MAX_BYTES, "a tool file is a few kilobytes")
 
 
 def _names(tree: ast.Module) -> tuple[set[str], list[str]]:
