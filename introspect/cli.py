@@ -96,8 +96,10 @@ def run(
     shown = command.ViewOptions(quiet=quiet, verbose=verbose, as_json=json)
     if resume is not None:
         from introspect.commands.resume import resume_command
+        from introspect.tools.files import Permission
 
-        raise typer.Exit(resume_command(context, resume, phase, output, shown, allow_code))
+        code = Permission(allow_code, tuple(tool or ()))
+        raise typer.Exit(resume_command(context, resume, phase, output, shown, code))
     phase = opt.required_phase(phase)
     refuse_prompt_alone(prompt, dry_run)
     given = {

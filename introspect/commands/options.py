@@ -148,7 +148,7 @@ def required_phase(phase: str | None) -> str:
     return phase
 
 
-_BESIDE_RESUME = frozenset({"phase", "resume", "output", "quiet", "verbose", "json", "allow_code"})
+_BESIDE_RESUME = frozenset({"phase", "resume", "output", "quiet", "verbose", "json", "allow_code", "tool"})
 
 
 def refuse_beside_resume(context: typer.Context) -> None:

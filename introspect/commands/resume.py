@@ -32,7 +32,7 @@ def resume_command(
     phase: str | None,
     output: Path,
     shown: ViewOptions,
-    allow_code: bool,
+    code: Permission,
 ) -> int:
     """Go on with a run and return the exit code: that of the run, 0 where it has ended already.
 
@@ -63,7 +63,8 @@ def resume_command(
         return ExitCode.DONE
     if is_held(path):
         raise RecordError(f"{record.directory}: another program is writing this run; wait until it has ended")
-    return _go_on(record, console, shown, Permission(allow_code))
+    code.refuse_others(record.phase.tools)
+    return _go_on(record, console, shown, code)
 
 
 def _go_on(record: RecordedRun, console: CommandConsole, shown: ViewOptions, code: Permission) -> int:

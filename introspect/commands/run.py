@@ -137,14 +137,32 @@ def conduct(opened: Run, view: RunView, shown: ViewOptions) -> int:
     with interrupts.whole:
         may_be_unread = opened.status == "interrupted" or interrupts()
         log = opened.writer.log_path
-        show_end(view.console, summary, log, as_json=shown.as_json, may_be_unread=may_be_unread)
+        show_end(
+            view.console,
+            summary,
+            log,
+            as_json=shown.as_json,
+            may_be_unread=may_be_unread,
+            permitted=opened.permitted,
+        )
     return interrupts.exit_code if opened.status == "interrupted" else EXIT_CODES[opened.status]
 
 
-def show_end(console: Console, summary: JSON, log: Path, *, as_json: bool, may_be_unread: bool) -> None:
-    """The summary for people and for programs; of a run that a terminal took with it there is no reader."""
+def show_end(
+    console: Console,
+    summary: JSON,
+    log: Path,
+    *,
+    as_json: bool,
+    may_be_unread: bool,
+    permitted: Sequence[str] = (),
+) -> None:
+    """The summary for people and for programs; of a run that a terminal took with it there is no reader.
+
+    `permitted` are the options that let the run's tool files run.
+    """
     try:
-        show_summary(console, summary, log)
+        show_summary(console, summary, log, permitted)
         if as_json:
             print_json(summary)
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, JustifyMethod
@@ -14,6 +15,7 @@ from introspect.commands.event_page import STATUS_STYLES
 from introspect.commands.options import default_output
 from introspect.display import BAD, WARNING, one_line
 from introspect.events import JSON
+from introspect.execution.failures import resume_line
 from introspect.runlog.sources import run_id
 
 _NARROW = 50
@@ -35,8 +37,8 @@ def predictions_in_words(counts: JSON) -> str:
     return words + (f", {counts['seen']} of what was shown before" if counts["seen"] else "")
 
 
-def show_summary(console: Console, summary: JSON, log: Path) -> None:
-    """The table at the end of a run, and where everything lies."""
+def show_summary(console: Console, summary: JSON, log: Path, permitted: Sequence[str] = ()) -> None:
+    """The table at the end of a run, and where everything lies; `permitted` options let its code run."""
     tokens, calls = summary["tokens"], summary["tool_calls"]
     console.rule(style="dim")
     narrow = console.width < _NARROW
@@ -82,16 +84,16 @@ def show_summary(console: Console, summary: JSON, log: Path) -> None:
     facts.add_row("notes", f"{summary['notes']} saved{before}")
     console.print(facts)
     _show_notes(console, summary.get("saved_notes", []))
-    _show_places(console, summary, log)
+    _show_places(console, summary, log, permitted)
 
 
-def _show_places(console: Console, summary: JSON, log: Path) -> None:
+def _show_places(console: Console, summary: JSON, log: Path, permitted: Sequence[str]) -> None:
     """Where everything lies, and the commands that come next."""
     run = summary["run"]
     named = _short_name(Path(run)) if console.width < _NARROW else run
     places = {"record": run, "log": str(log), "replay": shlex.join(["introspect", "replay", named])}
     if summary["status"] == "interrupted":
-        places["resume"] = shlex.join(["introspect", "run", "--resume", named])
+        places["resume"] = resume_line(named, permitted)
     for name, place in places.items():
         console.print(Text(f"{name:<8}{one_line(place)}"), soft_wrap=True)
 

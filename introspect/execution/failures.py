@@ -1,8 +1,9 @@
-"""What a user reads of a run that cannot be written any more: what failed, what is safe, what to do."""
+"""What a user reads of a run that broke off: what failed, what is safe, and the command that goes on."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 
 from introspect.errors import RunFailed
@@ -10,8 +11,16 @@ from introspect.runlog.loop_events import place_of
 from introspect.runlog.writer import RunWriter
 
 
-def record_failed(writer: RunWriter, error: OSError) -> RunFailed:
-    """The error for a record that the system does not take; what it took before is told, and made safe."""
+def resume_line(run: str, permitted: Iterable[str] = ()) -> str:
+    """The command, for a shell, that goes on with the run of a name; `permitted` options let its code run."""
+    return shlex.join(["introspect", "run", "--resume", run, *permitted])
+
+
+def record_failed(writer: RunWriter, error: OSError, permitted: Iterable[str] = ()) -> RunFailed:
+    """The error for a record that the system does not take; what it took before is told, and made safe.
+
+    `permitted` are the options that let the run's tool files run.
+    """
     directory, why = writer.directory, error.strerror or str(error)
     if isinstance(error, FileNotFoundError):
         return RunFailed(
@@ -19,19 +28,19 @@ def record_failed(writer: RunWriter, error: OSError) -> RunFailed:
         )
     with suppress(OSError, ValueError):
         writer.secure()
-    return RunFailed(f"{directory}: cannot be written any more ({why}); {_safe(writer)}")
+    return RunFailed(f"{directory}: cannot be written any more ({why}); {_safe(writer, permitted)}")
 
 
-def notes_failed(writer: RunWriter, error: Exception) -> RunFailed:
-    """The error for a file of notes that fails while the record can be written."""
+def notes_failed(writer: RunWriter, error: Exception, permitted: Iterable[str] = ()) -> RunFailed:
+    """The error for a file of notes that fails while the record can be written; `permitted` as there."""
     notes = writer.directory / "notes.sqlite"
-    return RunFailed(f"{notes}: notes cannot be kept any more ({error}); {_safe(writer)}")
+    return RunFailed(f"{notes}: notes cannot be kept any more ({error}); {_safe(writer, permitted)}")
 
 
-def _safe(writer: RunWriter) -> str:
+def _safe(writer: RunWriter, permitted: Iterable[str]) -> str:
     """What of a run is on the disk, and how it goes on."""
     last = f", the last one {place_of(writer.safe_event)}" if writer.safe_event is not None else ""
-    again = shlex.join(["introspect", "run", "--resume", str(writer.directory)])
+    again = resume_line(str(writer.directory), permitted)
     return (
         f"{writer.safe} records are safe on the disk{last}; free space or look at the disk, then `{again}`"
         " goes on from there"

@@ -34,8 +34,9 @@ _NOBODY_READS = (errno.EIO, errno.EPIPE)
 class Run:
     """A run that is open: its session, its writer, and the figures of the events written so far.
 
-    `limit` is how many experiments are made, the first ones; None makes all. With `retrace` it goes on after
-    the record that this leads along; it `takes_up` that record, and writes nothing, until that is done.
+    `limit` is how many experiments are made, the first ones; None makes all. `permitted` are the options that
+    let its tool files run. With `retrace` it goes on after the record that this leads along; it `takes_up`
+    that record, and writes nothing, until that is done.
     """
 
     session: Session
@@ -50,6 +51,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
     limit: int | None = None
+    permitted: tuple[str, ...] = ()
     retrace: Retrace | None = None
     takes_up: bool = False
 
@@ -79,7 +81,7 @@ class Run:
             self._close()
             raise
         except StoreFailed as error:
-            failed = notes_failed(self.writer, error)
+            failed = notes_failed(self.writer, error, self.permitted)
             self._take(events.Error(message=str(failed)), _unwatched)
             self._finish(_unwatched)
             raise failed from None
@@ -152,7 +154,7 @@ class Run:
             with self.interrupts.whole:
                 self.writer.write(event)
         except OSError as error:
-            raise record_failed(self.writer, error) from None
+            raise record_failed(self.writer, error, self.permitted) from None
 
     def _take(self, event: Event, watch: Callable[[Event], None]) -> None:
         self._write(event)

@@ -31,7 +31,7 @@ import hashlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -40,7 +40,7 @@ from typing import Any
 from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.paths import shown
-from introspect.phase.tool_files import parted, tool_text
+from introspect.phase.tool_files import is_reference, parted, tool_text
 from introspect.tools.base import Tool
 
 _MOST_SHOWN = 200
@@ -56,6 +56,22 @@ class Permission:
     def allows(self, reference: str) -> bool:
         """Whether the code of `FILE.py:function` may be run."""
         return self.everything or _place(reference) in map(_place, self.named)
+
+    def options(self, tools: Iterable[str]) -> tuple[str, ...]:
+        """What says so on a command line, for those of `tools` that are in files; empty where none is."""
+        references = [entry for entry in tools if is_reference(entry) and self.allows(entry)]
+        if self.everything and references:
+            return ("--allow-code",)
+        return tuple(word for reference in references for word in ("--tool", reference))
+
+    def refuse_others(self, tools: Collection[str]) -> None:
+        """Raise ConfigError where a file is named that is none of a run's `tools`."""
+        places = {_place(entry) for entry in tools if is_reference(entry)}
+        for reference in self.named:
+            if _place(reference) not in places:
+                raise ConfigError(
+                    f"--tool {shown(reference)}: no tool of this run, whose record has them all"
+                )
 
     def refuse(self, reference: str) -> None:
         """Raise ConfigError, which says what to type, for code that may not be run."""
