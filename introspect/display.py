@@ -23,7 +23,7 @@ def printable(text: str) -> str:
     Control characters (ANSI sequences with them), bidirectional and other format characters, line and
     paragraph separators, and lone surrogates become `\\x1b`, `\\u202e` and the like. Newline and tab stay.
     """
-    if text.isascii() and text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(map(_visible, text))
 

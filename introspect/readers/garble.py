@@ -26,6 +26,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from operator import eq
 
 from introspect.readers.evidence import Evidence as Evidence
 from introspect.readers.splices import run_together, shuffled_lines
@@ -72,7 +73,7 @@ def evidence_of(text: str, earlier: Iterable[str] = (), continues: bool = False)
     text = text[:MAX_CHARS]
     rest = without_valid_json(text)
     earlier = list(earlier)
-    words = frozenset(word for other in earlier for word in words_of(other[:MAX_CHARS]))
+    words = frozenset[str]().union(*(words_of(other[:MAX_CHARS]) for other in earlier))
     looped = [*loops(text)]
     return [
         *opens_inside(text, continues),
@@ -164,11 +165,14 @@ def words_of(text: str) -> frozenset[str]:
 
 def spliced_words(text: str, earlier: frozenset[str]) -> Iterator[Evidence]:
     """Words with digits that join the start of an earlier word, in mid-word, with the tail of another one."""
+    candidates = sorted(word for word in words_of(text) if word[-1].isdigit() and word not in earlier)
+    if not candidates:
+        return
     known = {word.lower() for word in earlier}
     tails = {word[cut:] for word in known if word[-1].isdigit() for cut in range(1, len(word))} - known
     heads = {word[:cut] for word in known for cut in range(2, len(word) + 1)}
     found = 0
-    for word in sorted(words_of(text)):
+    for word in candidates:
         cut = None if word.lower() in known else _splice(word, heads, tails)
         if cut is not None and found < 2:
             found += 1
@@ -178,14 +182,14 @@ def spliced_words(text: str, earlier: frozenset[str]) -> Iterator[Evidence]:
 def shared_fragments(text: str, earlier: frozenset[str]) -> Iterator[Evidence]:
     """Words end in the same letters and digits, after different letters; that tail stands nowhere alone."""
     words = words_of(text)
-    known = {word.lower() for word in words | earlier}
     before: dict[str, set[str]] = {}
     for word in words:
         for cut in range(2, len(word) - 3) if word[-1].isdigit() else ():
             if word[cut - 1].islower() and sum(map(str.isalpha, word[cut:])) >= 3:
                 before.setdefault(word[cut:], set()).add(word[cut - 1])
-    shared = [tail for tail, letters in before.items() if len(letters) >= 2 and tail.lower() not in known]
-    if shared:
+    shared = [tail for tail, letters in before.items() if len(letters) >= 2]
+    known = {word.lower() for word in words | earlier} if shared else set()
+    if shared := [tail for tail in shared if tail.lower() not in known]:
         yield Evidence("shared-fragment", 1, max(shared, key=len))
 
 
@@ -193,6 +197,8 @@ def loops(text: str) -> Iterator[Evidence]:
     """One phrase, repeated without a break, makes up most of the text."""
     tokens = _TOKEN.findall(text)
     for length in range(1, _LONGEST_PHRASE + 1):
+        if sum(map(eq, tokens[length:], tokens)) + length < _LOOP_SHARE * len(tokens):
+            continue  # so few in all cannot be so many in a row
         run = best = 0
         for place in range(length, len(tokens)):
             run = run + 1 if tokens[place] == tokens[place - length] else 0

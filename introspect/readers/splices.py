@@ -19,10 +19,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 from introspect.readers.evidence import Evidence
+from introspect.readers.stretches import FRAGMENT, Stretches
 from introspect.tally import common_prefix
 
-FRAGMENT = 14
-"""Characters: the longest word that two texts share by chance is shorter, with the space around it."""
 _LONG_FRAGMENT = 24
 _MAX_OVERLAP = 3
 _MANY_SEAMS = 3
@@ -43,9 +42,6 @@ _BROKEN_NAME = re.compile(rf"([\w.-]{{4,80}}){_BROKEN}{{1,8}}([\w.-]{{2,80}})")
 _DOUBLED = re.compile(r"((?:[\w-]{1,80}\.){1,12}([A-Za-z_]{4,80}))\.\2(?![\w])")
 _CORRECTED = re.compile(r"'([^'\n]{3,80})'; did you mean '([^'\n]{3,80})'\?")
 
-_Grams = tuple[dict[str, set[str]], dict[str, set[str]]]
-"""For each stretch of a reply that is in earlier texts: the two characters before it there, and after."""
-
 
 @dataclass(frozen=True)
 class _Seam:
@@ -61,14 +57,14 @@ def run_together(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
     # Lines without their indentation: a line is the same at another depth.
     text = _flush(text[:_MAX_REPLY])
     flush = [_flush(other) for other in _bounded(earlier)]
-    grams = _neighbours(text, flush)
-    seams = _seams(text, flush, grams)
+    stretches = Stretches(flush)
+    seams = _seams(text, flush, stretches)
     # Each seam once: a reply that repeats itself has not slipped twice.
     counted = [*{_shown(text, seam): seam for seam in seams if seam.weight}.values()]
     if counted:
         shown = " ".join(_shown(text, seam) for seam in counted[:2])
         total = sum(seam.weight for seam in counted) + (
-            len(seams) >= _MANY_SEAMS and _is_patchwork(text, grams)
+            len(seams) >= _MANY_SEAMS and _is_patchwork(text, stretches)
         )
         yield Evidence("run-together", min(2, total), shown)
 
@@ -79,11 +75,14 @@ def _shown(text: str, seam: _Seam) -> str:
 
 def shuffled_lines(text: str, earlier: Sequence[str]) -> Iterator[Evidence]:
     """Three whole lines of earlier texts or more, in another order than there, or one of them again."""
+    stripped = map(str.strip, text[:_MAX_REPLY].split("\n"))
+    lines = [line for line in stripped if len(line) >= _SHORTEST_LINE]
+    if len(lines) < 3:
+        return
     orders = []
     for other in _bounded(earlier):
-        place = {line.strip(): number for number, line in enumerate(other.split("\n"))}
-        lines = [line.strip() for line in text[:_MAX_REPLY].split("\n")]
-        orders.append([place[line] for line in lines if len(line) >= _SHORTEST_LINE and line in place])
+        place = _places_of_lines(other)
+        orders.append([place[line] for line in lines if line in place])
     order = max(orders, key=len, default=[])
     if len(order) >= 3 and any(after <= before for before, after in pairwise(order)):
         yield Evidence("shuffled-lines", 1, f"{len(order)} lines of an earlier text")
@@ -119,6 +118,12 @@ def near_misses(result: str) -> list[tuple[str, str]]:
     return found
 
 
+@lru_cache(maxsize=64)
+def _places_of_lines(text: str) -> dict[str, int]:
+    return {line.strip(): number for number, line in enumerate(text.split("\n"))}
+
+
+@lru_cache(maxsize=64)
 def _flush(text: str) -> str:
     return "\n".join(line.strip() for line in text.split("\n"))
 
@@ -133,71 +138,43 @@ def _bounded(earlier: Sequence[str]) -> Iterator[str]:
         left -= len(other)
 
 
-def _seams(text: str, earlier: Sequence[str], grams: _Grams) -> list[_Seam]:
-    before, after = grams
+def _seams(text: str, earlier: Sequence[str], stretches: Stretches) -> list[_Seam]:
     ends = [
         end
         for end in range(FRAGMENT, len(text))
-        if (gram := text[end - FRAGMENT : end]) in after
-        and not any(next_.startswith(text[end]) for next_ in after[gram])
+        if stretches.breaks_after(text[end - FRAGMENT : end], text[end])
     ]
     words: set[str] | None = None
     seams = []
     for end in ends:
-        start = next((s for s in range(end, end - _MAX_OVERLAP - 1, -1) if _opens(text, s, before)), None)
+        start = next((s for s in range(end, end - _MAX_OVERLAP - 1, -1) if _opens(text, s, stretches)), None)
         if start is None:
             continue
         if words is None:
             words = {word.lower() for other in earlier for word in _LETTERS.findall(other)}
-        seams.append(_Seam(start, end, _weight(text, start, end, grams, words)))
+        seams.append(_Seam(start, end, _weight(text, start, end, stretches, words)))
     return seams
 
 
-def _is_patchwork(text: str, grams: _Grams) -> bool:
+def _is_patchwork(text: str, stretches: Stretches) -> bool:
     """Whether next to nothing of a reply is its own."""
     covered, until = 0, 0
     for place in range(len(text) - FRAGMENT + 1):
-        if text[place : place + FRAGMENT] in grams[0]:
+        if text[place : place + FRAGMENT] in stretches:
             covered += place + FRAGMENT - max(place, until)
             until = place + FRAGMENT
     return covered >= _PATCHWORK * len(text)
 
 
-def _opens(text: str, start: int, before: dict[str, set[str]]) -> bool:
+def _opens(text: str, start: int, stretches: Stretches) -> bool:
     """Whether a stretch of earlier text begins at a place, after what it never follows there."""
-    gram = text[start : start + FRAGMENT]
-    return start > 0 and gram in before and not any(last.endswith(text[start - 1]) for last in before[gram])
+    return start > 0 and stretches.breaks_before(text[start : start + FRAGMENT], text[start - 1])
 
 
-def _neighbours(text: str, earlier: Sequence[str]) -> _Grams:
-    """For each stretch of the reply that is in earlier texts: what stands before and after it there."""
-    wanted = {text[place : place + FRAGMENT] for place in range(len(text) - FRAGMENT + 1)}
-    before, after = dict[str, set[str]](), dict[str, set[str]]()
-    for other in earlier:
-        around = _around(other)
-        for gram in wanted & around.keys():
-            for beside in around[gram]:
-                before.setdefault(gram, set()).add(beside[:2])
-                after.setdefault(gram, set()).add(beside[2:])
-    return before, after
-
-
-@lru_cache(maxsize=64)
-def _around(text: str) -> dict[str, list[str]]:
-    """What stands around each stretch of a text; remembered, because each reply asks for the same texts."""
-    padded, around = f"\n\n{text}\n\n", dict[str, list[str]]()
-    for place in range(2, len(padded) - FRAGMENT - 1):
-        found = around.setdefault(padded[place : place + FRAGMENT], [])
-        beside = padded[place - 2 : place] + padded[place + FRAGMENT : place + FRAGMENT + 2]
-        if beside not in found:
-            found.append(beside)
-    return around
-
-
-def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> int:
+def _weight(text: str, start: int, end: int, stretches: Stretches, words: set[str]) -> int:
     """What a seam counts: 0 where a sound model might have joined the two."""
-    before, after = grams
-    follow, precede = after[text[end - FRAGMENT : end]], before[text[start : start + FRAGMENT]]
+    follow = stretches.after(text[end - FRAGMENT : end])
+    precede = stretches.before(text[start : start + FRAGMENT])
     around = text[max(0, start - _LONG_FRAGMENT) : end], text[start : end + _LONG_FRAGMENT]
     if any(len(_WORDS.findall(side)) < 2 for side in around):
         return 0
@@ -213,7 +190,7 @@ def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> 
         is_cut = (cut_left or cut_right) and len(tail) >= _SHORTEST_TAIL
         if joined.lower() in words or put_together or not is_cut:
             return 0
-        return 2 if cut_left and cut_right and _are_long(text, start, end, grams) else 1
+        return 2 if cut_left and cut_right and _are_long(text, start, end, stretches) else 1
     if (cut_left and not right.isalpha()) or (cut_right and not left.isalpha()):
         part = head if cut_left and not right.isalpha() else tail
         if len(part) >= _SHORTEST_TAIL and part.lower() not in words:
@@ -228,12 +205,11 @@ def _weight(text: str, start: int, end: int, grams: _Grams, words: set[str]) -> 
     return int(lines_meet or in_name)
 
 
-def _are_long(text: str, start: int, end: int, grams: _Grams) -> bool:
+def _are_long(text: str, start: int, end: int, stretches: Stretches) -> bool:
     """Whether both stretches of a seam go on for `_LONG_FRAGMENT` characters."""
-    before, after = grams
     far = _LONG_FRAGMENT - FRAGMENT
-    left = text[end - _LONG_FRAGMENT : end - far]
-    return left in after and text[start + far : start + _LONG_FRAGMENT] in before
+    left, right = text[end - _LONG_FRAGMENT : end - far], text[start + far : start + _LONG_FRAGMENT]
+    return left in stretches and right in stretches
 
 
 def _word_before(text: str, end: int) -> str:

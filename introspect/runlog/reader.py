@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunEnd, RunStart
@@ -29,8 +30,7 @@ _OUT_OF_ORDER = "it does not follow the line before it: lines were removed, adde
 _OPEN = {True: "is still going on", False: "broke off", None: "is still going on, or broke off"}
 
 
-@dataclass(frozen=True)
-class ReadEvent:
+class ReadEvent(NamedTuple):
     """An event with what its writer stamped. `line` counts from 1, `utc_offset` is that of its session."""
 
     line: int
