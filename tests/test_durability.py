@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.record_examples import CALL, PROSE, conversation, run_start, ticking_clock
 
+from introspect.errors import ConfigError
 from introspect.events import Audit, Event, ExperimentStart, Prefill, ToolCall, UserMessage, Warning
 from introspect.execution.failures import record_failed
 from introspect.runlog.reader import read_events
@@ -132,6 +133,29 @@ def test_a_fault_at_any_call_leaves_whole_lines_and_a_record_that_goes_on(
         assert [read.event for read in whole.events][1:] == EVENTS and whole.findings == ()
         rendered = "".join(render(read.event, read.time, read.utc_offset) for read in whole.events)
         assert writer.log_path.read_text(encoding="utf-8") == rendered
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("name", ["write", "fdatasync", "fsync", "ftruncate", "rename"])
+def test_a_run_that_a_disk_refuses_before_it_begins_leaves_nothing(
+    name: str, number: int, tmp_path: Path
+) -> None:
+    refused = 0
+    for place in range(20):
+        output = tmp_path / str(place)
+        with at_call(name, place, refuses(number)) as counted:
+            try:
+                RunWriter.create(output, run_start(), {}, ticking_clock()).close()
+            except ConfigError as error:
+                refused += 1
+                assert os.strerror(number) in str(error) and "\n" not in str(error)
+                assert list(output.iterdir()) == []
+            else:
+                [run] = output.iterdir()
+                assert read_events(run / "events.jsonl").records == 1
+        if len(counted) <= place:
+            break
+    assert refused or name == "ftruncate"
 
 
 def test_each_event_is_one_write_and_what_is_acted_on_is_synced_before(tmp_path: Path) -> None:

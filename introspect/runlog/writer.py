@@ -96,7 +96,9 @@ class RunWriter:
             with cls(building, start.phase, clock) as first:
                 first.write(start)
             building.rename(final)
+            building = final
             _sync_directory(output)
+            return cls.reopen(final, start.phase, clock)
         except OSError as error:
             if building is not None:
                 shutil.rmtree(building, ignore_errors=True)
@@ -105,7 +107,6 @@ class RunWriter:
                 f"cannot write a run under '{output}': {why}; "
                 "free space or choose another place with --output"
             ) from error
-        return cls.reopen(final, start.phase, clock)
 
     @classmethod
     def reopen(cls, directory: Path, phase: str, clock: Callable[[], datetime] = utc_now) -> RunWriter:
