@@ -129,7 +129,11 @@ class Tally:
                 ended.status, ended.reason = event.status, event.reason
             case _:
                 pass
-        self._claim_answered = isinstance(event, ev.Warning) and event.code == NOTHING_DONE
+        if isinstance(event, ev.Warning) and event.code == NOTHING_DONE:
+            self._claim_answered = True
+        elif not isinstance(event, (ev.Error, ev.RunEnd, ev.RunResumed)):
+            # A run may break off before the answer, and be taken up again.
+            self._claim_answered = False
 
     def experiment(self, index: int) -> ExperimentTally:
         """The figures of one experiment, counted from 0; of nothing where the record has no start of it."""
