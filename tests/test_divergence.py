@@ -54,6 +54,9 @@ def changed(event: ev.Event) -> list[tuple[str, ev.Event]]:
         silent |= set(vars(event)) - {"system_prompt", "system_tokens", "notes_before", "tool_framing"}
     if isinstance(event, ev.RunEnd):
         silent |= {"summary"}
+    if isinstance(event, ev.Audit):
+        # What was repeated, and how long that took, is of the day; what was found is of the run.
+        silent |= {"detail", "figures", "skipped"}
     fields = [name for name in vars(event) if name not in silent]
     return [
         (name, replace(event, **{name: other[type(getattr(event, name))](getattr(event, name))}))

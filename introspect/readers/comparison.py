@@ -13,7 +13,7 @@ from introspect.phase.paths import shown
 from introspect.readers.dotted import as_json, dotted
 from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
-from introspect.runlog.loop_events import seconds_used
+from introspect.runlog.loop_events import run_seconds
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tally import Tally, saved_note
@@ -131,7 +131,7 @@ def is_corrupt(figures: JSON) -> bool:
 def _seconds(log: EventLog) -> float:
     """From the first record to the last, by the clock of the writer; without the time that a run lay idle."""
     try:
-        return round(seconds_used(log.events), 3)
+        return round(run_seconds(log.events), 3)
     except ValueError:
         return 0.0
 

@@ -16,6 +16,7 @@ from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
 from introspect.readers.dotted import as_json, dotted
+from introspect.runlog.loop_events import AUDIT_VERDICT
 from introspect.runlog.reader import EventLog, ReadEvent, read_events
 from introspect.runlog.sources import find_source, is_event_log
 
@@ -135,6 +136,8 @@ def contents(event: Event) -> JSON:
     """What an event says of what a run did, by field, as plain values."""
     if isinstance(event, ev.RunEnd):
         return {"status": event.status}
+    if isinstance(event, ev.Audit):
+        return {name: getattr(event, name) for name in AUDIT_VERDICT}
     names = _READ if isinstance(event, ev.RunStart) else [each.name for each in fields(event)]
     said = {name: getattr(event, name) for name in names if name not in _TIMES}
     if isinstance(event, ev.RunStart):
@@ -157,16 +160,15 @@ def _first_event(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> EventDiffere
     for index, (left, right) in enumerate(zip(a, b, strict=False)):
         if left.event.event != right.event.event:
             return EventDifference(index, left, right, ())
-        one, other = contents(left.event), contents(right.event)
+        one, other = (contents(read.event) for read in (left, right))
         differing = tuple(name for name in one if not same(one[name], other[name]))
         if differing:
             return EventDifference(index, left, right, differing)
     shared = min(len(a), len(b))
     if len(a) == len(b):
         return None
-    return EventDifference(
-        shared, a[shared] if shared < len(a) else None, b[shared] if shared < len(b) else None, ()
-    )
+    ends = [run[shared] if shared < len(run) else None for run in (a, b)]
+    return EventDifference(shared, ends[0], ends[1], ())
 
 
 def same(left: Any, right: Any) -> bool:

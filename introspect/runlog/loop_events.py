@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,8 @@ NOT_SHARED = "note-not-shared"
 """The code of a warning that comes from beside the loop, whenever it comes."""
 _FROM_BESIDE = (ev.RunStart, ev.RunResumed, ev.RunEnd, ev.Error)
 _NEVER_THE_SAME = frozenset({"seconds", "digest_seconds", "traceback", "failed_at"})
-_OF_AN_AUDIT = frozenset({"event", "experiment", "turn", "level", "codes"})
+AUDIT_VERDICT = ("experiment", "turn", "level", "codes")
+"""What an audit says of the run; how much of it was repeated, and at what cost, is of the day."""
 _MOST_SHOWN = 60
 # What is compared first of an event, the nearest to a cause before what follows from it.
 _CAUSES = dict.fromkeys(
@@ -67,6 +68,15 @@ def seconds_used(record: Iterable[ReadEvent]) -> float:
             used, began = used + max(0.0, last - began), now
         last = now
     return used + max(0.0, last - began)
+
+
+def run_seconds(record: Sequence[ReadEvent]) -> float:
+    """Seconds that a run took: as its end says them; of a run that has none, those that its record shows."""
+    last = record[-1].event if record else None
+    said = last.summary.get("seconds") if isinstance(last, ev.RunEnd) else None
+    if isinstance(said, int | float) and not isinstance(said, bool):
+        return float(said)
+    return seconds_used(record)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def place_of(event: Event) -> str:
 def _compared(event: Event) -> JSON:
     record = to_plain_record(event)
     if isinstance(event, ev.Audit):
-        return {name: value for name, value in record.items() if name in _OF_AN_AUDIT}
+        return {name: record[name] for name in AUDIT_VERDICT}
     return {name: value for name, value in record.items() if name not in _NEVER_THE_SAME}
 
 
