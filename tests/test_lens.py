@@ -223,6 +223,8 @@ def test_a_text_may_look_like_a_placeholder(byte_format: Any) -> None:
     context = context_for(MODELS["qwen2"], byte_format)
     arguments = {"text_a": "...", "text_b": "<b>", "layer_name": "model.layers.0"}
     assert execute(ALL_TOOLS, context, CallRequest("compare_activations", arguments, "")).ok
+    copied = execute(ALL_TOOLS, context, CallRequest("process_text", {"text": "…"}, ""))
+    assert not copied.ok and "placeholder '…'" in str(copied.result)
     kinds = {p.name: p.kind for p in ALL_TOOLS["logit_lens"].parameters}
     assert kinds == {"text": "text", "layers": "list of integers or texts", "top_k": "integer"}
 

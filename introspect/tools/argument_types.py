@@ -16,7 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 _WORDS = {str: "text", int: "integer", float: "number", dict: "object", list: "list", Any: "any value"}
-_EXAMPLES: dict[Any, Any] = {str: "…", int: 0, float: 0.5, dict: {}, list: [], bool: True, Any: True}
+EXAMPLE_TEXT = "…"
+"""What stands for any text in the example of a call."""
+_EXAMPLES: dict[Any, Any] = {str: EXAMPLE_TEXT, int: 0, float: 0.5, dict: {}, list: [], bool: True, Any: True}
 
 
 def in_words(hint: Any, plural: bool = False) -> str:

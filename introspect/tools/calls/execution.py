@@ -10,6 +10,7 @@ from typing import Any
 
 from introspect.engine.out_of_memory import is_out_of_memory, release_memory
 from introspect.errors import TO_A_MODEL, ToolError, did_you_mean
+from introspect.tools.argument_types import EXAMPLE_TEXT
 from introspect.tools.base import Recorded, Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.shortening import ASK_FOR_LESS, result_message, shorten_message
@@ -121,5 +122,9 @@ def _refuse_placeholders(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         values = value if isinstance(value, list) else [value]
         for item in values:
-            if isinstance(item, str) and not name.startswith("text") and _PLACEHOLDER.fullmatch(item.strip()):
+            if not isinstance(item, str):
+                continue
+            # A text to be examined may look like a placeholder; the example's own is copied from it.
+            free = name.startswith("text") and item.strip() != EXAMPLE_TEXT
+            if not free and _PLACEHOLDER.fullmatch(item.strip()):
                 raise ToolError(f"argument '{name[:60]}' is the placeholder {item[:60]!r}; give a real value")
