@@ -32,14 +32,7 @@ def canonical(record: JSON) -> str:
 def checksum(record: JSON) -> str:
     """32 hexadecimal digits of the SHA-256 of the record without its own `checksum`."""
     rest = {key: value for key, value in record.items() if key != "checksum"}
-    return _digest(canonical(rest).encode("ascii"))
-
-
-def _digest(*parts: bytes) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
-    return total.hexdigest()[:32]
+    return hashlib.sha256(canonical(rest).encode("ascii")).hexdigest()[:32]
 
 
 def to_plain_record(event: Event) -> JSON:
@@ -90,9 +83,14 @@ def as_written(raw: bytes) -> tuple[Event, JSON] | None:
     except ValidationError:
         return None
     stamps = {name: found.pop(name) for name in _STAMPS}
-    total = stamps["checksum"]
-    before, stated, after = raw.partition(f'"checksum":"{total}",'.encode())
-    if not stated or _digest(before, after.removesuffix(b"\n")) != total:
+    stated = _STATED % stamps["checksum"].encode()
+    at = raw.find(stated)
+    if at < 0:
+        return None
+    whole = memoryview(raw)
+    total = hashlib.sha256(whole[:at])
+    total.update(whole[at + len(stated) : len(raw) - raw.endswith(b"\n")])
+    if total.hexdigest()[:32] != stamps["checksum"]:
         return None
     event: Any = object.__new__(kind)
     vars(event).update(found)
@@ -175,6 +173,7 @@ def _strict(hint: Any, number: Any) -> Any:
     return annotated[hint, Strict()] if hint in (int, bool) else hint
 
 
+_STATED = b'"checksum":"%s",'
 _TAG = re.compile(rb'"event":"([a-z_]{1,40})"')
 _STAMPS: dict[str, Any] = {"event": str, "checksum": str, "prev": str, "seq": int, "time": str}
 _FLOAT: Any = Annotated[float, Strict()] | Annotated[NonFinite, AfterValidator(float)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,15 +120,7 @@ class LineReader:
             self.session, self.utc_offset = self.session + 1, event.utc_offset
         if event is None:
             return None
-        return ReadEvent(
-            line=self.line,
-            seq=seq,
-            time=time,
-            checksum=str(total),
-            session=self.session,
-            utc_offset=self.utc_offset,
-            event=event,
-        )
+        return ReadEvent(self.line, seq, time, str(total), self.session, self.utc_offset, event)
 
 
 def read_events(path: Path) -> EventLog:
@@ -168,10 +161,13 @@ def _read_into(path: Path, reading: LineReader, events: list[ReadEvent], finding
 
 def _is_time(text: str) -> bool:
     """Whether a text is a time as the writer spells it, of a day that there is."""
-    if not _TIME.match(text):
-        return False
+    return _TIME.match(text) is not None and _is_moment(text[:-5])
+
+
+@lru_cache(maxsize=256)
+def _is_moment(text: str) -> bool:
     try:
-        datetime.fromisoformat(text[:-1])
+        datetime.fromisoformat(text)
     except ValueError:
         return False
     return True
