@@ -140,6 +140,16 @@ def test_a_hole_in_time(wait: float, silent: bool) -> None:
         assert found.between is not None and found.after_line is not None and found.after_line < found.line
 
 
+def test_a_night_before_a_run_is_taken_up_is_no_hole() -> None:
+    log = clean()
+    log.turn("get_layer_info", "layers.9")
+    log.add("[SESSION] Resumed after 60 records", 36_000)
+    log.turn("get_layer_info", "lm_head")
+    assert log.found() == []
+    log.turn("get_layer_info", "layers.10", wait=36_000)
+    assert codes(log.found()) == ["silent-gap"]
+
+
 def test_a_long_reply_of_a_slow_machine_is_no_hole() -> None:
     log = clean()
     log.turn("get_layer_info", "layers.9", tokens=4000)

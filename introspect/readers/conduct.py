@@ -10,7 +10,7 @@ None of it is corruption, so all findings are notes, one of each kind for an exp
 | silent-gap | a minute or more without a record, ten times what the session's own pace explains |
 
 A search for notes is no repetition where a note was saved since. A gap before a session's first reply is
-none: weights are loaded there.
+none: weights are loaded there. Nor is one before a run was taken up again.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ class _Pace:
         before, self.last = self.last, entry
         begins = entry.tag in ("INITIALIZATION", "INITIAL PROMPT")
         self.replied = (self.replied and not begins) or entry.tag == "MODEL"
-        seconds = _seconds_between(before, entry) if before else None
+        taken_up = entry.tag == "SESSION" and entry.text.startswith("Resumed after ")
+        seconds = _seconds_between(before, entry) if before and not taken_up else None
         if before is None or seconds is None or not self.replied or entry.tag == "MODEL":
             return
         tokens = _tokens_of(entry)
