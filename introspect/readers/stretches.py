@@ -28,26 +28,21 @@ class Stretches:
 
     def breaks_after(self, stretch: str, character: str) -> bool:
         """Whether a text has the stretch, and none has the character behind it."""
-        found = False
-        for padded, places, more in self._texts:
-            place = places.get(stretch)
-            if place is not None:
-                if padded[place + FRAGMENT] == character:
-                    return False
-                if any(around[2] == character for around in more.get(stretch, ())):
-                    return False
-                found = True
-        return found
+        return self._breaks(stretch, character, FRAGMENT, 2)
 
     def breaks_before(self, stretch: str, character: str) -> bool:
         """Whether a text has the stretch, and none has the character before it."""
+        return self._breaks(stretch, character, -1, 1)
+
+    def _breaks(self, stretch: str, character: str, offset: int, among: int) -> bool:
+        """The character stands at `offset` from where a stretch begins, and is `among` those around it."""
         found = False
         for padded, places, more in self._texts:
             place = places.get(stretch)
             if place is not None:
-                if padded[place - 1] == character:
+                if padded[place + offset] == character:
                     return False
-                if any(around[1] == character for around in more.get(stretch, ())):
+                if any(around[among] == character for around in more.get(stretch, ())):
                     return False
                 found = True
         return found
