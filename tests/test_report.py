@@ -51,6 +51,12 @@ def with_results(*results: ev.ToolResult) -> list[ev.Event]:
     return [*events[:-2], *results, *events[-2:]]
 
 
+def test_where_a_tool_failed_is_shown(tmp_path: Path) -> None:
+    failed = result("it failed", ok=False, failed_at="mine.py:7")
+    _, html = page_of(written(tmp_path / "run", with_results(failed)))
+    assert html.count("It failed at mine.py:7.") == 1
+
+
 @given(text=st.text(st.characters(), max_size=60) | st.sampled_from(HOSTILE))
 def test_text_on_a_page_is_visible_and_can_be_told_from_its_escapes(text: str) -> None:
     page = Page(f'<div class="text">{shown(text)}</div>')
@@ -92,7 +98,7 @@ def test_nothing_in_a_record_acts_on_a_page(
         prune(1, reasons=(text,), refused=text, dropped_messages=()),
         generation(text + " 12 layers"),
         ev.ToolCall(experiment=0, turn=1, function=text, arguments={key: other}, reasoning=text),
-        result(other, function=text, result=other, text=text, traceback=text),
+        result(other, function=text, result=other, text=text, traceback=text, failed_at=text),
         result({**LENS, "next_token": {"text": text, "probability": 1}}),
         result({**attention_record(2), "layer": text, "tokens": [text, key]}),
         ev.ToolCall(

@@ -15,9 +15,11 @@ from support.record_examples import run_start
 from support.sessions import PHASE
 
 from introspect import events
+from introspect.errors import ConfigError
 from introspect.execution.failures import notes_failed, record_failed
 from introspect.runlog.reader import read_events
 from introspect.runlog.writer import RunWriter
+from introspect.tools.files import Permission
 
 TOOL = "def count_vowels(context):\n    'Count.'\n    return 1\n"
 REFERENCE = "./it's mine.py:count_vowels"
@@ -56,6 +58,15 @@ def test_the_line_of_an_interrupted_run_can_be_pasted(
     [record] = (tmp_path / "my runs").glob("*/events.jsonl")
     last = read_events(record).events[-1].event
     assert isinstance(last, events.RunEnd) and last.status == "failed"
+
+
+def test_a_permission_for_what_a_run_does_not_have_is_refused() -> None:
+    tools = ["query_memory", "mine.py:one"]
+    Permission(named=("./mine.py:one",)).refuse_others(tools)
+    Permission(everything=True).refuse_others(tools)
+    for other in ("mine.py:two", "other.py:one"):
+        with pytest.raises(ConfigError, match=f"--tool {other}: no tool of this run"):
+            Permission(named=(other,)).refuse_others(tools)
 
 
 def test_what_cannot_be_written_any_more_goes_on_with_its_permission(tmp_path: Path) -> None:
