@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
@@ -9,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 def peak_bytes(work: Any) -> int:
     """The most bytes that were allocated at a time during the work, above what there was before."""
+    gc.collect()  # what others have left would be given back in the midst of the work, and count below nought
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
