@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from support.sessions import DONE, call_text, opened_run, phase_for
 
 from introspect import events as ev
 from introspect.commands.compare import compare_command, show_comparison
+from introspect.commands.runs import show_runs
 from introspect.errors import ConfigError, RecordError
 from introspect.readers.comparison import covered_count, figures_of, measured_run
 from introspect.readers.quoted_figures import judged_quotes, quotes, report_of
-from introspect.runlog.reader import read_events
+from introspect.readers.run_list import run_row
+from introspect.runlog.reader import ReadEvent, read_events
 
 NOTE = {"obs_type": "finding", "category": "c", "description": "std 0.25"}
 
@@ -111,6 +114,28 @@ def test_figures_are_those_of_an_independent_count(run_dir: Path) -> None:
         {"document": "how-tides-work", "lines": 6, "total": 111, "experiments": [0, 1]}
     ]
     assert found["weight_hash"] == records[0]["environment"]["weight_hash"]
+
+
+def test_a_run_has_one_length(run_dir: Path) -> None:
+    said = json.loads((run_dir / "events.jsonl").read_text().splitlines()[-1])["summary"]["seconds"]
+    assert measured_run(str(run_dir), run_dir.parent)["seconds"] == said == run_row(run_dir)["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "said", [10**400, -1, True, "NaN", None], ids=["huge", "negative", "bool", "text", "none"]
+)
+def test_a_length_that_is_none_is_that_of_the_record(said: Any, tmp_path: Path) -> None:
+    stream = [*conversation()[:-1], ev.RunEnd(status="complete", summary={"seconds": said})]
+    run = written(tmp_path, stream)
+    first, last = (datetime.fromisoformat(read.time) for read in end_to_end(run))
+    seconds = (last - first).total_seconds()
+    assert seconds > 0 and run_row(run)["seconds"] == measured_run(str(run), tmp_path)["seconds"] == seconds
+    show_runs([run_row(run)], Console(file=io.StringIO()))
+
+
+def end_to_end(run: Path) -> tuple[ReadEvent, ReadEvent]:
+    events = read_events(run / "events.jsonl").events
+    return events[0], events[-1]
 
 
 def test_numbers_are_judged_by_the_results_before_them(run_dir: Path) -> None:

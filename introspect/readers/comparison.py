@@ -129,7 +129,7 @@ def is_corrupt(figures: JSON) -> bool:
 
 
 def _seconds(log: EventLog) -> float:
-    """From the first record to the last, by the clock of the writer; without the time that a run lay idle."""
+    """As `run_seconds` has them; nought where the record's times are none."""
     try:
         return round(run_seconds(log.events), 3)
     except ValueError:

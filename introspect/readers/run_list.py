@@ -13,6 +13,7 @@ from introspect.display import one_line
 from introspect.events import JSON, RunEnd, RunStatus
 from introspect.runlog.ends import first_event, last_event
 from introspect.runlog.lock import is_held
+from introspect.runlog.loop_events import said_seconds
 from introspect.runlog.reader import EVENTS, EventLog, ReadEvent
 from introspect.runlog.sources import run_id, run_name, runs_newest_first
 
@@ -69,9 +70,9 @@ def run_row(directory: Path) -> JSON:
         row |= {"phase": start.phase, "model": start.model, "started": first.time}
         last = last_event(record)
         if last is not None and isinstance(last.event, RunEnd):
-            turns, seconds = (last.event.summary.get(key) for key in ("turns", "seconds"))
+            turns, seconds = last.event.summary.get("turns"), said_seconds(last.event)
             row |= {"status": last.event.status, "turns": turns if type(turns) is int else None}
-            row["seconds"] = seconds if type(seconds) in (int, float) else _seconds(first, last)
+            row["seconds"] = _seconds(first, last) if seconds is None else seconds
         else:
             row["turns"] = _generations(record)
             row["status"] = _WITHOUT_END[is_held(record)]

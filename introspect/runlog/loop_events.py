@@ -20,6 +20,8 @@ _NEVER_THE_SAME = frozenset({"seconds", "digest_seconds", "traceback", "failed_a
 AUDIT_VERDICT = ("experiment", "turn", "level", "codes")
 """What an audit says of the run; how much of it was repeated, and at what cost, is of the day."""
 _MOST_SHOWN = 60
+_LONGEST_RUN = 1e12
+"""Seconds, some thirty thousand years: what a record says beyond it is no length of a run."""
 # What is compared first of an event, the nearest to a cause before what follows from it.
 _CAUSES = dict.fromkeys(
     ("prompt_tokens", "cached_tokens", "start", "token_ids", "logits_digest", "state_digest")
@@ -70,13 +72,19 @@ def seconds_used(record: Iterable[ReadEvent]) -> float:
     return used + max(0.0, last - began)
 
 
+def said_seconds(end: ev.RunEnd) -> float | None:
+    """Seconds that a run took, as its end says; None where that is no number that a clock can give."""
+    said = end.summary.get("seconds")
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return None
+    return float(said) if 0 <= said < _LONGEST_RUN else None
+
+
 def run_seconds(record: Sequence[ReadEvent]) -> float:
     """Seconds that a run took: as its end says them; of a run that has none, those that its record shows."""
     last = record[-1].event if record else None
-    said = last.summary.get("seconds") if isinstance(last, ev.RunEnd) else None
-    if isinstance(said, int | float) and not isinstance(said, bool):
-        return float(said)
-    return seconds_used(record)
+    said = said_seconds(last) if isinstance(last, ev.RunEnd) else None
+    return seconds_used(record) if said is None else said
 
 
 @dataclass(frozen=True)
