@@ -34,6 +34,7 @@ from introspect.runlog.history import (
     PruneSeen,
     Seen,
 )
+from introspect.runlog.textlog import RESUMED
 from introspect.tally import SAVES_NOTE
 
 _SEARCHES_NOTES = "query_memory"
@@ -146,7 +147,7 @@ class _Pace:
         before, self.last = self.last, entry
         begins = entry.tag in ("INITIALIZATION", "INITIAL PROMPT")
         self.replied = (self.replied and not begins) or entry.tag == "MODEL"
-        taken_up = entry.tag == "SESSION" and entry.text.startswith("Resumed after ")
+        taken_up = entry.tag == "SESSION" and entry.text.startswith(RESUMED)
         seconds = _seconds_between(before, entry) if before and not taken_up else None
         if before is None or seconds is None or not self.replied or entry.tag == "MODEL":
             return

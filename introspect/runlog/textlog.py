@@ -17,6 +17,8 @@ from introspect.runlog.shielding import shielded
 
 LOGGER = "introspect"
 RULE = "=" * 80
+RESUMED = "Resumed after"
+"""How the message of a run that was taken up begins: a reader of text has nothing else to know it by."""
 MAX_RESULT_CHARS = 500
 _PRUNING = "MEMORY MANAGEMENT"
 _USER_TAGS: dict[ev.MessageKind, str] = {
@@ -217,7 +219,7 @@ def _(event: ev.ExperimentEnd) -> list[LogMessage]:
 
 @messages.register
 def _(event: ev.RunResumed) -> list[LogMessage]:
-    return [_info("SESSION", one_line("; ".join([f"Resumed after {event.records} records", *event.changed])))]
+    return [_info("SESSION", one_line("; ".join([f"{RESUMED} {event.records} records", *event.changed])))]
 
 
 @messages.register
