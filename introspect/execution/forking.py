@@ -176,7 +176,7 @@ def _opened(
         predictions=Predictions(prepared.phase.predictions.tolerance),
         interrupts=interrupts,
         limit=start.limit,
-        permitted=prepared.options.code.options(prepared.phase.tools),
+        permitted=prepared.permitted,
         retrace=SharedTurns(shared, session, driver, auditor, 0.0, list),
     )
 

@@ -77,7 +77,7 @@ def open_run(prepared: Prepared, interrupted: Callable[[], bool], progress: Prog
         predictions=Predictions(phase.predictions.tolerance),
         interrupts=interrupts,
         limit=options.limit,
-        permitted=options.code.options(phase.tools),
+        permitted=prepared.permitted,
     )
 
 

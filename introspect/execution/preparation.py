@@ -52,6 +52,11 @@ class Prepared:
     notes_before: tuple[JSON, ...] = ()
     warnings: tuple[events.Warning, ...] = ()
 
+    @property
+    def permitted(self) -> tuple[str, ...]:
+        """The options of a command line that let the phase's tool files run."""
+        return self.options.code.options(self.phase.tools)
+
 
 def prepare(
     phase: PhaseConfig,

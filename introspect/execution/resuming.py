@@ -167,7 +167,7 @@ def _opened(
         began=time.monotonic() - used,
         interrupts=interrupts,
         limit=start.limit,
-        permitted=prepared.options.code.options(prepared.phase.tools),
+        permitted=prepared.permitted,
         retrace=Retrace(
             [event for _, event in loop_events(enumerate(record))], session, driver, auditor, used, first
         ),
