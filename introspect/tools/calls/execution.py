@@ -20,6 +20,7 @@ from introspect.tools.files import failure_place
 from introspect.tools.note_store import WRITERS, StoreFailed
 from introspect.tools.plain_data import plain
 
+_COPIED = re.compile(EXAMPLE_TEXT)
 _PLACEHOLDER = re.compile(r"<[^<>]*>|\.\.\.|…|\[[a-z_ ]+\]|your_\w+|layer_name|name")
 
 _MOST_ERROR_CHARACTERS = 160
@@ -122,9 +123,7 @@ def _refuse_placeholders(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         values = value if isinstance(value, list) else [value]
         for item in values:
-            if not isinstance(item, str):
-                continue
             # A text to be examined may look like a placeholder; the example's own is copied from it.
-            free = name.startswith("text") and item.strip() != EXAMPLE_TEXT
-            if not free and _PLACEHOLDER.fullmatch(item.strip()):
+            placeholder = _COPIED if name.startswith("text") else _PLACEHOLDER
+            if isinstance(item, str) and placeholder.fullmatch(item.strip()):
                 raise ToolError(f"argument '{name[:60]}' is the placeholder {item[:60]!r}; give a real value")
