@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -108,9 +109,12 @@ def tensor_bytes() -> int:
         return torch.cuda.memory_allocated()
     storages = {}
     for one in gc.get_objects():
-        if issubclass(type(one), torch.Tensor) and one.device.type == "cpu":
-            storage = one.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+        if issubclass(type(one), torch.Tensor):
+            # What a compiler leaves behind may have a shape and no memory; some kinds of it refuse to say.
+            with suppress(RuntimeError):
+                storage = one.untyped_storage()
+                if storage.device.type == "cpu":
+                    storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

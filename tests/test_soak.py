@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from soak import CALLS, prepared_run, tensor_bytes
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from introspect.events import Audit, Event, Generation
 from introspect.execution.opening import open_run
@@ -57,6 +59,20 @@ def test_a_long_run_takes_no_more_than_a_short_one(model_dir: Path, tmp_path: Pa
     for name in ("tensors", "files", "threads", "messages"):
         assert taken[1][name] == taken[2][name], name
     assert taken[2]["bytes"] - taken[1]["bytes"] < MOST_GROWTH
+
+
+def test_tensors_without_memory_count_nothing() -> None:
+    """What a compiler leaves behind in a process, where a run is measured after it."""
+    gc.collect()
+    counted, before = torch.ones(1000), tensor_bytes()
+    with FakeTensorMode():
+        traced, refusing = torch.ones(1000), torch.ones(1000)
+    torch._C._set_throw_on_mutable_data_ptr(refusing)
+    functional = torch._to_functional_tensor(counted)
+    empty = torch.ones(1000, device="meta")
+    assert tensor_bytes() == before
+    del counted, traced, refusing, functional, empty
+    assert tensor_bytes() == before - 4000
 
 
 turns = st.lists(st.tuples(st.sampled_from(["look", "note", None]), st.integers(0, 3)), max_size=12)
