@@ -45,12 +45,17 @@ def opened(loaded: LoadedModel, output: Path, *texts: str) -> Run:
 
 def full(stream: Any) -> None:
     """Every write to the open file fails as on a full disk."""
-    os.dup2(os.open("/dev/full", os.O_WRONLY), stream.fileno())
+    _becomes(stream, "/dev/full", os.O_WRONLY)
 
 
 def broken(stream: Any) -> None:
     """Every write to the open file fails otherwise."""
-    os.dup2(os.open("/dev/null", os.O_RDONLY), stream.fileno())
+    _becomes(stream, "/dev/null", os.O_RDONLY)
+
+
+def _becomes(stream: Any, device: str, flags: int) -> None:
+    os.dup2(os.open(device, flags), stream.fileno())
+    stream.end = os.fstat(stream.fileno()).st_size
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
