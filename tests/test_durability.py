@@ -221,20 +221,50 @@ def test_two_writers_that_no_lock_keeps_apart_lose_nothing(first: int, tmp_path:
     assert one.log_path.read_text(encoding="utf-8") == rendered
 
 
-@pytest.mark.parametrize("foreign", [b"x", b"a whole line\n", b"\n" * 5000])
-def test_what_another_program_adds_to_a_record_stops_the_run_and_is_left(
-    foreign: bytes, tmp_path: Path
+def add(foreign: bytes) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with path.open("ab") as stream:
+            stream.write(foreign)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [add(b"x"), add(b"a whole line\n"), add(b"\n" * 5000), lambda path: os.truncate(path, 100)],
+    ids=["byte", "line", "page", "cut"],
+)
+def test_what_another_program_does_to_a_record_stops_the_run_and_is_left(
+    change: Callable[[Path], None], tmp_path: Path
 ) -> None:
     with RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer:
         written(writer, EVENTS[:3])
         path = writer.directory / "events.jsonl"
-        with path.open("ab") as stream:
-            stream.write(foreign)
+        change(path)
         before = path.read_bytes()
         for _ in range(2):
             with pytest.raises(FileChanged):
                 writer.write(EVENTS[3])
         assert path.read_bytes() == before
+
+
+def test_an_old_length_that_a_file_system_says_stops_nothing(tmp_path: Path) -> None:
+    """The attributes of a file in a network come from a memory that may lag behind."""
+    with (
+        RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        true = os.fstat
+
+        def lags(descriptor: int) -> os.stat_result:
+            found = list(true(descriptor))
+            found[6] = max(0, found[6] - 700)
+            return os.stat_result(found)
+
+        patch.setattr(os, "fstat", lags)
+        written(writer, EVENTS)
+    log = read_events(writer.directory / "events.jsonl")
+    assert log.findings == () and [read.event for read in log.events][1:] == EVENTS
 
 
 @pytest.mark.parametrize("touched", ["added", "emptied", "replaced", "removed"])

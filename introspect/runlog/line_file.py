@@ -53,8 +53,11 @@ class LineFile:
         found = os.fstat(self.fileno())
         if found.st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, "it was removed while the run went on")
-        if found.st_size != self.end:
+        if found.st_size > self.end:
             raise FileChanged(errno.EBUSY, "another program has written to it")
+        # A file system in a network may say an old length for a moment: what was written can be read, or not.
+        if found.st_size < self.end and not os.pread(self.fileno(), 1, self.end - 1):
+            raise FileChanged(errno.EBUSY, "another program has cut it")
 
     def cut(self, end: int) -> None:
         """Drop what stands after the first `end` bytes; the last line that is left gets its line end."""
