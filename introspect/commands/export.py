@@ -30,7 +30,8 @@ def export_command(source: str, form: Format, runs: Path, file: str | None) -> i
     """Write a run in another format. Returns 0, or 3 where the record shows corruption.
 
     Where no file is given, CSV and the text log go to stdout, the others beside the record, with their path
-    on stdout. Raises RecordError for a source that is no event log, ConfigError for a missing library or an unfit file.
+    on stdout. Raises RecordError for a source that is no event log, ConfigError for a missing library or an
+    unfit file.
     """
     path = find_source(source, runs)
     if not is_event_log(path):
