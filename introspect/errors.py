@@ -106,8 +106,9 @@ TO_A_MODEL = 0.5
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library's error says, 120 characters at most; else its name."""
-    return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:120]
+    """The first line of what an error says, 120 characters at most, without its number; else its name."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (next(iter(said.splitlines()), "") or type(error).__name__)[:120]
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3, least: float = TO_A_MODEL) -> list[str]:

@@ -13,6 +13,8 @@ from rich.console import Console
 from support.terminal_screen import screen_of
 
 from introspect import events
+from introspect.commands.console import CommandConsole
+from introspect.commands.status import busy
 from introspect.commands.terminal import RunView
 
 WORDS = [
@@ -115,3 +117,17 @@ def test_a_reply_that_begins_or_ends_in_half_a_character_has_its_heading_and_its
         for terminal in (False, True):
             lines = screen_of(shown(stream, terminal))
             assert [line.strip() for line in lines if line.strip()][:2] == ["turn 2", "\ufffd is all\ufffd"]
+
+
+def test_a_program_that_is_killed_or_suspended_leaves_a_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing gives a hidden one back to the shell after SIGKILL or SIGSTOP."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    file = io.StringIO()
+    console = CommandConsole(file=file)
+    assert console.is_terminal
+    with busy(console, "loading"):
+        pass
+    with RunView(console, quiet=False, verbose=False) as view:
+        for event in replies(1, 2):
+            view.show(event)
+    assert "tok" in file.getvalue() and "\x1b[?25l" not in file.getvalue()

@@ -121,6 +121,19 @@ def test_a_person_is_told(idle_run: tuple[Path, dict[str, Any]]) -> None:
     assert "no tool was used" in shown.get() and "in idle" not in shown.get()
 
 
+@pytest.mark.parametrize("constrain", ["none", "calls"])
+def test_who_holds_a_model_to_calls_is_not_told_to(
+    constrain: str, idle_run: tuple[Path, dict[str, Any]]
+) -> None:
+    _, summary = idle_run
+    calls = {"total": 2, "ok": 0, "malformed": 2}
+    failed = summary | {"status": "failed", "no_tool_used": True, "tool_calls": calls, "constrain": constrain}
+    console = Console(width=120)
+    with console.capture() as shown:
+        show_summary(console, failed, Path("x.log"))
+    assert ("--set generation.constrain=calls" in shown.get()) == (constrain == "none")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import itertools
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -351,6 +353,21 @@ def test_the_command_writes_beside_the_record_or_where_it_is_told(
     assert introspect_here(capsys, "report", "nothing", "--runs", str(tmp_path)).code == 2
     short = introspect_here(capsys, "report", run.name[-4:], "--runs", str(tmp_path), "-o", "-")
     assert short.code == 0 and short.out == html
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ELOOP, errno.EPERM])
+def test_a_place_that_takes_no_file_is_told_in_one_line(
+    code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    run = written(tmp_path, conversation("One."))
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    done = introspect_here(capsys, "report", str(run))
+    assert done.code == 2 and done.err.count("\n") == 1 and " cannot be written: " in done.err
+    assert "choose another place" in done.err and ".part" not in done.err
 
 
 def test_a_comparison_is_written_as_a_page_beside_what_is_shown(

@@ -31,7 +31,7 @@ from support.resumed_runs import (
 from introspect import events
 from introspect.checkpoint.loading import LoadedModel, load_model
 from introspect.engine.interrupts import Interrupts
-from introspect.errors import IntrospectError, RecordDiverged
+from introspect.errors import IntrospectError, RecordDiverged, RecordError
 from introspect.execution.changed import changed_conditions
 from introspect.execution.recorded_engine import recorded_weights
 from introspect.execution.recorded_run import recorded_run
@@ -202,6 +202,13 @@ def test_what_would_change_bytes_is_refused_by_name(
             recorded_weights(recorded_run(run / "events.jsonl").start, run / "events.jsonl")
         resumed(run, loaded)
     assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_a_manifest_that_is_gone_is_told_without_the_number_of_an_error(forced: Path, tmp_path: Path) -> None:
+    run = cut_run(forced, tmp_path / "20260101T000000Z-test-0001", 20)
+    (run / "manifest.json").unlink()
+    with pytest.raises(RecordError, match=r"manifest.json: cannot be read \(No such file or directory\)"):
+        recorded_run(run / "events.jsonl")
 
 
 def test_what_changes_no_byte_is_told(forced: Path, loaded: LoadedModel, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_weights_that_are_gone_are_told_as_those_of_the_record(
     monkeypatch.chdir(moved)
     again = recorded_weights(start, moved / "runs" / path.parent.name / path.name)
     assert again.weight_hash == start.environment["weight_hash"]
+
+
+def test_a_record_that_cannot_be_written_is_executed_but_not_gone_on_with(
+    project: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records are kept on file systems that are read only: there they prove themselves as well."""
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    record = recorded_run(whole_run(project) / "events.jsonl")
+    assert verify(record, loaded, Interrupts(), ALLOWED).first_divergence is None
+    with pytest.raises(RecordError, match=f"{record.directory}: cannot be written to.*copy") as refused:
+        record.refuse_read_only()
+    assert "--output" not in str(refused.value)
 
 
 def test_a_difference_deep_in_the_environment_is_told_by_its_place(project: Path) -> None:

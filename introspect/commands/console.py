@@ -32,6 +32,10 @@ class CommandConsole(Console):
             safe = segment.control or (segment.text.isascii() and segment.text.isprintable())
             yield segment if safe else Segment(printable(segment.text), segment.style)
 
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor as it is: a program that is killed or suspended gives no hidden one back."""
+        return False
+
     def on_broken_pipe(self) -> None:
         """Write nothing more, and raise BrokenPipeError."""
         self.quiet = True

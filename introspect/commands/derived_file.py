@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from introspect.errors import ConfigError
@@ -14,6 +16,9 @@ from introspect.runlog.reader import EVENTS, MANIFEST
 STDOUT = "-"
 """What names stdout in the place of a file."""
 _OF_A_RECORD = (EVENTS, MANIFEST, "notes.sqlite")
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def derived_path(given: str | None, record: Path, name: str, option: str = "--output") -> Path | None:
@@ -63,8 +68,11 @@ def write_derived(path: Path | None, data: bytes) -> None:
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
-    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
         why = (error.strerror or str(error)).lower()
         raise ConfigError(f"{shown(str(path))} cannot be written: {why}; choose another place") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

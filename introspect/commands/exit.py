@@ -13,7 +13,8 @@ import typer
 
 from introspect.commands.start import leave_unwritable_streams, open_streams
 from introspect.engine.interrupts import Terminated
-from introspect.errors import ExitCode, IntrospectError
+from introspect.engine.out_of_memory import is_out_of_memory
+from introspect.errors import ExitCode, IntrospectError, first_line
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITABLE = (errno.EFBIG, errno.EIO, errno.ENXIO, errno.EAGAIN)
@@ -54,6 +55,12 @@ def exit_code(command: Callable[[], object]) -> int:
             raise
         leave_unwritable_streams()
         _say(f"cannot write any more: {error.strerror}; free space, or let the output go to a file")
+        return ExitCode.FAILED
+    except (MemoryError, RuntimeError) as error:
+        # Weights, a record or a tool by hand may be too large where there is no conversation to prune.
+        if not is_out_of_memory(error):
+            raise
+        _say(f"out of memory ({first_line(error)}); free some, or take a smaller model or model.dtype")
         return ExitCode.FAILED
     return code if isinstance(code, int) else ExitCode.DONE
 

@@ -64,6 +64,7 @@ def resume_command(
         return ExitCode.DONE
     if is_held(path):
         raise RecordError(f"{record.directory}: another program is writing this run; wait until it has ended")
+    record.refuse_read_only()
     code.refuse_others(with_recorded_tools(record.phase, record).tools)
     return _go_on(record, console, shown, code)
 

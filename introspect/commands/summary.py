@@ -70,7 +70,8 @@ def show_summary(console: Console, summary: JSON, log: Path, permitted: Sequence
     if summary.get("no_tool_used") or idle:
         where = "" if summary.get("no_tool_used") else f" in {', '.join(idle)}"
         facts.add_row("", Text(f"no tool was used{where}", style=WARNING))
-    if summary["status"] == "failed" and summary.get("no_tool_used") and calls["malformed"]:
+    free = summary.get("constrain", "none") == "none"
+    if summary["status"] == "failed" and summary.get("no_tool_used") and calls["malformed"] and free:
         held = "--set generation.constrain=calls holds a model that writes no call to calls"
         facts.add_row("", Text(held, style=WARNING))
     _add_audits(facts, summary)

@@ -15,7 +15,7 @@ class RunOptions:
 
     `forced_from` is the record that replies come from, `fault` the name of one to plant; `force` goes on
     where what the phase requires is not met. `baseline` names the run that counts for that, `code` says which
-    tool files may be run.
+    tool files may be run, `writes` whether a new run is to be written under `output`.
     """
 
     output: Path = DEFAULT_OUTPUT
@@ -25,3 +25,4 @@ class RunOptions:
     force: bool = False
     baseline: str | None = None
     code: Permission = NO_CODE
+    writes: bool = True

@@ -80,7 +80,8 @@ def prepare(
     def choose(model: Judgement | LoadedModel) -> None:
         prompting.append(_prompting(phase, tools, documents, model))
 
-    refuse_unwritable(options.output)
+    if options.writes:
+        refuse_unwritable(options.output)
     if phase.generation.constrain != "none" and options.forced_from is None:
         refuse_without_llguidance()
     if loaded is None:

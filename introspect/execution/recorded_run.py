@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,13 @@ class RecordedRun:
         except ValueError as error:
             why = first_line(error)
             raise RecordError(f"{self.path}: its settings are none of this version ({why})") from None
+
+    def refuse_read_only(self) -> None:
+        """Raise RecordError where the run cannot go on, since its files cannot be written."""
+        if not os.access(self.directory, os.W_OK | os.X_OK) or not os.access(self.path, os.W_OK):
+            raise RecordError(
+                f"{self.directory}: cannot be written to; copy the run to where it can be and resume it there"
+            )
 
     @property
     def forced_path(self) -> str | None:

@@ -57,6 +57,7 @@ def prepare_again(
         forced_from=run.forced_path if forced is None else None,
         fault=start.fault,
         force=True,
+        writes=False,
         code=code or Permission(),
     )
     documents = {kept["id"]: recorded_document(kept) for kept in start.documents} if start.documents else None
