@@ -24,6 +24,7 @@ from introspect.commands.diff import show_divergence
 from introspect.errors import RecordError
 from introspect.readers.divergence import Divergence, diverged, divergence, same
 from introspect.readers.parting import differing_fields, parting
+from introspect.report.divergence_page import divergence_page
 from introspect.runlog.reader import EventLog, ReadEvent, read_events
 
 ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -279,6 +280,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     log = next(one.glob("*.log"))
     with pytest.raises(RecordError, match="no event log"):
         diverged(str(one), str(log), tmp_path)
+
+
+def test_long_settings_that_part_late_are_shown_from_there_and_whole_on_a_page() -> None:
+    left, right = ("word " * 1000 + end for end in ("here", "there"))
+    found = compared([run_start(settings={"text": left})], [run_start(settings={"text": right})])
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    show_divergence(found, console)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert ' here"' in shown and ' there"' in shown and shown.count("word") < 30
+    html = divergence_page(found)
+    assert left in html and right in html
 
 
 @given(text=st.text(st.characters(), max_size=60), other=st.text(st.characters(), max_size=300))
