@@ -145,7 +145,7 @@ def prompt_report(
     where it does not fit the context.
     """
     from introspect.session.preview import preview_prompts
-    from introspect.session.prompt_form import choose_prompting, longest_prompt
+    from introspect.session.prompt_form import choose_prompting
     from introspect.tools.instruments.registry import tools_named
     from introspect.tools.library import load_documents
 
@@ -157,14 +157,14 @@ def prompt_report(
     tools = tools_named(phase.tools, code)
     documents = load_documents(shipped_documents(), phase.documents)
     recommended = judged.recommendation.prompt_form
-    dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
+    parts, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
     report: JSON = {
-        "dialect": {"name": dialect.name, "reason": dialect.reason},
+        "dialect": {"name": parts.dialect.name, "reason": parts.dialect.reason},
         "prompt_form": form.described(),
-        "system_tokens": longest_prompt(phase, tools, documents, form.name, dialect, prompt_format),
+        "system_tokens": parts.longest(form.name),
     }
     if prompts:
-        report["prompts"] = preview_prompts(phase, tools, documents, dialect, form, prompt_format)
+        report["prompts"] = preview_prompts(parts, form)
     return report
 
 
