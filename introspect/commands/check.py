@@ -16,7 +16,8 @@ from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
 from introspect.execution.preflight import check_model, check_template
 from introspect.phase.load import load_phase, open_phase
-from introspect.phase.paths import look, shown
+from introspect.phase.paths import look
+from introspect.phase.shown_paths import shell_path
 
 COLUMNS = (
     ("injects_system_prompt", "prose", False),
@@ -41,8 +42,9 @@ def check_command(
     if not models and not templates:
         raise ConfigError("check: give a MODEL or --template FILE")
     for template in templates:
-        if not look(template, "--template ")[1]:
-            raise ModelError(f"--template {shown(template)}: no such file")
+        path, kind = look(template, "--template ")
+        if not kind:
+            raise ModelError(f"--template {shell_path(path)}: no such file")
     rows = []
     source = open_phase(phase) if models else phase
     with busy(CommandConsole(stderr=True), "checking") as now:

@@ -29,6 +29,7 @@ from introspect.phase.document_files import refuse_unread_documents
 from introspect.phase.find import passed_over
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.tool_files import is_reference, refuse_unfit
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.files import Permission
@@ -66,8 +67,8 @@ def read_phase(
 def tell_passed_over(name: str) -> None:
     """One line on stderr where a name has two files of one's own, of which one is run."""
     if both := passed_over(name):
-        taken, other = (one_line(str(path)) for path in both)
-        sys.stderr.write(f"introspect: {taken} is taken; './{other}' is the one right here\n")
+        taken, other = (shell_path(path) for path in both)
+        sys.stderr.write(f"introspect: {taken} is taken; {other} is the one right here\n")
 
 
 def permission(

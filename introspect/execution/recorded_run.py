@@ -9,6 +9,7 @@ from pathlib import Path
 from introspect.errors import RecordError, first_line
 from introspect.events import JSON, SCHEMA_VERSION, Event, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.loop_events import has_ended
 from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, read_events
 
@@ -44,7 +45,9 @@ class RecordedRun:
             return PhaseConfig.model_validate_json(json.dumps(self.start.settings))
         except ValueError as error:
             why = first_line(error)
-            raise RecordError(f"{self.path}: its settings are none of this version ({why})") from None
+            raise RecordError(
+                f"{shell_path(self.path)}: its settings are none of this version ({why})"
+            ) from None
 
     @property
     def forced_path(self) -> str | None:
@@ -60,14 +63,15 @@ def recorded_run(path: Path) -> RecordedRun:
     damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
     if damage is not None:
         raise RecordError(
-            f"{path}: damaged at line {damage.line}: {damage.message}; a damaged run cannot be executed again"
+            f"{shell_path(path)}: damaged at line {damage.line}: {damage.message}; a damaged run cannot be"
+            " executed again"
         )
     start = log.events[0].event
     if path.name != EVENTS or not isinstance(start, RunStart):
-        raise RecordError(f"{path}: no record of a run from its beginning; give a run directory")
+        raise RecordError(f"{shell_path(path)}: no record of a run from its beginning; give a run directory")
     if start.schema != SCHEMA_VERSION or log.records != len(log.events):
         raise RecordError(
-            f"{path}: a record of another version (schema {start.schema}, here {SCHEMA_VERSION});"
+            f"{shell_path(path)}: a record of another version (schema {start.schema}, here {SCHEMA_VERSION});"
             " execute it with the version that wrote it"
         )
     return RecordedRun(path, log, start, _manifest(path.with_name(MANIFEST), start))
@@ -79,13 +83,16 @@ def _manifest(path: Path, start: RunStart) -> JSON:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = first_line(error)
-        raise RecordError(f"{path}: cannot be read ({why}); a run is executed again with it") from None
+        raise RecordError(
+            f"{shell_path(path)}: cannot be read ({why}); a run is executed again with it"
+        ) from None
     if not isinstance(manifest, dict):
-        raise RecordError(f"{path}: no JSON object; a run is executed again with it")
+        raise RecordError(f"{shell_path(path)}: no JSON object; a run is executed again with it")
     for name, value in (("config", start.settings), ("seed", start.seed), ("phase", start.phase)):
         if manifest.get(name, value) != value:
             raise RecordError(
-                f"{path}: its {name} is not that of the run's first record; a run keeps its settings, so"
+                f"{shell_path(path)}: its {name} is not that of the run's first record; a run keeps its"
+                " settings, so"
                 " put it back, or start another run"
             )
     return manifest

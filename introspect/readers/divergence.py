@@ -14,6 +14,7 @@ from typing import Any
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.dotted import as_json, dotted
 from introspect.readers.event_pairs import compared_events, event_pairs
 from introspect.runlog.loop_events import AUDIT_VERDICT
@@ -106,7 +107,8 @@ def diverged(left: str, right: str, output: Path) -> Divergence:
         path = find_source(source, output)
         if not is_event_log(path):
             raise RecordError(
-                f"{path}: no event log, so no ids to compare; give a run directory or its events.jsonl"
+                f"{shell_path(path)}: no event log, so no ids to compare; give a run directory or its"
+                " events.jsonl"
             )
         logs.append(read_events(path))
     return divergence(left, logs[0], right, logs[1])

@@ -10,6 +10,7 @@ from pathlib import Path
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.comparison import figures_of
 from introspect.readers.dotted import dotted
 from introspect.readers.onset import judge
@@ -61,7 +62,9 @@ def report_of(path: Path) -> Report:
     log = read_events(path)
     start = next((read.event for read in log.events if isinstance(read.event, ev.RunStart)), None)
     if start is None:
-        raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
+        raise RecordError(
+            f"{shell_path(path)}: has no run_start, so nothing says what it is of; give another run"
+        )
     history = history_of_events(log)
     suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
