@@ -113,6 +113,25 @@ def _moved(run: Run, to: Path) -> None:
         run.writer.directory.rename(to)
 
 
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("", ": was moved or removed while the run went on"), ("notes.sqlite", r"any more \(it was moved")],
+)
+def test_notes_that_are_moved_are_told_as_that(
+    what: str, said: str, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """What SQLite says of it is that the database is read-only, whose cure is another."""
+    run = opened(loaded, tmp_path / "runs", call_text("query_memory"), NOTE)
+
+    def watch(event: events.Event) -> None:
+        if isinstance(event, events.ToolResult) and not (tmp_path / "aside").exists():
+            (run.writer.directory / what).rename(tmp_path / "aside")
+
+    with pytest.raises(RunFailed, match=said) as failed:
+        run.execute(watch)
+    assert "readonly" not in str(failed.value) and "introspect run --resume" in str(failed.value)
+
+
 def pages(run: Run) -> None:
     """The database may not grow: what SQLite says is that it, or the disk, is full."""
     store = run.session.context.notes

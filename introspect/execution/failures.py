@@ -42,8 +42,15 @@ def record_failed(writer: RunWriter, error: OSError, permitted: Iterable[str] = 
 def notes_failed(writer: RunWriter, error: Exception, permitted: Iterable[str] = ()) -> RunFailed:
     """The error for a file of notes that fails while the record can be written; `permitted` as there."""
     notes = writer.directory / "notes.sqlite"
+    if not writer.directory.is_dir():
+        return RunFailed(
+            f"{shell_path(writer.directory)}: was moved or removed while the run went on, and notes cannot be"
+            f" kept in it; {_safe(writer)}; `introspect run --resume` goes on from there where the run lies"
+            " now"
+        )
+    why = error if notes.exists() else "it was moved or removed while the run went on"
     return RunFailed(
-        f"{shell_path(notes)}: notes cannot be kept any more ({error}); {_goes_on(writer, permitted)}"
+        f"{shell_path(notes)}: notes cannot be kept any more ({why}); {_goes_on(writer, permitted)}"
     )
 
 

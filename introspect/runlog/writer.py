@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -205,12 +205,15 @@ class RunWriter:
     def _write_log_anew(self, events: Sequence[ReadEvent]) -> None:
         """The text log is a function of the record, whoever has written to it or removed it."""
         fresh = self.log_path.with_name(f".{self.log_path.name}.{os.getpid()}")
-        fresh.write_bytes(
-            b"".join(_encoded(render(read.event, read.time, read.utc_offset)) for read in events)
-        )
+        fresh.write_bytes(text_log(events))
         fresh.replace(self.log_path)
         self._log.close()
         self._log = LineFile(self.log_path)
+
+
+def text_log(events: Iterable[ReadEvent]) -> bytes:
+    """The text log of a run, whole, as it is kept beside the record while the run goes on."""
+    return b"".join(_encoded(render(read.event, read.time, read.utc_offset)) for read in events)
 
 
 def _encoded(text: str) -> bytes:
