@@ -82,8 +82,9 @@ def test_a_phase_file_alone_never_runs_code(mine: Path) -> None:
     said = dry(mine).stderr
     assert "phases/my_tool.py" in said and "--allow-code" in said
     assert "--tool phases/my_tool.py:count_vowels" in said
-    for other in (("phases", "--json"), ("check", "tiny", "--phase", "phases/p.yaml", "--json")):
-        introspect(*other, cwd=mine)
+    introspect("phases", "--json", cwd=mine)
+    checked = introspect("check", "tiny", "--phase", "phases/p.yaml", "--json", cwd=mine)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (2, "", said)
     assert not (mine / "marker").exists() and not (mine / "data").exists()
 
 
@@ -103,6 +104,23 @@ def test_the_command_line_lets_it_run(mine: Path, options: list[str]) -> None:
     assert (mine / "marker").read_text() == "run " and "said by the file" in done.stderr
     tools = json.loads(done.stdout)["settings"]["tools"]
     assert tools[-1] == "phases/my_tool.py:count_vowels" and tools.count(tools[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "options"),
+    [
+        ("phases/p.yaml", ["--allow-code"]),
+        ("phases/p.yaml", ["--tool", "phases/my_tool.py:count_vowels"]),
+        ("phase1a", ["--tool", "phases/my_tool.py:count_vowels"]),
+    ],
+)
+def test_check_forecasts_a_phase_with_its_tool_files(mine: Path, phase: str, options: list[str]) -> None:
+    done = introspect("check", "tiny", "--phase", phase, "--json", *options, cwd=mine)
+    assert done.returncode == 0 and (mine / "marker").read_text() == "run ", done.stderr
+    [row] = json.loads(done.stdout)
+    planned = introspect("run", phase, "--model", "tiny", "--dry-run", "--json", *options, cwd=mine)
+    assert row["supported"] is True, row["reasons"]
+    assert row["model"]["forecast"]["system_tokens"] == json.loads(planned.stdout)["system_tokens"]
 
 
 def test_any_phase_can_be_given_a_tool(mine: Path) -> None:

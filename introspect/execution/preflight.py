@@ -36,10 +36,11 @@ def check_template(path: str) -> JSON:
     return report.to_json()
 
 
-def check_model(phase: PhaseConfig) -> JSON:
+def check_model(phase: PhaseConfig, code: Permission = NO_CODE) -> JSON:
     """The row of a phase's model: its template, and under `model` what its files say.
 
-    Loads no weights. Raises ModelError where the model or the device is not there.
+    Loads no weights; `code` says which tool files may be run. Raises ModelError where the model or the device
+    is not there.
     """
     from introspect.checkpoint.judgement import judge
     from introspect.checkpoint.loading import find_model
@@ -55,9 +56,9 @@ def check_model(phase: PhaseConfig) -> JSON:
         hazards += _unjudged(judged.config)
         memory = None
         try:
-            memory = memory_report(phase, judged)
+            memory = memory_report(phase, judged, code=code)
         except IntrospectError as error:
-            why = str(error).removeprefix(f"{phase.model.id}: ")
+            why = source.without_name(str(error))
             refusals += [] if why in refusals else [why]
         if memory and memory["room_bytes"] is not None and memory["room_bytes"] < 0:
             short = -memory["room_bytes"] / 2**20
