@@ -180,6 +180,37 @@ def test_a_broken_file_is_one_line_that_says_where(mine: Path, source: str, said
 
 
 @pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("import helper\n" + SOUND, 1),
+        ("import json, helper.deep as h\n" + SOUND, 1),
+        ("from helper import X\n" + SOUND, 1),
+        ("from . import helper\n" + SOUND, 1),
+        ("from .helper import X\n" + SOUND, 1),
+        (SOUND + "    import helper\n    return helper.X\n", 3),
+        ("try:\n    import json\nfinally:\n    import folder\n" + SOUND, 4),
+        ("import json\ntry:\n    import helper\nexcept ImportError:\n    helper = None\n" + SOUND, None),
+        ("import json, wave, torch.nn\nfrom collections import abc\n" + SOUND, None),
+    ],
+)
+def test_what_stands_beside_a_tool_file_is_not_imported(mine: Path, source: str, line: int | None) -> None:
+    (mine / "phases" / "helper.py").write_text("open('marker', 'a').write('imported')\nX = 1\n")
+    (mine / "phases" / "json.py").touch()
+    (mine / "phases" / "folder").mkdir()
+    write_tool(mine, source)
+    # `python -m` looks for modules where it was started.
+    done = introspect("run", "p.yaml", "--dry-run", "--tool", "my_tool.py:count_vowels", cwd=mine / "phases")
+    assert not list(mine.rglob("marker"))
+    if line is None:
+        assert done.returncode == 0, done.stderr
+        return
+    beside = "folder" if "folder" in source else "helper.py"
+    said = f"introspect: my_tool.py:{line}: imports '{beside}' from beside it"
+    assert done.returncode == 2 and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    assert "put its code into this file, or install it as a package" in done.stderr
+
+
+@pytest.mark.parametrize(
     "context",
     ["context", "context: Any", "ctx", "c: 'ToolContext'", "context: object = None", "ctx: Mine"],
 )

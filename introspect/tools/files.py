@@ -42,6 +42,7 @@ from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.shown_paths import near
 from introspect.phase.tool_files import is_reference, parted, shown_file, tool_text
 from introspect.tools.base import Tool
+from introspect.tools.neighbour_imports import imported_neighbour, without_neighbours
 
 _MOST_SHOWN = 200
 
@@ -92,7 +93,7 @@ NO_CODE = Permission()
 def load_tool_file(reference: str, permission: Permission, taken: Collection[str] = ()) -> Tool:
     """The tool of `FILE.py:function`; its file is run now, from the bytes that `sha256` is of.
 
-    The file's neighbours are not importable: only what is installed is. Raises ConfigError, one line, where
+    The file's neighbours are not importable, only what is installed is. Raises ConfigError, one line, where
     it is not allowed, where the file cannot be run, and where its function is no tool or its name is `taken`.
     """
     file, function = parted(reference)
@@ -121,12 +122,19 @@ def load_tool_file(reference: str, permission: Permission, taken: Collection[str
 def _run(file: str, raw: bytes) -> ModuleType:
     """The module that a file's text makes. Raises ConfigError with the line of the file that fails."""
     path = os.path.abspath(file)
+    if (neighbour := imported_neighbour(path, raw)) is not None:
+        line, name = neighbour
+        raise ConfigError(
+            f"{shown_file(file)}:{line}: imports '{name}' from beside it, and the hash in a record covers"
+            " this file alone; put its code into this file, or install it as a package"
+        )
     module = ModuleType(f"introspect_tool_file_{hashlib.sha256(path.encode()).hexdigest()[:12]}")
     module.__file__ = path
     # Annotations and dataclasses look their module up by its name.
     sys.modules[module.__name__] = module
     try:
-        with redirect_stdout(sys.stderr):  # what a module prints when it is run is no data of ours
+        # What a module prints when it is run is no data of ours.
+        with without_neighbours(path), redirect_stdout(sys.stderr):
             exec(compile(raw, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
