@@ -25,11 +25,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from operator import eq
 
 from introspect.readers.evidence import Evidence as Evidence
 from introspect.readers.splices import run_together, shuffled_lines
+from introspect.readers.text_memory import remembered
 
 GARBLED = 2
 """The weight from which a text counts as garbled."""
@@ -157,7 +157,7 @@ def lost_members(text: str) -> Iterator[Evidence]:
         yield Evidence("lost-member", 2, match[0][-60:])
 
 
-@lru_cache(maxsize=256)
+@remembered
 def words_of(text: str) -> frozenset[str]:
     """The words of a text: identifiers are cut where the case changes, at underscores and after digits."""
     return frozenset(word for word in _WORD.findall(text) if len(word) <= _LONGEST_WORD)

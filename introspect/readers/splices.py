@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 from introspect.readers.evidence import Evidence
 from introspect.readers.stretches import FRAGMENT, Stretches
+from introspect.readers.text_memory import remembered
 from introspect.tally import common_prefix
 
 _LONG_FRAGMENT = 24
@@ -118,12 +118,12 @@ def near_misses(result: str) -> list[tuple[str, str]]:
     return found
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _places_of_lines(text: str) -> dict[str, int]:
     return {line.strip(): number for number, line in enumerate(text.split("\n"))}
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _flush(text: str) -> str:
     return "\n".join(line.strip() for line in text.split("\n"))
 

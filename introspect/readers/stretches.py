@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+
+from introspect.readers.text_memory import remembered
 
 FRAGMENT = 14
 """Characters: the longest word that two texts share by chance is shorter, with the space around it."""
@@ -67,7 +68,7 @@ def _beside(padded: str, place: int) -> str:
     return padded[place - 2 : place] + padded[place + FRAGMENT : place + FRAGMENT + 2]
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _stretches(text: str) -> _Text:
     padded, first = f"{_EDGE}{text}{_EDGE}", len(_EDGE)
     all_of_them = [padded[at : at + FRAGMENT] for at in range(first, len(padded) - FRAGMENT - first + 1)]
