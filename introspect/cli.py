@@ -183,10 +183,13 @@ def check(
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = None,
+    tool: opt.ToolFiles = None,
+    allow_code: opt.AllowCode = False,
     json: Json = False,
 ) -> None:
     """Look for what would go wrong with a model or a chat template; loads no weights."""
     from introspect.commands.check import check_command
+    from introspect.tools.files import Permission
 
     given_model = default_model() if not template else None
     models = models or ([given_model] if given_model else [])
@@ -194,7 +197,8 @@ def check(
         refuse_stripped_docstrings()
     given = {"model.revision": revision, "model.device": device, "model.dtype": dtype}
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    raise typer.Exit(check_command(models, template or (), phase, settings, as_json=json))
+    code = Permission(allow_code, tuple(tool or ()))
+    raise typer.Exit(check_command(models, template or (), phase, settings, json, code))
 
 
 for phase_command in (phase_commands.phases, phase_commands.new):

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from support.in_process import introspect_here
 from support.record_examples import conversation, generation, prune, run_start, written
 from support.sessions import DONE, call_text, opened_run, phase_for
 
@@ -26,6 +27,7 @@ from introspect.errors import ConfigError, RecordError
 from introspect.readers.comparison import covered_count, figures_of, measured_run
 from introspect.readers.quoted_figures import judged_quotes, quotes, report_of
 from introspect.readers.run_list import run_row
+from introspect.report.comparison_page import comparison_page
 from introspect.runlog.reader import ReadEvent, read_events
 
 NOTE = {"obs_type": "finding", "category": "c", "description": "std 0.25"}
@@ -326,6 +328,58 @@ def test_two_runs_stand_side_by_side_on_80_columns(run_dir: Path) -> None:
         assert sum(line.startswith("run ") for line in text.split("\n")) == blocks
         assert max(map(cell_len, text.split("\n"))) <= width
     assert "how-tides-work: 6 of 111 lines" in shown_for([found])
+
+
+words = st.text(st.sampled_from('abcdefgh .-_"[],é'), min_size=1, max_size=120).map(lambda t: f"<{t}>")
+
+
+def columns_of(shown: str, count: int) -> list[str]:
+    """The columns of one block, without the labels and without white space."""
+    rows = shown.split("\n")
+    return ["".join("".join(row[i : i + 33] for row in rows).split()) for i in range(13, 34 * count, 34)]
+
+
+@settings(max_examples=20, phases=[Phase.generate])
+@given(
+    given_to=st.lists(st.tuples(words, words, words), min_size=1, max_size=40, unique_by=lambda row: row[0]),
+    names=st.lists(words, max_size=3),
+    tools=st.lists(words, max_size=40, unique=True),
+    side=st.sampled_from([40, 80]),
+)
+def test_nothing_that_differs_is_cut(
+    run_dir: Path, given_to: list[tuple[str, str, str]], names: list[str], tools: list[str], side: int
+) -> None:
+    found = measured_run(str(run_dir), run_dir.parent)
+    runs = [
+        found
+        | {
+            "settings": found["settings"] | {row[0]: row[1 + i] + f"|{i}" for row in given_to},
+            "experiments": [found["experiments"][0] | {"name": name} for name in names],
+            "documents": [found["documents"][0] | {"document": name} for name in names],
+            "tool_calls": found["tool_calls"] | {"by_tool": {name: {"calls": 2, "ok": 1} for name in tools}},
+        }
+        for i in range(2)
+    ]
+    text = shown_for(runs, side)
+    assert "…" not in text and max(map(cell_len, text.split("\n"))) <= side
+    blocks = text.split("\n\n") if side == 40 else [text]
+    sides = [column for block in blocks for column in columns_of(block, side // 40)]
+    for i, column in enumerate(sides):
+        for each in [row[0] + row[1 + i] + f"|{i}" for row in given_to] + names + tools:
+            assert "".join(each.split()) in column
+
+
+def test_a_setting_is_whole_on_a_page(run_dir: Path) -> None:
+    found = measured_run(str(run_dir), run_dir.parent)
+    texts = ["word " * 1000 + end for end in ("here", "there")]
+    html = comparison_page([found | {"settings": {"text": text}} for text in texts])
+    assert all(text in html for text in texts)
+
+
+def test_what_differs_is_whole_in_a_pipe(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = introspect_here(capsys, "compare", str(run_dir), str(run_dir))
+    assert done.code == 0 and "…" not in done.out
+    assert done.out.count("read_heritage_document 4 (1 bad)") == 2
 
 
 def test_the_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from introspect.commands.diff import show_divergence
 from introspect.errors import RecordError
 from introspect.readers.divergence import Divergence, diverged, divergence, same
 from introspect.readers.parting import differing_fields, parting
+from introspect.report.divergence_page import divergence_page
 from introspect.runlog.reader import EventLog, ReadEvent, read_events
 
 ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -55,8 +56,8 @@ def changed(event: ev.Event) -> list[tuple[str, ev.Event]]:
     if isinstance(event, ev.RunEnd):
         silent |= {"summary"}
     if isinstance(event, ev.Audit):
-        # What was repeated, and how long that took, is of the day; what was found is of the run.
-        silent |= {"detail", "figures", "skipped"}
+        # Which checks were made, and how long that took, is of the day; what they found is of the run.
+        silent |= {"detail", "figures", "skipped", "experiment", "turn", "level"}
     fields = [name for name in vars(event) if name not in silent]
     return [
         (name, replace(event, **{name: other[type(getattr(event, name))](getattr(event, name))}))
@@ -81,6 +82,50 @@ def test_every_field_of_every_event_is_found_where_it_differs(index: int) -> Non
             ]
             again = compared(RUN, later).event
             assert again is not None and (again.index, again.fields) == (index, (name,))
+
+
+def audit(level: str = "e1", turn: int = 2, **fields: Any) -> ev.Audit:
+    return ev.Audit(**{"experiment": 0, "turn": turn, "level": level, "codes": (), "detail": ""} | fields)
+
+
+def with_audits(*audits: ev.Audit) -> list[ev.Event]:
+    """The run, each audit behind the last event of its turn."""
+    stream = list(RUN)
+    for each in audits:
+        stream.insert(max(i for i, e in enumerate(stream) if getattr(e, "turn", 0) == each.turn) + 1, each)
+    return stream
+
+
+sound_audits = st.lists(
+    st.builds(audit, st.sampled_from(["e0", "e1", "e2"]), st.integers(1, 3), skipped=st.none() | st.text()),
+    max_size=4,
+)
+
+
+@given(left=sound_audits, right=sound_audits)
+def test_which_sound_audits_were_made_or_skipped_is_no_difference(
+    left: list[ev.Audit], right: list[ev.Audit]
+) -> None:
+    assert compared(with_audits(*left), with_audits(*right)).equal
+    assert compared(with_audits(*left), RUN).equal
+
+
+@given(left=sound_audits, right=sound_audits, turn=st.integers(1, 3), level=st.sampled_from(["e1", "e2"]))
+def test_what_an_audit_found_is_a_difference_beside_any_other(
+    left: list[ev.Audit], right: list[ev.Audit], turn: int, level: str
+) -> None:
+    damaged = with_audits(*right, bad := audit(level, turn, codes=("prefix-mutated",)))
+    for one, other in ((with_audits(*left), damaged), (damaged, with_audits(*left))):
+        found = compared(one, other)
+        assert not found.equal and found.event is not None
+        assert bad in [read.event for read in (found.event.left, found.event.right) if read is not None]
+    assert compared(damaged, damaged).equal
+
+
+def test_an_audit_that_found_something_stands_beside_the_one_that_was_skipped() -> None:
+    skipped = with_audits(audit(skipped="it would take 9.0 s"))
+    found = compared(skipped, with_audits(audit(codes=("prefix-mutated",)))).event
+    assert found is not None and found.fields == ("codes",)
 
 
 def test_times_and_what_a_run_was_given_are_no_difference() -> None:
@@ -235,6 +280,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     log = next(one.glob("*.log"))
     with pytest.raises(RecordError, match="no event log"):
         diverged(str(one), str(log), tmp_path)
+
+
+def test_long_settings_that_part_late_are_shown_from_there_and_whole_on_a_page() -> None:
+    left, right = ("word " * 1000 + end for end in ("here", "there"))
+    found = compared([run_start(settings={"text": left})], [run_start(settings={"text": right})])
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    show_divergence(found, console)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert ' here"' in shown and ' there"' in shown and shown.count("word") < 30
+    html = divergence_page(found)
+    assert left in html and right in html
 
 
 @given(text=st.text(st.characters(), max_size=60), other=st.text(st.characters(), max_size=300))

@@ -65,7 +65,7 @@ def test_which_of_two_files_is_taken_is_told(here: Path, capsys: pytest.CaptureF
     write("configs/mine.yaml", GOOD)
     tell_passed_over("mine")
     assert capsys.readouterr().err == (
-        "introspect: configs/mine.yaml is taken; './mine.yaml' is the one right here\n"
+        "introspect: configs/mine.yaml is taken; mine.yaml is the one right here\n"
     )
 
 

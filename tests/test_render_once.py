@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from support.sessions import DONE, a_phase, call_text, forced_session, run_session
 from tiny.tokenizer import train_tokenizer
 
 from introspect.events import Generation, Prune
+from introspect.phase.paths import shipped_documents
 from introspect.prompt.formats import ChatML
 from introspect.prompt.prompt import Prompt
 from introspect.prompt.tool_framing import ToolFraming
+from introspect.session.prompt_form import choose_prompting
+from introspect.tools.instruments.registry import tools_named
+from introspect.tools.library import document_ids, load_documents
 from introspect.transcript import Message
 
 
@@ -69,3 +74,17 @@ def test_a_state_of_the_transcript_is_rendered_once(model: Any) -> None:
     assert any(event.dropped_messages and event.shortened_messages for event in prunes)
     # The system message is measured where an experiment may offer other tools, and never in a turn.
     assert len(prompt_format.measured) - opened == 1
+
+
+@pytest.mark.parametrize("detail", ["auto", "brief", "full"])
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_system_prompt_is_counted_once_at_the_start(detail: str, pinned: bool) -> None:
+    prompt_format = CountingFormat(train_tokenizer([]))
+    documents = load_documents(shipped_documents(), document_ids(shipped_documents())[:2])
+    phase = a_phase(
+        system_prompt={"detail": detail}, documents=tuple(documents), documents_pinned=pinned, dialect="own"
+    )
+    parts, form = choose_prompting(phase, tools_named(phase.tools), documents, prompt_format, 60_000)
+    measured = list(prompt_format.measured)
+    assert parts.longest(form.name) == prompt_format.system_length(max(measured, key=len))
+    assert len(set(measured)) == len(measured) and prompt_format.measured[:-1] == measured

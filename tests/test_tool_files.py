@@ -82,8 +82,9 @@ def test_a_phase_file_alone_never_runs_code(mine: Path) -> None:
     said = dry(mine).stderr
     assert "phases/my_tool.py" in said and "--allow-code" in said
     assert "--tool phases/my_tool.py:count_vowels" in said
-    for other in (("phases", "--json"), ("check", "tiny", "--phase", "phases/p.yaml", "--json")):
-        introspect(*other, cwd=mine)
+    introspect("phases", "--json", cwd=mine)
+    checked = introspect("check", "tiny", "--phase", "phases/p.yaml", "--json", cwd=mine)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (2, "", said)
     assert not (mine / "marker").exists() and not (mine / "data").exists()
 
 
@@ -103,6 +104,23 @@ def test_the_command_line_lets_it_run(mine: Path, options: list[str]) -> None:
     assert (mine / "marker").read_text() == "run " and "said by the file" in done.stderr
     tools = json.loads(done.stdout)["settings"]["tools"]
     assert tools[-1] == "phases/my_tool.py:count_vowels" and tools.count(tools[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "options"),
+    [
+        ("phases/p.yaml", ["--allow-code"]),
+        ("phases/p.yaml", ["--tool", "phases/my_tool.py:count_vowels"]),
+        ("phase1a", ["--tool", "phases/my_tool.py:count_vowels"]),
+    ],
+)
+def test_check_forecasts_a_phase_with_its_tool_files(mine: Path, phase: str, options: list[str]) -> None:
+    done = introspect("check", "tiny", "--phase", phase, "--json", *options, cwd=mine)
+    assert done.returncode == 0 and (mine / "marker").read_text() == "run ", done.stderr
+    [row] = json.loads(done.stdout)
+    planned = introspect("run", phase, "--model", "tiny", "--dry-run", "--json", *options, cwd=mine)
+    assert row["supported"] is True, row["reasons"]
+    assert row["model"]["forecast"]["system_tokens"] == json.loads(planned.stdout)["system_tokens"]
 
 
 def test_any_phase_can_be_given_a_tool(mine: Path) -> None:
@@ -159,6 +177,37 @@ def test_a_broken_file_is_one_line_that_says_where(mine: Path, source: str, said
     line = str(raised.value)
     pattern, _, exact = said.partition(": .*")
     assert pattern in line and exact in line and "\n" not in line and "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("import helper\n" + SOUND, 1),
+        ("import json, helper.deep as h\n" + SOUND, 1),
+        ("from helper import X\n" + SOUND, 1),
+        ("from . import helper\n" + SOUND, 1),
+        ("from .helper import X\n" + SOUND, 1),
+        (SOUND + "    import helper\n    return helper.X\n", 3),
+        ("try:\n    import json\nfinally:\n    import folder\n" + SOUND, 4),
+        ("import json\ntry:\n    import helper\nexcept ImportError:\n    helper = None\n" + SOUND, None),
+        ("import json, wave, torch.nn\nfrom collections import abc\n" + SOUND, None),
+    ],
+)
+def test_what_stands_beside_a_tool_file_is_not_imported(mine: Path, source: str, line: int | None) -> None:
+    (mine / "phases" / "helper.py").write_text("open('marker', 'a').write('imported')\nX = 1\n")
+    (mine / "phases" / "json.py").touch()
+    (mine / "phases" / "folder").mkdir()
+    write_tool(mine, source)
+    # `python -m` looks for modules where it was started.
+    done = introspect("run", "p.yaml", "--dry-run", "--tool", "my_tool.py:count_vowels", cwd=mine / "phases")
+    assert not list(mine.rglob("marker"))
+    if line is None:
+        assert done.returncode == 0, done.stderr
+        return
+    beside = "folder" if "folder" in source else "helper.py"
+    said = f"introspect: my_tool.py:{line}: imports '{beside}' from beside it"
+    assert done.returncode == 2 and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    assert "put its code into this file, or install it as a package" in done.stderr
 
 
 @pytest.mark.parametrize(

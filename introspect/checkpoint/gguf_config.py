@@ -13,6 +13,7 @@ from introspect.checkpoint.gguf_header import GgufFile, Value
 from introspect.checkpoint.meta_model import short
 from introspect.display import one_line
 from introspect.errors import ModelError
+from introspect.phase.shown_paths import shell_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -42,12 +43,14 @@ def refuse_architecture(file: GgufFile) -> None:
     """Raise ModelError for a file of an architecture that is not read, or that is a part of a split one."""
     if (file.number("split.count") or 1) > 1:
         raise ModelError(
-            f"{file.path}: one of {file.number('split.count')} parts of a split GGUF file; join them first"
+            f"{shell_path(file.path)}: one of {file.number('split.count')} parts of a split GGUF file;"
+            " join them first"
             " (llama-gguf-split --merge)"
         )
     if file.architecture not in TAKEN:
         raise ModelError(
-            f"{file.path}: a GGUF file of architecture '{one_line(file.architecture)[:40]}', and those of"
+            f"{shell_path(file.path)}: a GGUF file of architecture '{one_line(file.architecture)[:40]}',"
+            " and those of"
             f" {', '.join(TAKEN)} are read; give the directory of the original model"
         )
 
@@ -62,7 +65,7 @@ def config_of(file: GgufFile) -> PreTrainedConfig:
     own = f"{file.architecture}."
     lacking = [own + key for key in NEEDED if own + key not in file.metadata]
     if lacking:
-        raise ModelError(f"{file.path}: its header lacks {lacking[0]}; download it again")
+        raise ModelError(f"{shell_path(file.path)}: its header lacks {lacking[0]}; download it again")
     settings: dict[str, Value | None] = {
         "num_key_value_heads": file.metadata[f"{own}attention.head_count"],
         "rope_theta": ROPE_BASE,
@@ -81,7 +84,7 @@ def config_of(file: GgufFile) -> PreTrainedConfig:
     try:
         return AutoConfig.for_model(**{key: value for key, value in settings.items() if value is not None})
     except Exception as error:  # a header may ask for anything
-        raise ModelError(f"{file.path}: its header describes no model: {short(error)}") from None
+        raise ModelError(f"{shell_path(file.path)}: its header describes no model: {short(error)}") from None
 
 
 def passed_over(file: GgufFile, config: PreTrainedConfig) -> str | None:

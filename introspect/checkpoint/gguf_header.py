@@ -14,6 +14,7 @@ from pathlib import Path
 
 from introspect.display import one_line
 from introspect.errors import ModelError
+from introspect.phase.shown_paths import shell_path
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -91,19 +92,21 @@ def read_header(path: Path) -> GgufFile:
         stat = path.stat()
         return _read(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ModelError(f"{shell_path(path)}: cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=2)
 def _read(path: Path, size: int, _changed: int) -> GgufFile:
     if not is_gguf(path):
-        raise ModelError(f"{path}: not a GGUF file; give a model's directory, a GGUF file or a hub id")
+        raise ModelError(
+            f"{shell_path(path)}: not a GGUF file; give a model's directory, a GGUF file or a hub id"
+        )
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
             metadata, tensors = _Reader(view).header()
     except (_Damaged, struct.error, UnicodeDecodeError) as error:
         why = one_line(str(error) if isinstance(error, _Damaged) else "it ends within its header")
-        raise ModelError(f"{path}: a damaged GGUF file ({why}); download it again") from None
+        raise ModelError(f"{shell_path(path)}: a damaged GGUF file ({why}); download it again") from None
     return GgufFile(path, size, metadata, tensors)
 
 

@@ -9,6 +9,7 @@ from introspect.checkpoint.gguf_header import GgufFile
 from introspect.checkpoint.meta_model import short
 from introspect.display import one_line
 from introspect.errors import ModelError
+from introspect.phase.shown_paths import shell_path
 from introspect.templates.probes import ChatTemplate
 from introspect.templates.source import DEFAULT, Unreadable, chosen_template
 
@@ -56,7 +57,7 @@ def tokenizer_of(file: GgufFile) -> PreTrainedTokenizerBase:
         }
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **(settings | special))
     except Exception as error:  # whatever a broken tokenizer makes the library raise
-        raise ModelError(f"{file.path}: its tokenizer cannot be read: {short(error)}") from None
+        raise ModelError(f"{shell_path(file.path)}: its tokenizer cannot be read: {short(error)}") from None
     named = _templates(file)
     tokenizer.chat_template = named if len(named) > 1 else next(iter(named.values()), None)
     return tokenizer
@@ -102,16 +103,20 @@ def _refuse(file: GgufFile) -> None:
 
     kind, cut = file.text(MODEL), file.text(PRE)
     if file.texts("tokenizer.ggml.tokens") is None or kind is None:
-        raise ModelError(f"{file.path}: holds no tokenizer; give the directory of the original model")
+        raise ModelError(
+            f"{shell_path(file.path)}: holds no tokenizer; give the directory of the original model"
+        )
     if kind not in (BYTES, PIECES):
         raise ModelError(
-            f"{file.path}: its tokenizer '{one_line(kind)[:40]}' is no BPE, which is not supported;"
+            f"{shell_path(file.path)}: its tokenizer '{one_line(kind)[:40]}' is no BPE, which is not"
+            " supported;"
             " use a model with a BPE tokenizer"
         )
     known = {*UNSAID, *LIKE_GPT2, *SINGLE_DIGITS, *GGUF_PRE_TOKENIZER_SPLITS}
     if kind == BYTES and cut not in known:
         raise ModelError(
-            f"{file.path}: its tokenizer cuts text as '{one_line(str(cut))[:40]}' does, which is not known;"
+            f"{shell_path(file.path)}: its tokenizer cuts text as '{one_line(str(cut))[:40]}' does, which"
+            " is not known;"
             " give the directory of the original model"
         )
 

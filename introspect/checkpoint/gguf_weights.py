@@ -17,6 +17,7 @@ from introspect.checkpoint.weight_fit import named
 from introspect.checkpoint.weights import LoadingReport, StoredTensor, Weights
 from introspect.display import one_line
 from introspect.errors import ModelError
+from introspect.phase.shown_paths import shell_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,7 +129,7 @@ def require_reader(path: Path) -> None:
         import gguf  # noqa: F401
     except ImportError:
         raise ModelError(
-            f"{path}: reading GGUF files needs a package: pip install 'introspect[gguf]'"
+            f"{shell_path(path)}: reading GGUF files needs a package: pip install 'introspect[gguf]'"
         ) from None
 
 
@@ -157,22 +158,24 @@ def _checked_type(header: GgufFile, name: str) -> str:
         kind = gguf.GGMLQuantizationType(tensor.kind)
     except ValueError:
         raise ModelError(
-            f"{header.path}: {one_line(name)} is of the unknown GGML type {tensor.kind}"
+            f"{shell_path(header.path)}: {one_line(name)} is of the unknown GGML type {tensor.kind}"
         ) from None
     block, size = gguf.GGML_QUANT_SIZES[kind]
     try:
         gguf.dequantize(np.zeros((1, size), np.uint8), kind)
     except NotImplementedError:
         raise ModelError(
-            f"{header.path}: {one_line(name)} is of type {kind.name}, which cannot be dequantised here"
+            f"{shell_path(header.path)}: {one_line(name)} is of type {kind.name}, which cannot be"
+            " dequantised here"
         ) from None
     if tensor.shape[-1] % block:
         raise ModelError(
-            f"{header.path}: a damaged GGUF file ({one_line(name)} is no whole number of blocks)"
+            f"{shell_path(header.path)}: a damaged GGUF file ({one_line(name)} is no whole number of blocks)"
         )
     if tensor.start + _bytes(tensor) > header.size:
         raise ModelError(
-            f"{header.path}: a damaged GGUF file (it ends before {one_line(name)} does); download it again"
+            f"{shell_path(header.path)}: a damaged GGUF file (it ends before {one_line(name)} does);"
+            " download it again"
         )
     return str(kind.name)
 
@@ -193,13 +196,15 @@ def _refuse_misplaced(header: GgufFile) -> None:
     for name, tensor in header.tensors.items():
         if expected is not None and tensor.start != expected:
             raise ModelError(
-                f"{header.path}: a damaged GGUF file ({one_line(name)} begins at byte {tensor.start}, not at"
+                f"{shell_path(header.path)}: a damaged GGUF file ({one_line(name)} begins at byte"
+                f" {tensor.start}, not at"
                 f" {expected}, where what stands before it ends); download it again"
             )
         expected = -(-(tensor.start + _bytes(tensor)) // header.alignment) * header.alignment
     if expected is not None and header.size > expected:
         raise ModelError(
-            f"{header.path}: a damaged GGUF file ({header.size - expected} bytes stand behind its last"
+            f"{shell_path(header.path)}: a damaged GGUF file ({header.size - expected} bytes stand behind"
+            " its last"
             " tensor); download it again"
         )
 

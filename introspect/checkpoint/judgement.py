@@ -65,7 +65,7 @@ class Judgement:
     def refuse(self) -> None:
         """Raise ModelError, with the model's name, where it cannot be run."""
         if self.refusals:
-            raise ModelError(f"{self.source.name}: {self.refusals[0]}")
+            raise ModelError(f"{self.source.shown}: {self.refusals[0]}")
 
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(events.Warning(experiment=0, turn=0, code=code, message=message))
@@ -75,7 +75,7 @@ class Judgement:
         try:
             return step()
         except ModelError as error:
-            why = str(error).removeprefix(f"{self.source.name}: ").removeprefix(f"{self.source.path}: ")
+            why = self.source.without_name(str(error))
             if why not in self.refusals:
                 self.refusals.append(why)
             return None
@@ -108,7 +108,7 @@ def judge(
 
 
 def _judge_config(judged: Judgement, model: ModelConfig) -> None:
-    config, name = judged.config, judged.source.name
+    config, name = judged.config, judged.source.shown
     judged.attempt(lambda: refuse_uncovered_layers(config, name))
     judged.attempt(lambda: refuse_quantized(config))
     judged.settings = judged.attempt(lambda: read_settings(judged.source.path)) or {}
@@ -154,7 +154,7 @@ def _judge_dtype(judged: Judgement, model: ModelConfig, tokens: int) -> None:
     judged.dtype, judged.placement = choice.dtype, placement(model, judged.device, choice)
     for code, message in choice.warnings:
         judged.warn(code, message)
-    judged.attempt(lambda: refuse_overflow(judged.config, judged.dtype, model.attention, judged.source.name))
+    judged.attempt(lambda: refuse_overflow(judged.config, judged.dtype, model.attention, judged.source.shown))
 
 
 def _hollow(judged: Judgement, attention: str) -> tuple[PreTrainedModel | None, str | None]:

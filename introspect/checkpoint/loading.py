@@ -5,24 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from introspect import events
 from introspect.checkpoint.dtype_choice import LONG_CONVERSATION
 from introspect.checkpoint.gguf_header import read_header
+from introspect.checkpoint.hub import from_hub
 from introspect.checkpoint.judgement import Judgement, judge
-from introspect.checkpoint.library_output import bars_told, downloads_on_terminal, quiet_library
+from introspect.checkpoint.library_output import bars_told, quiet_library
 from introspect.checkpoint.meta_model import probe_cache, short
 from introspect.checkpoint.reading import ModelSource
 from introspect.checkpoint.recommendation import NOTHING, Recommendation
 from introspect.checkpoint.weight_fit import fit_of, misfit
-from introspect.checkpoint.weight_formats import format_names, has_weights, weight_patterns
+from introspect.checkpoint.weight_formats import has_weights
 from introspect.checkpoint.weights import LoadingReport
 from introspect.display import Progress
 from introspect.errors import ModelError
 from introspect.phase.config import ModelConfig
 from introspect.phase.paths import look, shown, tiny_model
+from introspect.phase.shown_paths import shell_path
 from introspect.prompt.prompt import PromptFormat
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
     if config.id == TINY:
         if not has_weights(tiny_model()):
             raise ModelError(
-                f"{tiny_model()}: the tiny model is not there; train it with scripts/train_tiny.py"
+                f"{shell_path(tiny_model())}: the tiny model is not there; train it with"
+                " scripts/train_tiny.py"
             )
         return ModelSource(TINY, tiny_model(), None)
     path, kind = look(config.id, "model ")
@@ -69,7 +71,7 @@ def find_model(config: ModelConfig, weights: bool = True) -> ModelSource:
         raise ModelError(
             f"{shown(config.id)}: no such model directory or GGUF file; give one, a hub id or 'tiny'"
         )
-    return _from_hub(config, weights)
+    return from_hub(config, weights)
 
 
 def load_model(
@@ -101,7 +103,7 @@ def _loaded(
             model, report = judged.weights.load(judged.config, judged.dtype, config.attention)
         model = model.to(judged.device).eval()
     except Exception as error:
-        raise ModelError(f"{source.name}: its weights cannot be loaded: {short(error)}") from None
+        raise ModelError(f"{source.shown}: its weights cannot be loaded: {short(error)}") from None
     _refuse_loaded(model, report, judged)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -124,23 +126,4 @@ def _refuse_loaded(model: PreTrainedModel, report: LoadingReport, judged: Judgem
     if why is None and judged.kv_elements is None:
         why = probe_cache(model).refusal
     if why is not None:
-        raise ModelError(f"{judged.source.name}: {why}")
-
-
-def _from_hub(config: ModelConfig, weights: bool) -> ModelSource:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.txt", "*.jinja"] + (weight_patterns() if weights else [])
-    try:
-        with downloads_on_terminal():
-            path = Path(snapshot_download(config.id, revision=config.revision, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises many kinds; each is the user's to put right
-        raise ModelError(
-            f"{config.id}: not a directory here and not to be had from the hub at"
-            f" {f'revision {config.revision}' if config.revision else 'its main revision'}"
-            f" ({short(error)}); check the name, the revision, the network or HF_HUB_OFFLINE,"
-            " or use --model tiny"
-        ) from None
-    if weights and not has_weights(path):
-        raise ModelError(f"{config.id}: has no {format_names()} weights; other formats are not loaded")
-    return ModelSource(config.id, path, path.name)
+        raise ModelError(f"{judged.source.shown}: {why}")

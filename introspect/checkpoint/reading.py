@@ -19,7 +19,8 @@ from introspect.display import one_line
 from introspect.engine.kv_config import hiding_layers
 from introspect.errors import ModelError
 from introspect.model.context_length import usable_context
-from introspect.phase.paths import shown
+from introspect.phase.paths import expanded
+from introspect.phase.shown_paths import shell_path
 from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.prompt import PromptFormat
 from introspect.templates.trial import refuse_costly
@@ -42,6 +43,15 @@ class ModelSource:
     path: Path
     revision: str | None
 
+    @property
+    def shown(self) -> str:
+        """The model as messages have it: its name, or where it lies as it was given."""
+        return self.name if self.revision or self.name == "tiny" else shell_path(expanded(self.name))
+
+    def without_name(self, message: str) -> str:
+        """A message on this model, without what it begins with."""
+        return message.removeprefix(f"{self.shown}: ").removeprefix(f"{shell_path(self.path)}: ")
+
 
 @quiet_library()
 def load_tokenizer(source: ModelSource) -> tuple[PreTrainedTokenizerBase, PromptFormat]:
@@ -49,16 +59,16 @@ def load_tokenizer(source: ModelSource) -> tuple[PreTrainedTokenizerBase, Prompt
     from transformers import AutoTokenizer
 
     if source.path.is_file():
-        return _with_format(tokenizer_of(read_header(source.path)), source.name)
+        return _with_format(tokenizer_of(read_header(source.path)), source.shown)
     if (source.path / "config.json").is_file():
-        refuse_sizes(source.path, source.name)  # the library looks there for what the tokenizer's files lack
+        refuse_sizes(source.path, source.shown)  # the library looks there for what the tokenizer's files lack
     if not any((source.path / file).is_file() for file in VOCABULARIES):
-        raise ModelError(f"{source.name}: holds no tokenizer (tokenizer.json); download the model again")
+        raise ModelError(f"{source.shown}: holds no tokenizer (tokenizer.json); download the model again")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:  # whatever a broken tokenizer makes the library raise
-        raise ModelError(f"{source.name}: its tokenizer cannot be read: {short(error)}") from None
-    return _with_format(tokenizer, source.name)
+        raise ModelError(f"{source.shown}: its tokenizer cannot be read: {short(error)}") from None
+    return _with_format(tokenizer, source.shown)
 
 
 def _with_format(tokenizer: Any, name: str) -> tuple[PreTrainedTokenizerBase, PromptFormat]:
@@ -74,17 +84,17 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     if source.path.is_file():
         return config_of(read_header(source.path))
     if not (source.path / "config.json").is_file():
-        raise ModelError(f"{source.name}: no config.json there; {_what_to_give(source.path)}")
-    refuse_sizes(source.path, source.name)
+        raise ModelError(f"{source.shown}: no config.json there; {_what_to_give(source.path)}")
+    refuse_sizes(source.path, source.shown)
     try:
         return AutoConfig.from_pretrained(source.path, trust_remote_code=False)
     except Exception as error:
         if "custom code" in str(error):
             raise ModelError(
-                f"{source.name}: is a model by code of its own (auto_map), and no code from a model's"
+                f"{source.shown}: is a model by code of its own (auto_map), and no code from a model's"
                 " repository is ever run; use a model of a family that transformers has"
             ) from None
-        raise ModelError(f"{source.name}: its config.json cannot be read: {short(error)}") from None
+        raise ModelError(f"{source.shown}: its config.json cannot be read: {short(error)}") from None
 
 
 def _what_to_give(path: Path) -> str:
@@ -92,7 +102,7 @@ def _what_to_give(path: Path) -> str:
     files = sorted(file.name for file in path.glob("*.gguf"))
     if not files:
         return "give the directory of a model"
-    example = shown(str(path / files[0]))
+    example = shell_path(path / files[0])
     return f"it holds GGUF files ({named(files)}): give one of them, such as --model {example}"
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from introspect.checkpoint.weights import LoadingReport, StoredTensor, Weights
 from introspect.display import one_line
 from introspect.errors import ModelError
+from introspect.phase.shown_paths import shell_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -125,7 +126,7 @@ def _stored_tensors(file: Path) -> dict[str, StoredTensor]:
             }
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{file}: not a safetensors file ({_short(error)}); download the model again"
+            f"{shell_path(file)}: not a safetensors file ({_short(error)}); download the model again"
         ) from None
 
 

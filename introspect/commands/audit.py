@@ -21,6 +21,7 @@ from introspect.execution.recorded_engine import (
     recorded_weights,
     torch_threads,
 )
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.reader import EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
 
@@ -37,15 +38,17 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     path = find_source(source, output)
     if not is_event_log(path):
         raise RecordError(
-            f"{path}: no event log, so no ids to recompute; give a run directory or its events.jsonl"
+            f"{shell_path(path)}: no event log, so no ids to recompute; give a run directory or its"
+            " events.jsonl"
         )
     log = read_events(path)
     start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
     if start is None:
-        raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
+        raise RecordError(f"{shell_path(path)}: has no run_start; nothing says which model it is of")
     if not 1 <= start.schema <= SCHEMA_VERSION:
         raise RecordError(
-            f"{path}: a record of schema {start.schema}, and this version knows 1 to {SCHEMA_VERSION};"
+            f"{shell_path(path)}: a record of schema {start.schema}, and this version knows 1 to"
+            f" {SCHEMA_VERSION};"
             " audit it with the version that wrote it"
         )
     console = CommandConsole(stderr=True)
@@ -67,7 +70,9 @@ def _audited(
     try:
         turns = recorded_turns([read.event for read in log.events])
     except RecordError as error:
-        raise RecordError(f"{path}: {error}; `introspect replay` shows what else is wrong with it") from None
+        raise RecordError(
+            f"{shell_path(path)}: {error}; `introspect replay` shows what else is wrong with it"
+        ) from None
     notes = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "note"]
     verdict = audit_schedule(turns, start.environment.get("vocabulary"))
     if level != "e0" and any(failure["why"] != FAILED_IN_RUN for failure in verdict.failures):

@@ -10,13 +10,18 @@ from rich.padding import Padding
 from rich.text import Text
 
 from introspect.commands.console import CommandConsole, print_json
+from introspect.commands.run import permission, read_phase
 from introspect.commands.status import busy
 from introspect.display import BAD, GOOD, WARNING, one_line, printable
 from introspect.errors import ConfigError, ModelError
 from introspect.events import JSON
 from introspect.execution.preflight import check_model, check_template
-from introspect.phase.load import load_phase, open_phase
-from introspect.phase.paths import look, shown
+from introspect.phase.config import PhaseConfig
+from introspect.phase.load import open_phase
+from introspect.phase.paths import look
+from introspect.phase.shown_paths import shell_path
+from introspect.phase.yaml_source import YamlSource
+from introspect.tools.files import NO_CODE, Permission
 
 COLUMNS = (
     ("injects_system_prompt", "prose", False),
@@ -32,23 +37,30 @@ QUOTED = 300
 
 
 def check_command(
-    models: Sequence[str], templates: Sequence[str], phase: str, settings: dict[str, Any], as_json: bool
+    models: Sequence[str],
+    templates: Sequence[str],
+    phase: str,
+    settings: dict[str, Any],
+    as_json: bool,
+    code: Permission = NO_CODE,
 ) -> int:
     """Check models, then templates, and print a row for each; exit code 0.
 
-    `settings` are dotted keys of the phase. Raises IntrospectError where a subject is not there.
+    `settings` are dotted keys of the phase; `code` says which of its tool files may be run, and offers those
+    that it names. Raises IntrospectError where a subject is not there, and where code may not be run.
     """
     if not models and not templates:
         raise ConfigError("check: give a MODEL or --template FILE")
     for template in templates:
-        if not look(template, "--template ")[1]:
-            raise ModelError(f"--template {shown(template)}: no such file")
+        path, kind = look(template, "--template ")
+        if not kind:
+            raise ModelError(f"--template {shell_path(path)}: no such file")
     rows = []
     source = open_phase(phase) if models else phase
     with busy(CommandConsole(stderr=True), "checking") as now:
         for model in models:
             now(f"checking {model}")
-            rows.append(check_model(load_phase(source, {**settings, "model.id": model})))
+            rows.append(check_model(_permitted(source, {**settings, "model.id": model}, code), code))
         for template in templates:
             now(f"checking {template}")
             rows.append(check_template(template))
@@ -57,6 +69,13 @@ def check_command(
     else:
         show_rows(CommandConsole(), rows)
     return 0
+
+
+def _permitted(source: YamlSource | str, settings: dict[str, Any], code: Permission) -> PhaseConfig:
+    """The phase with the tool files that are named. Raises ConfigError for others that may not be run."""
+    phase = read_phase(source, settings, (), code.named)
+    permission(phase, (), code.named, code.everything)
+    return phase
 
 
 def show_rows(console: Console, rows: Sequence[JSON]) -> None:

@@ -20,9 +20,6 @@ from introspect.readers.quoted_figures import VERDICTS
 
 _LABEL = 12
 _COLUMN = 33
-_MOST_TOOLS = 32
-"""Tools that are shown: a model may call any number that do not exist."""
-_MOST_SETTINGS = 16
 _SHOWN_ELSEWHERE = {"name", "title", "model", "experiments", "documents"}
 _MOST_NUMBERS = 6
 """Numbers that are not right and are shown as examples; JSON has all of them."""
@@ -70,9 +67,9 @@ def show_comparison(runs: list[JSON], console: Console) -> None:
             console.print()
         chunk = runs[place : place + beside]
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
-        table.add_column(width=_LABEL, style="dim")
+        table.add_column(width=_LABEL, style="dim", overflow="fold")
         for _ in chunk:
-            table.add_column(width=_COLUMN, overflow="fold")
+            table.add_column(width=max(1, min(_COLUMN, console.width - _LABEL - 2)), overflow="fold")
         columns = [_rows(run, tools, settings) for run in chunk]
         for label in columns[0]:
             table.add_row(label, *(column[label] for column in columns))
@@ -106,9 +103,6 @@ def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str,
         "phase": _text([_with_requirement(run)]),
         "model": _text([f"{run['model']}, seed {run['seed']}", f"weights {str(run['weight_hash'])[:12]}"]),
         "status": Text("\n".join([one_line(status), *_oddities(run)]), style=f"bold {BAD}" if bad else ""),
-        "settings\nthat differ": _text(
-            [_setting(name, run["settings"].get(name)) for name in settings[:_MOST_SETTINGS]] or ["none"]
-        ),
         "experiments\nturns/notes": _text([_experiment(row) for row in run["experiments"]]),
         "turns": _text([f"{run['turns']}, {run['prunes']} prunes"]),
         "tokens": _text(
@@ -119,7 +113,7 @@ def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str,
             ]
         ),
         "calls": _text([f"{calls['ok']} of {calls['total']} ok, {calls['malformed']} malformed"]),
-        "tools": _text([_tool(name, calls["by_tool"].get(name)) for name in tools[:_MOST_TOOLS]]),
+        "tools": _text([_tool(name, calls["by_tool"].get(name)) for name in tools]),
         "predictions": _text(_predictions(run["predictions"])),
         "notes": _text([f"{len(run['notes'])} saved, {run['notes_before']} to begin with"]),
         "audits": _text([_audits(audits)]),
@@ -131,12 +125,15 @@ def _rows(run: JSON, tools: Sequence[str], settings: Sequence[str]) -> dict[str,
                 *_examples(numbers["not_right"]),
             ]
         ),
+        # The last row: a setting can be the text of a prompt.
+        "settings\nthat differ": _text(
+            [_setting(name, run["settings"].get(name)) for name in settings] or ["none"]
+        ),
     }
 
 
 def _setting(name: str, value: str | None) -> str:
-    shown = "not set" if value is None else value
-    return f"{name} {shown if len(shown) <= _COLUMN else shown[: _COLUMN - 1] + '…'}"
+    return f"{name} {'not set' if value is None else value}"
 
 
 def _text(lines: Sequence[str]) -> Text:
@@ -164,14 +161,12 @@ def _oddities(run: JSON) -> list[str]:
 
 def _experiment(row: JSON) -> str:
     idle = " no tool used" if row["no_tool_used"] else ""
-    return f"{row['name'][:16]} {row['status'][:11]} {row['turns']}/{row['notes']}{idle}"
+    return f"{row['name']} {row['status']} {row['turns']}/{row['notes']}{idle}"
 
 
 def _tool(name: str, row: JSON | None) -> str:
     failed = row["calls"] - row["ok"] if row else 0
-    room = 25 - 4 * bool(failed)
-    shown = name if len(name) <= room else f"{name[: room - 1]}…"
-    return f"{shown} {row['calls'] if row else '-'}{f' ({failed} bad)' if failed else ''}"
+    return f"{name} {row['calls'] if row else '-'}{f' ({failed} bad)' if failed else ''}"
 
 
 def _audits(audits: JSON) -> str:
@@ -182,7 +177,7 @@ def _audits(audits: JSON) -> str:
 
 def _document(row: JSON) -> str:
     seen = "pinned" if row.get("pinned") else f"{row['lines']} of {row['total']} lines"
-    return f"{row['document'][:64]}: {seen}"
+    return f"{row['document']}: {seen}"
 
 
 def _predictions(row: JSON) -> list[str]:
@@ -191,6 +186,6 @@ def _predictions(row: JSON) -> list[str]:
 
 def _examples(not_right: list[JSON]) -> list[str]:
     """The first numbers that are not simply right, each with its experiment and turn, counted from 1."""
-    parts = [f"{n['number'][:20]} ({n['experiment'] + 1}.{n['turn']})" for n in not_right[:_MOST_NUMBERS]]
+    parts = [f"{n['number']} ({n['experiment'] + 1}.{n['turn']})" for n in not_right[:_MOST_NUMBERS]]
     rest = len(not_right) - len(parts)
     return [", ".join(parts) + (f" and {rest} more" if rest else "")] if parts else []

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from introspect.errors import ConfigError
-from introspect.phase.paths import look, shown
+from introspect.phase.paths import look
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.reader import EVENTS, MANIFEST
 
 STDOUT = "-"
@@ -30,9 +31,9 @@ def derived_path(given: str | None, record: Path, name: str, option: str = "--ou
     if given == STDOUT:
         return None
     path, kind = (record.parent / name, "") if given is None else look(given, f"{option} ")
-    what = f"{option} {shown(str(path))}"
+    what = f"{option} {shell_path(path)}"
     if kind == "directory":
-        raise ConfigError(f"{what}: a directory; give a file in it, such as {shown(str(path / name))}")
+        raise ConfigError(f"{what}: a directory; give a file in it, such as {shell_path(path / name)}")
     beside_record = (path.parent / EVENTS).exists()
     if path.name in _OF_A_RECORD or path.suffix == ".jsonl" or (beside_record and path.suffix == ".log"):
         raise ConfigError(
@@ -72,7 +73,7 @@ def write_derived(path: Path | None, data: bytes) -> None:
         if error.errno in _NO_ROOM:
             raise
         why = (error.strerror or str(error)).lower()
-        raise ConfigError(f"{shown(str(path))} cannot be written: {why}; choose another place") from None
+        raise ConfigError(f"{shell_path(path)} cannot be written: {why}; choose another place") from None
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -49,6 +49,8 @@ def show_divergence(found: Divergence, console: Console) -> None:
     if found.given:
         table = _columns("given")
         for key, (left, right) in list(found.given.items())[:_MOST_GIVEN]:
+            if left is not None and right is not None:
+                left, right = parting(left, right)
             table.add_row(one_line(key), _cell(left), _cell(right))
         console.print(table)
         if len(found.given) > _MOST_GIVEN:

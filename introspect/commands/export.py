@@ -11,6 +11,7 @@ from introspect.errors import ExitCode, RecordError
 from introspect.export.inspect_log import inspect_bytes
 from introspect.export.rows import rows_of
 from introspect.export.tables import csv_bytes, parquet_bytes
+from introspect.phase.shown_paths import near, shell_path
 from introspect.readers.comparison import figures_of, is_corrupt
 from introspect.runlog.reader import EVENTS, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -36,7 +37,8 @@ def export_command(source: str, form: Format, runs: Path, file: str | None) -> i
     path = find_source(source, runs)
     if not is_event_log(path):
         raise RecordError(
-            f"{path}: no event log, so nothing to export; give a run directory or its events.jsonl"
+            f"{shell_path(path)}: no event log, so nothing to export; give a run directory or its"
+            " events.jsonl"
         )
     name = _NAMES[form]
     target = derived_path("-" if name is None and file is None else file, path, name or f"export.{form}")
@@ -52,5 +54,5 @@ def export_command(source: str, form: Format, runs: Path, file: str | None) -> i
         data = csv_bytes(rows) if form == "csv" else parquet_bytes(rows)
     write_derived(target, data)
     if target is not None:
-        sys.stdout.write(f"{target}\n")
+        sys.stdout.write(f"{near(target)}\n")
     return ExitCode.CORRUPT if is_corrupt(figures) else ExitCode.DONE

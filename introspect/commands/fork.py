@@ -15,6 +15,7 @@ from introspect.display import counted
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import RecordDiverged, RecordError
 from introspect.phase.paths import shipped_documents
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.files import Permission
@@ -37,7 +38,9 @@ def fork(
 
     path = find_source(source, output)
     if not is_event_log(path):
-        raise RecordError(f"{path}: a text log, which nothing can go on from; give a run directory")
+        raise RecordError(
+            f"{shell_path(path)}: a text log, which nothing can go on from; give a run directory"
+        )
     run = recorded_run(path)
     shared_events(run, turns)
     known = {"tools": list(TOOL_MODULES), "documents": document_ids(shipped_documents())}

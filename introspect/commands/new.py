@@ -11,6 +11,7 @@ from introspect.errors import ConfigError
 from introspect.phase.config import PhaseConfig
 from introspect.phase.new_phase import heir, own_phase, refuse_name
 from introspect.phase.paths import shown
+from introspect.phase.shown_paths import shell_path
 
 _NEXT = """\
 {path} is written. Next:
@@ -32,10 +33,12 @@ def new_command(name: str, parent: str | None) -> int:
     try:
         stream = path.open("x", encoding="utf-8")
     except FileExistsError:
-        raise ConfigError(f"{path}: is there already; choose another name, or move it away") from None
+        raise ConfigError(
+            f"{shell_path(path)}: is there already; choose another name, or move it away"
+        ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written here: {(error.strerror or str(error)).lower()}"
+            f"{shell_path(path)}: cannot be written here: {(error.strerror or str(error)).lower()}"
         ) from None
     try:
         with stream:
@@ -43,11 +46,13 @@ def new_command(name: str, parent: str | None) -> int:
     except OSError as error:
         with suppress(OSError):
             path.unlink()
-        raise ConfigError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+        raise ConfigError(
+            f"{shell_path(path)}: cannot be written: {(error.strerror or str(error)).lower()}"
+        ) from None
     model = "" if extended is None else " --model tiny"
     required = extended.requires if extended is not None else None
     first = f"  introspect run {required}{model}   what it requires, once\n" if required else ""
-    sys.stdout.write(_NEXT.format(path=path, name=name, model=model, first=first))
+    sys.stdout.write(_NEXT.format(path=shell_path(path), name=name, model=model, first=first))
     return 0
 
 

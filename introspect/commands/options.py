@@ -15,7 +15,8 @@ import typer
 
 from introspect.commands.completion import complete_phase, complete_run
 from introspect.errors import ConfigError
-from introspect.phase.paths import DEFAULT_OUTPUT, look, shown
+from introspect.phase.paths import DEFAULT_OUTPUT, look
+from introspect.phase.shown_paths import shell_path
 
 _OUTPUT, _MODEL = "INTROSPECT_OUTPUT", "INTROSPECT_MODEL"
 
@@ -38,7 +39,7 @@ def _output(given: str) -> Path:
 def _folder(given: str, what: str) -> Path:
     path, kind = look(given, what)
     if kind in ("file", "stream"):
-        raise ConfigError(f"{what}{shown(given)}: is a {kind}; give the directory that has the runs")
+        raise ConfigError(f"{what}{shell_path(path)}: is a {kind}; give the directory that has the runs")
     return path
 
 

@@ -21,6 +21,7 @@ from introspect.display import BAD, one_line
 from introspect.engine.interrupts import Terminated
 from introspect.errors import ExitCode, RecordError
 from introspect.phase.paths import DEFAULT_OUTPUT
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.comparison import recorded_summary
 from introspect.readers.replay import Replay, load, paced, show, tag_of, wanted_tags
 from introspect.readers.replay_view import View, show_findings
@@ -138,7 +139,9 @@ def _paged(console: Console, wanted: bool) -> Iterator[None]:
 def _follow(path: Path, only: Sequence[str], console: Console, *, tagged: bool, verbose: bool) -> None:
     """Show a run while it grows, until it ends or the reader interrupts."""
     if not is_event_log(path):
-        raise RecordError(f"'{path}' is no event log; --follow needs a run directory or its events.jsonl")
+        raise RecordError(
+            f"{shell_path(path)} is no event log; --follow needs a run directory or its events.jsonl"
+        )
     wanted, messages, view = wanted_tags(only, ()), View(console), _view(console, verbose)
     try:
         for read in follow_events(path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from introspect.commands.derived_file import derived_path, write_derived
 from introspect.errors import ExitCode, RecordError
+from introspect.phase.shown_paths import near, shell_path
 from introspect.report.run_page import report_of
 from introspect.runlog.sources import find_source, is_event_log
 
@@ -20,11 +21,12 @@ def report_command(source: str, runs: Path, file: str | None) -> int:
     path = find_source(source, runs)
     if not is_event_log(path):
         raise RecordError(
-            f"{path}: no event log, so nothing to report; give a run directory or its events.jsonl"
+            f"{shell_path(path)}: no event log, so nothing to report; give a run directory or its"
+            " events.jsonl"
         )
     target = derived_path(file, path, "report.html")
     report = report_of(path)
     write_derived(target, report.html.encode("utf-8"))
     if target is not None:
-        sys.stdout.write(f"{target}\n")
+        sys.stdout.write(f"{near(target)}\n")
     return ExitCode.CORRUPT if report.corrupt else ExitCode.DONE

@@ -18,6 +18,7 @@ from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError, ExitCode, RecordError
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.lock import is_held
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tools.files import Permission
@@ -44,7 +45,9 @@ def resume_command(
     refuse_beside_resume(context)
     path = find_source(source, output)
     if not is_event_log(path):
-        raise RecordError(f"{path}: a text log, which nothing can go on from; give a run directory")
+        raise RecordError(
+            f"{shell_path(path)}: a text log, which nothing can go on from; give a run directory"
+        )
     record = recorded_run(path)
     if (
         phase is not None
@@ -63,7 +66,9 @@ def resume_command(
         show_end(console, summary, log, as_json=shown.as_json, may_be_unread=False)
         return ExitCode.DONE
     if is_held(path):
-        raise RecordError(f"{record.directory}: another program is writing this run; wait until it has ended")
+        raise RecordError(
+            f"{shell_path(record.directory)}: another program is writing this run; wait until it has ended"
+        )
     record.refuse_read_only()
     code.refuse_others(with_recorded_tools(record.phase, record).tools)
     return _go_on(record, console, shown, code)

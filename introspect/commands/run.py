@@ -29,7 +29,9 @@ from introspect.phase.document_files import refuse_unread_documents
 from introspect.phase.find import passed_over
 from introspect.phase.load import load_phase
 from introspect.phase.paths import shipped_documents
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.tool_files import is_reference, refuse_unfit
+from introspect.phase.yaml_source import YamlSource
 from introspect.tools.catalogue import TOOL_MODULES
 from introspect.tools.files import Permission
 from introspect.tools.library import document_ids
@@ -47,11 +49,14 @@ EXIT_CODES: dict[Status, ExitCode] = {
 
 
 def read_phase(
-    name: str, overrides: Mapping[str, Any], sets: Sequence[str], tool_files: Sequence[str] = ()
+    name: str | YamlSource,
+    overrides: Mapping[str, Any],
+    sets: Sequence[str],
+    tool_files: Sequence[str] = (),
 ) -> PhaseConfig:
-    """The phase of a name or path, its tools and documents known. Raises ConfigError with file and line.
+    """The phase of a name, a path or what was read of one, its tools and documents known.
 
-    `tool_files` are offered beside its tools; none are run.
+    Raises ConfigError with file and line. `tool_files` are offered beside its tools; none are run.
     """
     offers = offered_tools()
     tools = [*TOOL_MODULES, *offers.tools, *offers.refused]
@@ -66,8 +71,8 @@ def read_phase(
 def tell_passed_over(name: str) -> None:
     """One line on stderr where a name has two files of one's own, of which one is run."""
     if both := passed_over(name):
-        taken, other = (one_line(str(path)) for path in both)
-        sys.stderr.write(f"introspect: {taken} is taken; './{other}' is the one right here\n")
+        taken, other = (shell_path(path) for path in both)
+        sys.stderr.write(f"introspect: {taken} is taken; {other} is the one right here\n")
 
 
 def permission(

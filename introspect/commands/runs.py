@@ -15,6 +15,7 @@ from introspect.display import BAD, WARNING, one_line
 from introspect.errors import ConfigError, did_you_mean
 from introspect.events import JSON
 from introspect.phase.paths import shown
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.run_list import DAMAGED, STATUSES, run_rows
 
 _WIDE = 64
@@ -53,7 +54,7 @@ def runs_command(
     else:
         filtered = any(given is not None for given in (phase, model, status))
         none = "no such run" if filtered else "no runs yet"
-        CommandConsole(stderr=True).print(Text(f"{none} in '{shown(str(output))}'"), soft_wrap=True)
+        CommandConsole(stderr=True).print(Text(f"{none} in {shell_path(output)}"), soft_wrap=True)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from introspect.commands.options import default_output
 from introspect.display import BAD, WARNING, one_line
 from introspect.events import JSON
 from introspect.execution.failures import resume_line
+from introspect.phase.shown_paths import near, shell_line, shell_path
 from introspect.runlog.sources import run_id
 
 _NARROW = 50
@@ -91,19 +91,23 @@ def show_summary(console: Console, summary: JSON, log: Path, permitted: Sequence
 def _show_places(console: Console, summary: JSON, log: Path, permitted: Sequence[str]) -> None:
     """Where everything lies, and the commands that come next."""
     run = summary["run"]
-    named = _short_name(Path(run)) if console.width < _NARROW else run
-    places = {"record": run, "log": str(log), "replay": shlex.join(["introspect", "replay", named])}
+    named = _short_name(Path(run)) if console.width < _NARROW else near(run)
+    places = {
+        "record": shell_path(run),
+        "log": shell_path(log),
+        "replay": shell_line(["introspect", "replay", named]),
+    }
     if summary["status"] == "interrupted":
         places["resume"] = resume_line(named, permitted)
     for name, place in places.items():
-        console.print(Text(f"{name:<8}{one_line(place)}"), soft_wrap=True)
+        console.print(Text(f"{name:<8}{place}"), soft_wrap=True)
 
 
 def _short_name(run: Path) -> str:
     """The id of a run, where it is one that the commands find by it; else its path."""
     name = run_id(run.name)
     alone = len(list(run.parent.glob(f"*-{glob.escape(name)}"))) == 1
-    return name if alone and run.parent == default_output() else str(run)
+    return name if alone and run.parent == default_output() else near(run)
 
 
 def _add_audits(facts: Table, summary: JSON) -> None:
@@ -114,7 +118,7 @@ def _add_audits(facts: Table, summary: JSON) -> None:
     if audits.get("skipped"):
         reasons = summary.get("skipped_reasons", {})
         for level in summary.get("skipped_levels", ("e1",)):
-            audit = shlex.join(["introspect", "audit", one_line(summary["run"]), "--level", one_line(level)])
+            audit = shell_line(["introspect", "audit", near(summary["run"]), "--level", level])
             makes = f"; {audit} makes it" if level != "e0" else ""
             why = one_line(str(reasons.get(level, "the log says why")))
             facts.add_row("", Text(f"{one_line(level)} was skipped: {why}{makes}", style=WARNING))

@@ -14,6 +14,7 @@ from introspect.display import BAD, GOOD, WARNING, counted, one_line
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import RecordError
 from introspect.events import JSON
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.sources import is_event_log
 from introspect.tools.files import Permission
 
@@ -21,7 +22,7 @@ from introspect.tools.files import Permission
 def verified(path: Path, console: Console, allow_code: bool = False) -> JSON:
     """The value of `verify` in `replay --json`. Raises IntrospectError where it cannot be executed here."""
     if not is_event_log(path):
-        raise RecordError(f"{path}: no event log, so nothing to execute; give a run directory")
+        raise RecordError(f"{shell_path(path)}: no event log, so nothing to execute; give a run directory")
     from introspect.checkpoint.library_output import quiet_library
     from introspect.checkpoint.loading import load_model
     from introspect.execution.recorded_engine import recorded_amount, recorded_model, torch_threads

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 
 from introspect.errors import RunFailed
+from introspect.phase.shown_paths import near, shell_line, shell_path
 from introspect.runlog.line_file import FileChanged
 from introspect.runlog.loop_events import place_of
 from introspect.runlog.writer import RunWriter
@@ -14,7 +14,7 @@ from introspect.runlog.writer import RunWriter
 
 def resume_line(run: str, permitted: Iterable[str] = ()) -> str:
     """The command, for a shell, that goes on with the run of a name; `permitted` options let its code run."""
-    return shlex.join(["introspect", "run", "--resume", run, *permitted])
+    return shell_line(["introspect", "run", "--resume", run, *permitted])
 
 
 def record_failed(writer: RunWriter, error: OSError, permitted: Iterable[str] = ()) -> RunFailed:
@@ -25,15 +25,18 @@ def record_failed(writer: RunWriter, error: OSError, permitted: Iterable[str] = 
     directory, why = writer.directory, error.strerror or str(error)
     if isinstance(error, FileNotFoundError):
         return RunFailed(
-            f"{directory}: the record is lost ({why}); start another run, and leave its files be"
+            f"{shell_path(directory)}: the record is lost ({why}); start another run, and leave its files be"
         )
     if isinstance(error, FileChanged):
         return RunFailed(
-            f"{directory}: {why}, so this one stops; {_safe(writer)}; see that only one program writes a run"
+            f"{shell_path(directory)}: {why}, so this one stops; {_safe(writer)}; see that only one"
+            " program writes a run"
         )
     with suppress(OSError, ValueError):
         writer.secure()
-    return RunFailed(f"{directory}: cannot be written any more ({why}); {_goes_on(writer, permitted)}")
+    return RunFailed(
+        f"{shell_path(directory)}: cannot be written any more ({why}); {_goes_on(writer, permitted)}"
+    )
 
 
 def notes_failed(writer: RunWriter, error: Exception, permitted: Iterable[str] = ()) -> RunFailed:
@@ -41,11 +44,14 @@ def notes_failed(writer: RunWriter, error: Exception, permitted: Iterable[str] =
     notes = writer.directory / "notes.sqlite"
     if not writer.directory.is_dir():
         return RunFailed(
-            f"{writer.directory}: was moved or removed while the run went on, and notes cannot be kept in it;"
-            f" {_safe(writer)}; `introspect run --resume` goes on from there where the run lies now"
+            f"{shell_path(writer.directory)}: was moved or removed while the run went on, and notes cannot be"
+            f" kept in it; {_safe(writer)}; `introspect run --resume` goes on from there where the run lies"
+            " now"
         )
     why = error if notes.exists() else "it was moved or removed while the run went on"
-    return RunFailed(f"{notes}: notes cannot be kept any more ({why}); {_goes_on(writer, permitted)}")
+    return RunFailed(
+        f"{shell_path(notes)}: notes cannot be kept any more ({why}); {_goes_on(writer, permitted)}"
+    )
 
 
 def _safe(writer: RunWriter) -> str:
@@ -55,5 +61,5 @@ def _safe(writer: RunWriter) -> str:
 
 
 def _goes_on(writer: RunWriter, permitted: Iterable[str]) -> str:
-    again = resume_line(str(writer.directory), permitted)
+    again = resume_line(near(writer.directory), permitted)
     return f"{_safe(writer)}; free space or look at the disk, then `{again}` goes on from there"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from introspect.errors import RecordError
 from introspect.events import Generation, RunStart
+from introspect.phase.shown_paths import shell_path
 from introspect.prompt.prompt import PromptFormat
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source
@@ -45,14 +46,17 @@ def forcing_record(source: str, output: Path) -> tuple[Path, RunStart, list[Gene
     damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
     if damage is not None:
         raise RecordError(
-            f"{source}: its record is damaged (line {damage.line}: {damage.message}), so its replies are not"
+            f"{shell_path(path)}: its record is damaged (line {damage.line}: {damage.message}), so its"
+            " replies are not"
             " to be trusted; `introspect replay` shows all of it"
         )
     events = [read.event for read in log.events]
     start = next((event for event in events if isinstance(event, RunStart)), None)
     if start is None:
-        raise RecordError(f"{source}: has no run_start; --forced takes a run directory or an events.jsonl")
+        raise RecordError(
+            f"{shell_path(path)}: has no run_start; --forced takes a run directory or an events.jsonl"
+        )
     made = [event for event in events if isinstance(event, Generation)]
     if not made:
-        raise RecordError(f"{source}: holds no generation to take replies from")
+        raise RecordError(f"{shell_path(path)}: holds no generation to take replies from")
     return path, start, made

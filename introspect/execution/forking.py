@@ -30,6 +30,7 @@ from introspect.execution.retrace import Retrace
 from introspect.execution.run import Run
 from introspect.phase.config import PhaseConfig
 from introspect.phase.load import load_phase
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.yaml_source import YamlSource
 from introspect.readers.predictions import Predictions
 from introspect.runlog.latest_link import link_latest
@@ -115,7 +116,9 @@ def open_fork(
     """Open a fork in a directory of its own. Raises IntrospectError; nothing is left then."""
     start = run.start
     if start.fault is not None or start.forced_from is not None:
-        raise RecordError(f"{run.directory}: its replies were forced, or a fault was planted; nothing forks")
+        raise RecordError(
+            f"{shell_path(run.directory)}: its replies were forced, or a fault was planted; nothing forks"
+        )
     shared = shared_events(run, turns)
     documents = {kept["id"]: recorded_document(kept) for kept in start.documents} if start.documents else None
     options = RunOptions(output=output, limit=start.limit, force=True, code=code or Permission())
@@ -132,7 +135,9 @@ def open_fork(
     first = run_start(prepared, engine, path)
     refused = [line for line in changed_conditions(start, first)[0] if not line.startswith(_MAY_CHANGE)]
     if refused:
-        raise RecordError(f"{run.directory}: its turns cannot be shared here: {'; '.join(refused)}")
+        raise RecordError(
+            f"{shell_path(run.directory)}: its turns cannot be shared here: {'; '.join(refused)}"
+        )
     origin = {
         "run": run.directory.name,
         "turns": turns,

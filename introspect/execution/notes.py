@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from introspect import events
 from introspect.events import JSON, Event
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.loop_events import NOT_SHARED
 from introspect.tools.note_store import WRITERS, Note, NoteStore, StoreFailed
 from introspect.tools.shared_notes import SharedNotes, own_notes
@@ -29,7 +30,8 @@ class RunNotes:
             self.shared.publish(self.run, self.own(store))
         except sqlite3.Error as error:
             # The note is in the record and in the run's own file; the next one shares them all again.
-            what = f"{self.shared.path} cannot be written ({error}). The note is kept in this run alone"
+            shared = shell_path(self.shared.path)
+            what = f"{shared} cannot be written ({error}). The note is kept in this run alone"
             experiment, turn = getattr(event, "experiment", 0), getattr(event, "turn", 0)
             return events.Warning(experiment=experiment, turn=turn, code=NOT_SHARED, message=what)
         return None

@@ -19,6 +19,7 @@ from introspect.execution.preparation import Prepared
 from introspect.execution.run import Run
 from introspect.faults.catalogue import FAULTS
 from introspect.faults.run_planter import RunPlanter
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.predictions import Predictions
 from introspect.runlog.latest_link import link_latest
 from introspect.runlog.writer import RunWriter
@@ -127,7 +128,8 @@ def opened_notes(writer: RunWriter, prepared: Prepared) -> NoteStore:
         notes.extend(prepared.notes_before)
     except (sqlite3.Error, StoreFailed) as error:
         raise ConfigError(
-            f"--output {prepared.options.output}: cannot write a run there ({error}); free space, or choose"
+            f"--output {shell_path(prepared.options.output)}: cannot write a run there ({error}); free"
+            " space, or choose"
             " another"
         ) from None
     return notes

@@ -36,10 +36,11 @@ def check_template(path: str) -> JSON:
     return report.to_json()
 
 
-def check_model(phase: PhaseConfig) -> JSON:
+def check_model(phase: PhaseConfig, code: Permission = NO_CODE) -> JSON:
     """The row of a phase's model: its template, and under `model` what its files say.
 
-    Loads no weights. Raises ModelError where the model or the device is not there.
+    Loads no weights; `code` says which tool files may be run. Raises ModelError where the model or the device
+    is not there.
     """
     from introspect.checkpoint.judgement import judge
     from introspect.checkpoint.loading import find_model
@@ -55,9 +56,9 @@ def check_model(phase: PhaseConfig) -> JSON:
         hazards += _unjudged(judged.config)
         memory = None
         try:
-            memory = memory_report(phase, judged)
+            memory = memory_report(phase, judged, code=code)
         except IntrospectError as error:
-            why = str(error).removeprefix(f"{phase.model.id}: ")
+            why = source.without_name(str(error))
             refusals += [] if why in refusals else [why]
         if memory and memory["room_bytes"] is not None and memory["room_bytes"] < 0:
             short = -memory["room_bytes"] / 2**20
@@ -145,7 +146,7 @@ def prompt_report(
     where it does not fit the context.
     """
     from introspect.session.preview import preview_prompts
-    from introspect.session.prompt_form import choose_prompting, longest_prompt
+    from introspect.session.prompt_form import choose_prompting
     from introspect.tools.instruments.registry import tools_named
     from introspect.tools.library import load_documents
 
@@ -157,14 +158,14 @@ def prompt_report(
     tools = tools_named(phase.tools, code)
     documents = load_documents(shipped_documents(), phase.documents)
     recommended = judged.recommendation.prompt_form
-    dialect, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
+    parts, form = choose_prompting(phase, tools, documents, prompt_format, context, recommended)
     report: JSON = {
-        "dialect": {"name": dialect.name, "reason": dialect.reason},
+        "dialect": {"name": parts.dialect.name, "reason": parts.dialect.reason},
         "prompt_form": form.described(),
-        "system_tokens": longest_prompt(phase, tools, documents, form.name, dialect, prompt_format),
+        "system_tokens": parts.longest(form.name),
     }
     if prompts:
-        report["prompts"] = preview_prompts(phase, tools, documents, dialect, form, prompt_format)
+        report["prompts"] = preview_prompts(parts, form)
     return report
 
 

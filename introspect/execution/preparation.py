@@ -21,8 +21,9 @@ from introspect.execution.requirements import SameModel, checked_requirement
 from introspect.faults.catalogue import refuse_unknown_fault
 from introspect.phase.config import PhaseConfig
 from introspect.phase.paths import refuse_unwritable, shipped_documents
-from introspect.session.dialect import Dialect, Instructions, instructions_of
-from introspect.session.prompt_form import PromptForm, choose_prompting, longest_prompt, pinned_documents
+from introspect.session.dialect import Dialect, Instructions
+from introspect.session.prompt_form import PromptForm, choose_prompting
+from introspect.session.prompt_parts import PromptParts
 from introspect.tools.base import Tool
 from introspect.tools.instruments.registry import tools_named
 from introspect.tools.library import Document, load_documents
@@ -75,10 +76,12 @@ def prepare(
     documents = load_documents(shipped_documents(), phase.documents) if documents is None else documents
     if options.fault is not None:
         refuse_unknown_fault(options.fault)
-    prompting: list[tuple[Dialect, PromptForm]] = []
+    prompting: list[tuple[PromptParts, PromptForm]] = []
 
     def choose(model: Judgement | LoadedModel) -> None:
-        prompting.append(_prompting(phase, tools, documents, model))
+        assert model.prompt_format is not None and model.context_length is not None
+        form, length = model.recommendation.prompt_form, model.context_length
+        prompting.append(choose_prompting(phase, tools, documents, model.prompt_format, length, form))
 
     if options.writes:
         refuse_unwritable(options.output)
@@ -96,9 +99,8 @@ def prepare(
         refuse_model(loaded.model)
     forced = _forced(options, loaded)
     same = SameModel(loaded.source.name, loaded.source.revision, loaded.weight_hash)
-    dialect, form = prompting[0]
-    pinned = pinned_documents(phase, phase.experiments[0], documents)
-    offered = {name: tools[name] for name in phase.tools_of(phase.experiments[0])}
+    parts, form = prompting[0]
+    longest, context = parts.longest(form.name), loaded.context_length
     shared = SharedNotes(options.output) if phase.notes.shared else None
     return Prepared(
         phase=phase,
@@ -107,31 +109,17 @@ def prepare(
         loaded=loaded,
         tools=tools,
         documents=documents,
-        dialect=dialect,
+        dialect=parts.dialect,
         prompt_form=form,
-        instructions=instructions_of(phase, offered, form.name, dialect, loaded.prompt_format, pinned),
+        instructions=parts.instructions(phase.experiments[0], form.name),
         forced=forced,
         requirement=checked_requirement(
             phase, options.output, same, options.force, baseline=options.baseline
         ),
         shared=shared,
         notes_before=shared.read() if shared else (),
-        warnings=_warnings(phase, tools, documents, loaded, dialect, form),
+        warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings, longest, context)),
     )
-
-
-def _warnings(
-    phase: PhaseConfig,
-    tools: Mapping[str, Tool],
-    documents: Mapping[str, Document],
-    loaded: LoadedModel,
-    dialect: Dialect,
-    form: PromptForm,
-) -> tuple[events.Warning, ...]:
-    """What is told before the run begins."""
-    longest = longest_prompt(phase, tools, documents, form.name, dialect, loaded.prompt_format)
-    told = run_warnings(phase, loaded.source.path, loaded.warnings, longest, loaded.context_length)
-    return tuple(told)
 
 
 def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:
@@ -139,14 +127,3 @@ def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:
         return None
     digest = tokenizer_hash(loaded.tokenizer)
     return forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
-
-
-def _prompting(
-    phase: PhaseConfig,
-    tools: Mapping[str, Tool],
-    documents: Mapping[str, Document],
-    model: Judgement | LoadedModel,
-) -> tuple[Dialect, PromptForm]:
-    assert model.prompt_format is not None and model.context_length is not None
-    form, length = model.recommendation.prompt_form, model.context_length
-    return choose_prompting(phase, tools, documents, model.prompt_format, length, form)

@@ -12,7 +12,8 @@ from introspect.display import Progress, one_line
 from introspect.errors import ConfigError, ModelError, RecordError, UnknownPath
 from introspect.events import RunStart
 from introspect.phase.config import ModelConfig
-from introspect.phase.paths import expanded, look, shown
+from introspect.phase.paths import expanded, look
+from introspect.phase.shown_paths import shell_path
 
 if TYPE_CHECKING:
     from introspect.checkpoint.loading import LoadedModel
@@ -80,7 +81,9 @@ def _strategy(start: RunStart, path: Path) -> str:
     # A record of before there was a choice says nothing of it.
     strategy = memory.get("strategy", "recent") if isinstance(memory, dict) else "recent"
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise RecordError(f"{path}: no cache of this version is of the strategy {one_line(str(strategy))}")
+        raise RecordError(
+            f"{shell_path(path)}: no cache of this version is of the strategy {one_line(str(strategy))}"
+        )
     return strategy
 
 
@@ -88,7 +91,7 @@ def recorded_amount(start: RunStart, name: str, path: Path) -> int:
     """A number of what the run ran under. Raises RecordError where the record has none."""
     value = start.environment.get(name)
     if type(value) is not int or value < 1:
-        raise RecordError(f"{path}: its environment has no {name} that a run can have")
+        raise RecordError(f"{shell_path(path)}: its environment has no {name} that a run can have")
     return value
 
 
@@ -112,7 +115,7 @@ def recorded_weights(start: RunStart, path: Path, progress: Progress | None = No
     loaded = load_model(recorded_model(start, path), progress)
     if loaded.weight_hash != start.environment["weight_hash"]:
         raise ModelError(
-            f"{loaded.source.path}: these are not the weights of the record, hash"
+            f"{shell_path(loaded.source.path)}: these are not the weights of the record, hash"
             f" {one_line(start.environment['weight_hash'])}; put those in their place"
         )
     return loaded
@@ -122,7 +125,9 @@ def _files_of(place: str, name: str) -> str:
     """Where the files of a model that came from no hub are: at their place, or where the run named them."""
     found = next((path for path in (place, name) if look(path)[1]), None)
     if found is None:
-        raise ModelError(f"{shown(place)}: the model of the record is not there any more; put it back")
+        raise ModelError(
+            f"{shell_path(expanded(place))}: the model of the record is not there any more; put it back"
+        )
     return str(expanded(found))
 
 
@@ -152,5 +157,6 @@ def recorded_model(start: RunStart, path: Path) -> ModelConfig:
     ) as error:
         why = one_line(str(error).split("\n", 1)[0])[:200]
         raise RecordError(
-            f"{path}: what it or its manifest.json says of the model cannot be read ({why}); audit another"
+            f"{shell_path(path)}: what it or its manifest.json says of the model cannot be read ({why});"
+            " audit another"
         ) from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from introspect.errors import RecordError, first_line
 from introspect.events import JSON, SCHEMA_VERSION, Event, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.loop_events import has_ended
 from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, read_events
 
@@ -45,13 +46,16 @@ class RecordedRun:
             return PhaseConfig.model_validate_json(json.dumps(self.start.settings))
         except ValueError as error:
             why = first_line(error)
-            raise RecordError(f"{self.path}: its settings are none of this version ({why})") from None
+            raise RecordError(
+                f"{shell_path(self.path)}: its settings are none of this version ({why})"
+            ) from None
 
     def refuse_read_only(self) -> None:
         """Raise RecordError where the run cannot go on, since its files cannot be written."""
         if not os.access(self.directory, os.W_OK | os.X_OK) or not os.access(self.path, os.W_OK):
             raise RecordError(
-                f"{self.directory}: cannot be written to; copy the run to where it can be and resume it there"
+                f"{shell_path(self.directory)}: cannot be written to; copy the run to where it can be, and"
+                " resume it there"
             )
 
     @property
@@ -68,14 +72,15 @@ def recorded_run(path: Path) -> RecordedRun:
     damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
     if damage is not None:
         raise RecordError(
-            f"{path}: damaged at line {damage.line}: {damage.message}; a damaged run cannot be executed again"
+            f"{shell_path(path)}: damaged at line {damage.line}: {damage.message}; a damaged run cannot be"
+            " executed again"
         )
     start = log.events[0].event
     if path.name != EVENTS or not isinstance(start, RunStart):
-        raise RecordError(f"{path}: no record of a run from its beginning; give a run directory")
+        raise RecordError(f"{shell_path(path)}: no record of a run from its beginning; give a run directory")
     if start.schema != SCHEMA_VERSION or log.records != len(log.events):
         raise RecordError(
-            f"{path}: a record of another version (schema {start.schema}, here {SCHEMA_VERSION});"
+            f"{shell_path(path)}: a record of another version (schema {start.schema}, here {SCHEMA_VERSION});"
             " execute it with the version that wrote it"
         )
     return RecordedRun(path, log, start, _manifest(path.with_name(MANIFEST), start))
@@ -87,13 +92,16 @@ def _manifest(path: Path, start: RunStart) -> JSON:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = first_line(error)
-        raise RecordError(f"{path}: cannot be read ({why}); a run is executed again with it") from None
+        raise RecordError(
+            f"{shell_path(path)}: cannot be read ({why}); a run is executed again with it"
+        ) from None
     if not isinstance(manifest, dict):
-        raise RecordError(f"{path}: no JSON object; a run is executed again with it")
+        raise RecordError(f"{shell_path(path)}: no JSON object; a run is executed again with it")
     for name, value in (("config", start.settings), ("seed", start.seed), ("phase", start.phase)):
         if manifest.get(name, value) != value:
             raise RecordError(
-                f"{path}: its {name} is not that of the run's first record; a run keeps its settings, so"
+                f"{shell_path(path)}: its {name} is not that of the run's first record; a run keeps its"
+                " settings, so"
                 " put it back, or start another run"
             )
     return manifest

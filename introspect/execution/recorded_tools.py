@@ -8,7 +8,8 @@ from typing import Any
 from introspect.errors import ConfigError, RecordError
 from introspect.execution.recorded_run import RecordedRun
 from introspect.phase.config import PhaseConfig
-from introspect.phase.paths import expanded, look, shown
+from introspect.phase.paths import expanded, look
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.tool_files import is_reference, parted, tool_text
 
 
@@ -39,7 +40,8 @@ def _place(reference: str, run: RecordedRun) -> str:
     found = [place for place in dict.fromkeys((file, recorded)) if look(place)[1] == "file"]
     if not found:
         raise RecordError(
-            f"{run.directory}: its tool file {shown(recorded)} is not there any more; put it back"
+            f"{shell_path(run.directory)}: its tool file {shell_path(recorded)} is not there any more; put"
+            " it back"
         )
     place = next((place for place in found if _digest(place) == digest), found[0])
     return f"{place}:{function}"

@@ -17,7 +17,6 @@ record cannot be read like this is passed over.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from introspect.events import JSON, AuditLevel, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
 from introspect.phase.find import phase_files
 from introspect.phase.paths import DEFAULT_OUTPUT, look, shown
+from introspect.phase.shown_paths import near, shell_line, shell_path
 from introspect.runlog.ends import first_event, last_event
 from introspect.runlog.reader import EVENTS
 from introspect.runlog.sources import find_source, runs_newest_first
@@ -165,12 +165,12 @@ def refuse_unmet(requirement: Requirement, phase: PhaseConfig, output: Path) -> 
     if phase.model.revision is not None:
         command += ["--revision", phase.model.revision]
     if output != DEFAULT_OUTPUT:
-        command += ["--output", str(output)]
+        command += ["--output", near(output)]
     which = f"the newest, {requirement.run}, does not count" if requirement.run else "it is not met"
     known = requirement.phase in phase_files()
-    first = f"run `{shlex.join(command)}`" if known else "run that phase"
+    first = f"run `{shell_line(command)}`" if known else "run that phase"
     raise RequirementError(
-        f"{phase.name} requires a sound run of {requirement.phase} under '{output}', and {which}: "
+        f"{phase.name} requires a sound run of {requirement.phase} under {shell_path(output)}, and {which}: "
         f"{requirement.unmet}; {first} first, name another with --baseline, or go on with --force"
     )
 

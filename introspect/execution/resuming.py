@@ -29,6 +29,7 @@ from introspect.execution.recorded_run import RecordedRun
 from introspect.execution.recorded_tools import with_recorded_tools
 from introspect.execution.retrace import Retrace
 from introspect.execution.run import Run
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.predictions import Predictions
 from introspect.runlog.loop_events import first_warnings, loop_events, seconds_used
 from introspect.runlog.writer import RunWriter
@@ -99,11 +100,12 @@ def executing_engine(
     path = DecodePath(name=engine.decode_path, reason="recorded")
     now = run_start(prepared, engine, path)
     if not isinstance(said, dict) and engine.decode_path != PLAIN:
-        raise RecordError(f"{run.path}: does not say by which path its ids were decoded")
+        raise RecordError(f"{shell_path(run.path)}: does not say by which path its ids were decoded")
     refused, told = changed_conditions(start, now)
     if refused:
         raise RecordError(
-            f"{run.path.parent}: cannot be executed here as it was: {'; '.join(refused)}; put that back"
+            f"{shell_path(run.path.parent)}: cannot be executed here as it was: {'; '.join(refused)}; put"
+            " that back"
         )
     return engine, told
 
@@ -113,10 +115,14 @@ def open_again(
 ) -> Run:
     """Open a run that broke off, to go on with it. Raises RecordError where it cannot or must not go on."""
     if run.start.fault is not None:
-        raise RecordError(f"{run.path.parent}: a fault was planted in it; such a run cannot be resumed")
+        raise RecordError(
+            f"{shell_path(run.path.parent)}: a fault was planted in it; such a run cannot be resumed"
+        )
     shared = (run.start.origin or {}).get("turns", 0)
     if sum(isinstance(event, events.Generation) for event in run.events) < shared:
-        raise RecordError(f"{run.directory}: a fork that broke off before it had what it shares; fork again")
+        raise RecordError(
+            f"{shell_path(run.directory)}: a fork that broke off before it had what it shares; fork again"
+        )
     engine, told = executing_engine(run, prepared, interrupts)
     writer = RunWriter.reopen(run.path.parent, run.start.phase)
     try:

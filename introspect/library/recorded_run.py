@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunStart
 from introspect.library.turn_rows import COLUMNS, spread_results, turn_rows
-from introspect.phase.paths import expanded, shown
+from introspect.phase.paths import expanded
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.comparison import recorded_summary
 from introspect.readers.run_list import state_of
 from introspect.runlog.history import Finding
@@ -78,10 +79,10 @@ def read_run(run: str | os.PathLike[str], output: str | os.PathLike[str]) -> Rec
     """Read the record that `run` means. Raises RecordError where it is none of a run's events."""
     path = find_source(os.fspath(run), expanded(os.fspath(output)))
     if not is_event_log(path):
-        raise RecordError(f"'{shown(str(path))}' is a text log; give the run directory or its events.jsonl")
+        raise RecordError(f"{shell_path(path)} is a text log; give the run directory or its events.jsonl")
     log = read_events(path)
     if not any(isinstance(read.event, RunStart) for read in log.events):
-        raise RecordError(f"'{shown(str(path))}' has no run_start, so nothing says what it is of")
+        raise RecordError(f"{shell_path(path)} has no run_start, so nothing says what it is of")
     return RecordedRun(
         path=path.parent, status=state_of(log, path), manifest=_manifest(path.parent / MANIFEST), log=log
     )
@@ -91,5 +92,5 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
-        raise RecordError(f"'{shown(str(path))}' cannot be read; it is not the manifest of a run") from None
+        raise RecordError(f"{shell_path(path)} cannot be read; it is not the manifest of a run") from None
     return read if isinstance(read, dict) else {}

@@ -17,6 +17,7 @@ from introspect.phase.config import READING_TOOLS, PhaseConfig
 from introspect.phase.document_config import DocumentConfig
 from introspect.phase.paths import bounded_bytes, expanded, look, shown
 from introspect.phase.section import NAME
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.yaml_source import YamlSource
 
 MAX_BYTES = 1 << 20
@@ -101,7 +102,7 @@ def refuse_unread_documents(phase: PhaseConfig, built_in: Collection[str]) -> No
 def read_document(path: str, what: str = "documents: ") -> str:
     """The text of a document's file, to the letter. `what` begins the messages of the ConfigErrors."""
     found, kind = look(path, what)
-    named = f"{what}{shown(path)}"
+    named = f"{what}{shell_path(path)}"
     if not kind:
         raise ConfigError(f"{named}: no such file; a path is looked for beside the file that names it")
     if kind != "file":
@@ -165,7 +166,7 @@ def _resolved(entry: Any, place: str, folder: Path) -> tuple[DocumentConfig, str
     if written.id is None and re.fullmatch(NAME, stem) is None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-").lower()[:40] or "notes"
         raise ConfigError(
-            f"{what}{shown(written.file)}: '{shown(stem)}' cannot be an id; give one:"
+            f"{what}{shell_path(path)}: '{shown(stem)}' cannot be an id; give one:"
             f" {{id: {name}, file: '{shown(written.file)}'}}"
         )
     document = DocumentConfig(

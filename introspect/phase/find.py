@@ -8,6 +8,7 @@ from pathlib import Path
 
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.paths import look, shipped_configs, shown
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.yaml_source import MAX_BYTES
 
 LOCAL_CONFIGS = Path("configs")
@@ -33,10 +34,10 @@ def find_phase(phase: str) -> Path:
     if is_path(phase):
         path, kind = look(phase)
         if kind == "directory":
-            raise ConfigError(f"{shown(phase)}: is a directory; give a phase file in it")
+            raise ConfigError(f"{shell_path(path)}: is a directory; give a phase file in it")
         if not kind:
             raise ConfigError(
-                f"{shown(phase)}: no such phase file; 'introspect run phase1a' runs one by name"
+                f"{shell_path(path)}: no such phase file; 'introspect run phase1a' runs one by name"
             )
         return path
     if not phase:

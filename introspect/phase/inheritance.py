@@ -16,6 +16,7 @@ from introspect.phase.model_pins import without_foreign_pin
 from introspect.phase.paths import expanded, look, shipped_configs, shown
 from introspect.phase.problems import Misfit, problem
 from introspect.phase.section import Section
+from introspect.phase.shown_paths import shell_path
 from introspect.phase.tool_files import place_tools
 from introspect.phase.values import typed, typed_leaf
 from introspect.phase.yaml_source import Bare, YamlSource, read_yaml
@@ -48,7 +49,8 @@ def with_parents(source: YamlSource) -> YamlSource:
 
     Raises ConfigError, with file and line, for a parent that cannot be had and for files in a ring.
     """
-    return _with_parents(source, [(source.path, _identity(Path(source.path)))])
+    file = Path(source.path) if source.file is None else source.file
+    return _with_parents(source, [(str(file), _identity(file))])
 
 
 def parent_of(path: Path) -> str | None:
@@ -126,7 +128,7 @@ def _parent_file(parent: Any, source: YamlSource) -> Path:
         raise ConfigError(f"{where}{error}") from None
     if kind != "file":
         why = {"": "no such file", "directory": "is a directory", "stream": "is not a file"}[kind]
-        raise ConfigError(f"{where}{shown(str(path))}: {why}; a path is taken from the file that says it")
+        raise ConfigError(f"{where}{shell_path(path)}: {why}; a path is taken from the file that says it")
     return path
 
 

@@ -72,8 +72,8 @@ def _named(source: YamlSource) -> YamlSource:
     """The source with a name: its own, or that of its file; what is no file is `stdin`."""
     if "name" in source.data:
         return source
-    path = Path(source.path)
-    name = path.stem if os.path.isfile(path) else "stdin"
+    file = source.file
+    name = file.stem if file is not None and os.path.isfile(file) else "stdin"
     if re.fullmatch(NAME, name) is None:
         return source
     return replace(source, data=source.data | {"name": name})

@@ -9,6 +9,7 @@ from typing import Literal
 
 from introspect.display import one_line
 from introspect.errors import ConfigError
+from introspect.phase.shown_paths import shell_path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CHECKOUT = _PACKAGE.parent
@@ -93,7 +94,7 @@ def shown(text: str) -> str:
 
 def refuse_unwritable(output: Path) -> None:
     """Raise ConfigError where runs cannot be written, before a model is loaded for minutes."""
-    what = f"--output {shown(str(output))}"
+    what = f"--output {shell_path(output)}"
     if any(len(os.fsencode(part)) > _NAME_BYTES for part in output.parts):
         raise ConfigError(
             f"{what}: a name in it is longer than {_NAME_BYTES} bytes; choose another directory"
@@ -102,4 +103,4 @@ def refuse_unwritable(output: Path) -> None:
     while look(str(place), "--output ")[1] == "" and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"{what}: {shown(str(place))} cannot be written to; choose another directory")
+        raise ConfigError(f"{what}: {shell_path(place)} cannot be written to; choose another directory")

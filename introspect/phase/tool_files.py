@@ -14,6 +14,7 @@ from typing import Any
 
 from introspect.errors import ConfigError, did_you_mean
 from introspect.phase.paths import bounded_bytes, look, shown
+from introspect.phase.shown_paths import shell_path
 
 MAX_BYTES = 1 << 20
 _REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)", re.DOTALL)
@@ -64,6 +65,11 @@ def _placed(entry: Any, folder: Path) -> Any:
     return f"{os.path.normpath(os.path.join(folder, os.path.expanduser(file)))}:{function}"
 
 
+def shown_file(reference: str) -> str:
+    """A `FILE.py:function`, or its file, as messages and printed commands have it."""
+    return shell_path(os.path.expanduser(reference))
+
+
 def refuse_unfit(reference: str, where: str, taken: Collection[str]) -> None:
     """Raise ConfigError, beginning with `where`, for a reference to nothing or to a `taken` name."""
     if not is_reference(reference):
@@ -73,7 +79,7 @@ def refuse_unfit(reference: str, where: str, taken: Collection[str]) -> None:
     file, function = parted(reference)
     if function in taken:
         raise ConfigError(
-            f"{where}: {shown(reference)}: a tool of this program or of a package is called"
+            f"{where}: {shown_file(reference)}: a tool of this program or of a package is called"
             f" '{function}'; give the function another name"
         )
     try:
@@ -81,13 +87,13 @@ def refuse_unfit(reference: str, where: str, taken: Collection[str]) -> None:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         why = getattr(error, "msg", None) or str(error)
-        raise ConfigError(f"{shown(file)}:{line}: not valid Python: {shown(why)}") from None
+        raise ConfigError(f"{shown_file(file)}:{line}: not valid Python: {shown(why)}") from None
     except (RecursionError, MemoryError):
-        raise ConfigError(f"{shown(file)}: nested too deeply to be read") from None
+        raise ConfigError(f"{shown_file(file)}: nested too deeply to be read") from None
     bound, functions = _names(tree)
     if function not in bound and "*" not in bound:
         raise ConfigError(
-            f"{where}: {shown(file)} has no function '{function}'; {did_you_mean(function, functions)}"
+            f"{where}: {shown_file(file)} has no function '{function}'; {did_you_mean(function, functions)}"
         )
 
 
@@ -98,7 +104,7 @@ def refuse_clashes(references: Sequence[str], where: str) -> None:
         other = seen.setdefault(tool_name(entry), entry)
         if other != entry:
             raise ConfigError(
-                f"{where}: {shown(other)} and {shown(entry)} would both be called"
+                f"{where}: {shown_file(other)} and {shown_file(entry)} would both be called"
                 f" '{tool_name(entry)}'; rename one of the functions"
             )
 
@@ -108,8 +114,10 @@ def tool_text(file: str, what: str = "") -> bytes:
     path, kind = look(file, what)
     if kind != "file":
         problem = {"": "no such file", "directory": "is a directory", "stream": "is no plain file"}[kind]
-        raise ConfigError(f"{what}{shown(file)}: {problem}; a tool of one's own is written FILE.py:function")
-    return bounded_bytes(path, f"{what}{shown(file)}", MAX_BYTES, "a tool file is a few kilobytes")
+        raise ConfigError(
+            f"{what}{shown_file(file)}: {problem}; a tool of one's own is written FILE.py:function"
+        )
+    return bounded_bytes(path, f"{what}{shown_file(file)}", MAX_BYTES, "a tool file is a few kilobytes")
 
 
 def _names(tree: ast.Module) -> tuple[set[str], list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from introspect.errors import ConfigError
+from introspect.phase.shown_paths import shell_path
 
 MAX_BYTES = 1 << 20
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -48,13 +49,15 @@ class Bare:
 class YamlSource:
     """The data of one YAML text and where each dotted key stands in it (lines count from 1).
 
-    `path` names the text in messages, `folder` is where files that it names are looked for, `parent` the
-    source whose keys were laid under its own. `moved` has `file:line` of keys that come from elsewhere.
+    `path` names the text in messages; `file` is the one that it was read from, None for standard input and
+    for a text of the program. `folder` is where files that it names are looked for, `parent` the source whose
+    keys were laid under its own. `moved` has `file:line` of keys that come from elsewhere.
     """
 
     path: str
     data: Any
     lines: dict[str, int] = field(default_factory=dict)
+    file: Path | None = None
     folder: Path = Path()
     parent: YamlSource | None = None
     moved: dict[str, str] = field(default_factory=dict)
@@ -83,7 +86,7 @@ def read_yaml(path: Path | str) -> YamlSource:
 
     Raises ConfigError with file and line for anything that cannot be read.
     """
-    name = "standard input" if str(path) == _STANDARD_INPUT else str(path)
+    name = "standard input" if str(path) == _STANDARD_INPUT else shell_path(path)
     try:
         raw = _bytes_of(path)
         text = raw.decode("utf-8-sig")
@@ -94,6 +97,7 @@ def read_yaml(path: Path | str) -> YamlSource:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{name}: larger than {MAX_BYTES} bytes; a phase file is a few kilobytes")
     source = parse_yaml(text, name)
+    source.file = None if str(path) == _STANDARD_INPUT else Path(path)
     source.folder = _folder_of(Path(path))
     return source
 

@@ -10,6 +10,7 @@ from introspect import events as ev
 from introspect.errors import ConfigError, RecordError
 from introspect.events import JSON, Event
 from introspect.phase.paths import shown
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.dotted import as_json, dotted
 from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
@@ -25,12 +26,15 @@ def measured_run(source: str, output: Path) -> JSON:
     path = find_source(source, output)
     if not is_event_log(path):
         raise RecordError(
-            f"{path}: no event log, so no figures to compare; give a run directory or its events.jsonl"
+            f"{shell_path(path)}: no event log, so no figures to compare; give a run directory or its"
+            " events.jsonl"
         )
     log = read_events(path)
     name = path.resolve().parent.name if path.name == EVENTS else str(path)
     if not any(isinstance(read.event, ev.RunStart) for read in log.events):
-        raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
+        raise RecordError(
+            f"{shell_path(path)}: has no run_start, so nothing says what it is of; give another run"
+        )
     figures = {**figures_of(log), "status": state_of(log, path)}
     return {"source": source, "run": name, "path": str(path), **figures}
 
@@ -114,7 +118,7 @@ def baseline_of(figures: JSON) -> Path:
             return place
     raise RecordError(
         f"{shown(figures['source'])} builds on {shown(name)}, and that is not at"
-        f" {' or '.join(shown(str(place)) for place in places)}; name the run to compare it with"
+        f" {' or '.join(shell_path(place) for place in places)}; name the run to compare it with"
     )
 
 

@@ -1,8 +1,7 @@
 """Where two runs part: the first event and the first token that are not the same in both.
 
 What a run did is compared, not when or how fast: times and durations are no difference. What a run was given
-(its settings, what it ran on) is listed beside, and is none either; the text that the model reads is one. A
-run that was interrupted and went on is compared as the one run that it is.
+(its settings, what it ran on) is listed beside, and is none either; the text that the model reads is one.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from typing import Any
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.dotted import as_json, dotted
+from introspect.readers.event_pairs import compared_events, event_pairs
 from introspect.runlog.loop_events import AUDIT_VERDICT
 from introspect.runlog.reader import EventLog, ReadEvent, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -23,10 +24,6 @@ from introspect.runlog.sources import find_source, is_event_log
 _TIMES = frozenset({"seconds", "digest_seconds"})
 _READ = ("system_prompt", "system_tokens", "tool_framing", "notes_before", "documents")
 """Fields of a `run_start` that the model reads; the others say what the run was given, and are listed so."""
-_MARKS = (ev.ExperimentStart, ev.UserMessage, ev.Prefill, ev.Generation, ev.ToolCall, ev.ToolResult, ev.Prune,
-          ev.Audit, ev.Warning, ev.Error, ev.ExperimentEnd, ev.RunStart, ev.RunEnd)  # fmt: skip
-"""Events that say what a run did; others, such as that it was taken up again, say how it came to it."""
-_ENDS = (ev.RunEnd, ev.Error)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ def diverged(left: str, right: str, output: Path) -> Divergence:
         path = find_source(source, output)
         if not is_event_log(path):
             raise RecordError(
-                f"{path}: no event log, so no ids to compare; give a run directory or its events.jsonl"
+                f"{shell_path(path)}: no event log, so no ids to compare; give a run directory or its"
+                " events.jsonl"
             )
         logs.append(read_events(path))
     return divergence(left, logs[0], right, logs[1])
@@ -118,15 +116,15 @@ def diverged(left: str, right: str, output: Path) -> Divergence:
 
 def divergence(left: str, left_log: EventLog, right: str, right_log: EventLog) -> Divergence:
     """Compare two records event by event, and reply by reply."""
-    a, b = _compared(left_log), _compared(right_log)
-    event = _first_event(a, b)
+    a, b = compared_events(left_log), compared_events(right_log)
+    event, events = _first_event(a, b)
     token, tokens = _first_token(_replies(a), _replies(b))
     return Divergence(
         left=left,
         right=right,
         event=event,
         token=token,
-        events_compared=min(len(a), len(b)) if event is None else event.index,
+        events_compared=events,
         tokens_compared=tokens,
         given=_given(a, b),
     )
@@ -149,26 +147,18 @@ def contents(event: Event) -> JSON:
     return said
 
 
-def _compared(log: EventLog) -> list[ReadEvent]:
-    """The events that say what a run did: without an end, or an error before it, after which it went on."""
-    did = [read for read in log.events if isinstance(read.event, _MARKS)]
-    goes_on = max((i for i, read in enumerate(did) if not isinstance(read.event, _ENDS)), default=0)
-    return [read for i, read in enumerate(did) if i > goes_on or not isinstance(read.event, _ENDS)]
-
-
-def _first_event(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> EventDifference | None:
-    for index, (left, right) in enumerate(zip(a, b, strict=False)):
-        if left.event.event != right.event.event:
-            return EventDifference(index, left, right, ())
+def _first_event(a: Sequence[ReadEvent], b: Sequence[ReadEvent]) -> tuple[EventDifference | None, int]:
+    """The first events that differ, and how many are the same before them."""
+    count = 0
+    for left, right in event_pairs(a, b):
+        if left is None or right is None or left.event.event != right.event.event:
+            return EventDifference(count, left, right, ()), count
         one, other = (contents(read.event) for read in (left, right))
         differing = tuple(name for name in one if not same(one[name], other[name]))
         if differing:
-            return EventDifference(index, left, right, differing)
-    shared = min(len(a), len(b))
-    if len(a) == len(b):
-        return None
-    ends = [run[shared] if shared < len(run) else None for run in (a, b)]
-    return EventDifference(shared, ends[0], ends[1], ())
+            return EventDifference(count, left, right, differing), count
+        count += 1
+    return None, count
 
 
 def same(left: Any, right: Any) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from introspect import events as ev
 from introspect.errors import RecordError
 from introspect.events import JSON, Event
+from introspect.phase.shown_paths import shell_path
 from introspect.readers.comparison import figures_of
 from introspect.readers.dotted import dotted
 from introspect.readers.findings import findings_of
@@ -62,7 +63,9 @@ def report_of(path: Path) -> Report:
     log = read_events(path)
     start = next((read.event for read in log.events if isinstance(read.event, ev.RunStart)), None)
     if start is None:
-        raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
+        raise RecordError(
+            f"{shell_path(path)}: has no run_start, so nothing says what it is of; give another run"
+        )
     suspects, findings = findings_of(history_of_events(log))
     experiments = experiments_of(log.events)
     pictures: list[Shown] = []

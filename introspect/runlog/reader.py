@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from introspect.errors import RecordError
 from introspect.events import JSON, Event, RunEnd, RunStart
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.codec import as_written, checksum, parse_line, typed_event
 from introspect.runlog.history import Finding
 from introspect.runlog.lock import is_held
@@ -133,7 +134,7 @@ def read_events(path: Path) -> EventLog:
         _read_into(path, reading, events, findings)
     if not events:
         raise RecordError(
-            f"'{path}' holds no record of a run; give a run directory, an events.jsonl or a log"
+            f"{shell_path(path)} holds no record of a run; give a run directory, an events.jsonl or a log"
         )
     if not isinstance(events[-1].event, RunEnd):
         message = f"the record has no end: the run {_OPEN[is_held(path)]}"
@@ -199,7 +200,9 @@ def follow_lines(path: Path, offset: int = 0) -> tuple[list[bytes], int]:
 
 def unreadable(path: Path, error: OSError) -> RecordError:
     """The error for a file that the system will not give."""
-    return RecordError(f"cannot read '{path}': {error.strerror or error}; check the path and its permissions")
+    return RecordError(
+        f"cannot read {shell_path(path)}: {error.strerror or error}; check the path and its permissions"
+    )
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
@@ -215,7 +218,7 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
                 total += len(raw)
                 if total > MAX_FILE_BYTES:
                     raise RecordError(
-                        f"'{path}' is larger than {MAX_FILE_BYTES} bytes; it is no record of a run"
+                        f"{shell_path(path)} is larger than {MAX_FILE_BYTES} bytes; it is no record of a run"
                     )
                 yield raw
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from introspect.display import one_line
 from introspect.errors import RecordError, did_you_mean
 from introspect.phase.paths import look, shown
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.reader import EVENTS, unreadable
 from introspect.runlog.text_bytes import first_bytes
 
@@ -31,7 +32,7 @@ def find_source(source: str, output: Path) -> Path:
     path, kind = look(source)
     if kind == "stream":
         raise RecordError(
-            f"'{shown(source)}' is a pipe or a device, and a record is read more than once;"
+            f"{shell_path(path)} is a pipe or a device, and a record is read more than once;"
             " save it to a file first"
         )
     if kind == "file":
@@ -45,7 +46,7 @@ def find_source(source: str, output: Path) -> Path:
     if source in phases:
         return newest_run(output, source) / EVENTS
     if kind == "directory":
-        raise RecordError(f"'{path}' has no {EVENTS}; give the directory of one run")
+        raise RecordError(f"{shell_path(path)} has no {EVENTS}; give the directory of one run")
     named = _named(source, runs)
     if len(named) == 1:
         return named[0] / EVENTS
@@ -53,10 +54,13 @@ def find_source(source: str, output: Path) -> Path:
         listed = ", ".join(one_line(run.name) for run in named[:_MOST_LISTED])
         rest = f" and {len(named) - _MOST_LISTED} more" if len(named) > _MOST_LISTED else ""
         raise RecordError(
-            f"'{shown(source)}' names {len(named)} runs in '{output}': {listed}{rest}; give a longer part"
+            f"'{shown(source)}' names {len(named)} runs in {shell_path(output)}: {listed}{rest}; give a"
+            " longer part"
         )
-    hint = did_you_mean(source, phases) if phases else f"'{output}' has no runs yet"
-    raise RecordError(f"no file, no phase and no run in '{output}' is called '{shown(source)}'; {hint}")
+    hint = did_you_mean(source, phases) if phases else f"{shell_path(output)} has no runs yet"
+    raise RecordError(
+        f"no file, no phase and no run in {shell_path(output)} is called '{shown(source)}'; {hint}"
+    )
 
 
 def run_id(name: str) -> str:
@@ -73,7 +77,9 @@ def newest_run(output: Path, phase: str | None = None) -> Path:
     """The directory of the newest run, by the time in its name, of one phase or all. RecordError if none."""
     runs = runs_newest_first(output, phase)
     if not runs:
-        raise RecordError(f"'{output}' has no runs yet; start one with `introspect run`, or give a path")
+        raise RecordError(
+            f"{shell_path(output)} has no runs yet; start one with `introspect run`, or give a path"
+        )
     return runs[0]
 
 
@@ -99,7 +105,7 @@ def is_event_log(path: Path) -> bool:
     except OSError as error:
         raise unreadable(path, error) from error
     if not start:
-        raise RecordError(f"'{path}' is empty; give a run directory, an events.jsonl or a log")
+        raise RecordError(f"{shell_path(path)} is empty; give a run directory, an events.jsonl or a log")
     looks_so = start.startswith(b'{"') and any(key in start for key in _KEYS)
     return path.suffix == ".jsonl" or looks_so
 

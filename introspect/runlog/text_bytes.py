@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from introspect.display import one_line
 from introspect.errors import RecordError
+from introspect.phase.shown_paths import shell_path
 
 MAX_TEXT_BYTES = 4 * 2**30
 """Of the text, unpacked. A run that reads for a week writes some 20 MB."""
@@ -105,12 +106,14 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, Unpacked]]:
     Raises RecordError for a pipe or device, which cannot be read twice, and for other packers; OSError.
     """
     if path.exists() and not path.is_file():
-        raise RecordError(f"'{path}' is no regular file; write it to a file first, then give that")
+        raise RecordError(f"{shell_path(path)} is no regular file; write it to a file first, then give that")
     with path.open("rb") as stream:
         start = stream.read(8)
         for magic, (packer, command) in _FOREIGN.items():
             if start.startswith(magic):
-                raise RecordError(f"'{path}' is packed with {packer}; unpack it first with `{command}`")
+                raise RecordError(
+                    f"{shell_path(path)} is packed with {packer}; unpack it first with `{command}`"
+                )
         stream.seek(0)
         opener = next((opener for magic, opener in _UNPACKERS.items() if start.startswith(magic)), None)
         raw = Unpacked(opener(stream, "rb") if opener else stream)
@@ -123,7 +126,7 @@ def first_bytes(path: Path) -> bytes:
         start = stream.read(_SNIFFED)
     if raw.broken and not start:
         shown = one_line(raw.broken)
-        raise RecordError(f"'{path}' is packed and broken ({shown}); nothing of it can be read")
+        raise RecordError(f"{shell_path(path)} is packed and broken ({shown}); nothing of it can be read")
     return start.removeprefix(codecs.BOM_UTF8).lstrip()
 
 
@@ -132,7 +135,7 @@ def _chunks(stream: BinaryIO, path: Path) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK):
         total += len(chunk)
         if total > MAX_TEXT_BYTES:
-            raise RecordError(f"'{path}' is larger than {MAX_TEXT_BYTES} bytes; give one run's log")
+            raise RecordError(f"{shell_path(path)} is larger than {MAX_TEXT_BYTES} bytes; give one run's log")
         yield chunk
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from introspect.display import counted, one_line
 from introspect.errors import RecordError
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.history import Entry, Finding, History, Seen, Unread
 from introspect.runlog.reader import unreadable
 from introspect.runlog.spool import Spool
@@ -41,7 +42,8 @@ def read_text(path: Path) -> History:
     if not history.records:
         why = f"; it is packed and broken ({one_line(lines.broken)})" if lines.broken else ""
         raise RecordError(
-            f"'{path}' holds no record of a log{why}; give a run directory, an events.jsonl or a text log"
+            f"{shell_path(path)} holds no record of a log{why}; give a run directory, an events.jsonl or a"
+            " text log"
         )
     return replace(history, findings=[*history.findings, *_defects(lines)])
 

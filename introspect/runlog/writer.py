@@ -27,6 +27,7 @@ from introspect.events import (
     RunStart,
     ToolResult,
 )
+from introspect.phase.shown_paths import shell_path
 from introspect.runlog.codec import canonical, parse_line, sealed, to_plain_record, typed_event
 from introspect.runlog.line_file import FileChanged, LineFile
 from introspect.runlog.lock import hold
@@ -67,7 +68,7 @@ class RunWriter:
         self._events = LineFile(directory / EVENTS)
         if not hold(self._events):
             self._events.close()
-            raise RecordError(f"{directory}: {_WRITTEN}")
+            raise RecordError(f"{shell_path(directory)}: {_WRITTEN}")
         self._log = LineFile(self.log_path)
 
     @classmethod
@@ -103,7 +104,7 @@ class RunWriter:
                 shutil.rmtree(building, ignore_errors=True)
             why = error.strerror or str(error)
             raise ConfigError(
-                f"cannot write a run under '{output}': {why}; "
+                f"cannot write a run under {shell_path(output)}: {why}; "
                 "free space or choose another place with --output"
             ) from error
 
@@ -114,7 +115,7 @@ class RunWriter:
         Raises RecordError where the record cannot be read, is damaged, or is being written.
         """
         if not (directory / EVENTS).is_file():
-            raise RecordError(f"'{directory}' has no {EVENTS}; give the directory of one run")
+            raise RecordError(f"{shell_path(directory)} has no {EVENTS}; give the directory of one run")
         writer = cls(directory, phase, clock)
         try:
             writer._take_up()
@@ -130,7 +131,7 @@ class RunWriter:
         damaged = [finding for finding in log.findings if finding.severity == "corrupt"]
         if damaged:
             raise RecordError(
-                f"'{path}' is damaged at line {damaged[0].line}: {damaged[0].message}; "
+                f"{shell_path(path)} is damaged at line {damaged[0].line}: {damaged[0].message}; "
                 "a damaged run cannot be continued, start a new one"
             )
         self.torn = max(0, self._events.end - log.sound_bytes)

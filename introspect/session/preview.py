@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from introspect.events import JSON
-from introspect.phase.config import ExperimentConfig, PhaseConfig
+from introspect.phase.config import ExperimentConfig
 from introspect.prompt.prompt import PromptFormat
-from introspect.session.dialect import Dialect, instructions_of
-from introspect.session.prompt_form import PromptForm, pinned_documents
-from introspect.tools.base import Tool
-from introspect.tools.library import Document
+from introspect.session.prompt_form import PromptForm
+from introspect.session.prompt_parts import PromptParts
 from introspect.transcript import Transcript
 
 
-def preview_prompts(
-    phase: PhaseConfig,
-    tools: Mapping[str, Tool],
-    documents: Mapping[str, Document],
-    dialect: Dialect,
-    form: PromptForm,
-    prompt_format: PromptFormat,
-) -> list[JSON]:
+def preview_prompts(parts: PromptParts, form: PromptForm) -> list[JSON]:
     """The first prompt of each experiment as text, control tokens spelt out, and its parts in tokens.
 
     `system_prompt` is what every prompt of the experiment begins with, tools that a template describes
     included; `documents` are what each pinned one adds to it; `first_message` is the rest, up to the opened
     reply.
     """
-    return [
-        _preview(phase, experiment, tools, documents, dialect, form, prompt_format)
-        for experiment in phase.experiments
-    ]
+    return [_preview(parts, experiment, form) for experiment in parts.phase.experiments]
 
 
-def _preview(
-    phase: PhaseConfig,
-    experiment: ExperimentConfig,
-    tools: Mapping[str, Tool],
-    documents: Mapping[str, Document],
-    dialect: Dialect,
-    form: PromptForm,
-    prompt_format: PromptFormat,
-) -> JSON:
-    offered = {name: tools[name] for name in phase.tools_of(experiment)}
-    pinned = pinned_documents(phase, experiment, documents)
-    told = [
-        instructions_of(phase, offered, form.name, dialect, prompt_format, pinned[:count])
-        for count in range(len(pinned) + 1)
-    ]
+def _preview(parts: PromptParts, experiment: ExperimentConfig, form: PromptForm) -> JSON:
+    prompt_format, pinned = parts.prompt_format, parts.pinned(experiment)
+    told = [parts.instructions(experiment, form.name, pinned[:count]) for count in range(len(pinned) + 1)]
     window = Transcript().append("task", experiment.task.strip()).window()
     ids = prompt_format.render(told[-1].text, window, told[-1].tools).token_ids
     system = told[-1].tokens

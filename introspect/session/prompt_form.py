@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from introspect.errors import ConfigError
 from introspect.events import JSON
-from introspect.phase.config import ExperimentConfig, PhaseConfig
+from introspect.phase.config import PhaseConfig
 from introspect.prompt.prompt import PromptFormat
-from introspect.session.dialect import Dialect, choose_dialect, instructions_of
+from introspect.session.dialect import choose_dialect
 from introspect.session.limits import LEAST_RESULT
+from introspect.session.prompt_parts import PromptParts
 from introspect.session.system_prompt import Detail
 from introspect.tools.base import Tool
 from introspect.tools.library import Document
@@ -26,28 +27,6 @@ class PromptForm:
     def described(self) -> JSON:
         """The form as a record keeps it."""
         return {"name": self.name, "reason": self.reason}
-
-
-def pinned_documents(
-    phase: PhaseConfig, experiment: ExperimentConfig, documents: Mapping[str, Document]
-) -> tuple[Document, ...]:
-    """The documents whose texts stand in the system prompt of an experiment, in the phase's order."""
-    if not phase.documents_pinned:
-        return ()
-    return tuple(documents[name] for name in phase.documents_of(experiment))
-
-
-def longest_prompt(
-    phase: PhaseConfig,
-    tools: Mapping[str, Tool],
-    documents: Mapping[str, Document],
-    form: Detail,
-    dialect: Dialect,
-    prompt_format: PromptFormat,
-) -> int:
-    """Tokens of the longest system prompt of a phase, with all its tools and its longest pinned documents."""
-    sets = {pinned_documents(phase, each, documents) for each in phase.experiments}
-    return max(instructions_of(phase, tools, form, dialect, prompt_format, pinned).tokens for pinned in sets)
 
 
 def overlong_conversation(phase: PhaseConfig, system_tokens: int, context_length: int) -> str | None:
@@ -70,40 +49,28 @@ def choose_prompting(
     prompt_format: PromptFormat,
     context_length: int,
     recommended: Detail | None = None,
-) -> tuple[Dialect, PromptForm]:
-    """The dialect of a phase and the form of its system prompt. Raises ConfigError as either choice does."""
+) -> tuple[PromptParts, PromptForm]:
+    """What a phase's prompts are made of, its dialect chosen, and their form.
+
+    Raises ConfigError as either choice does.
+    """
     dialect = choose_dialect(phase, tools, prompt_format)
-    return dialect, choose_form(phase, tools, documents, dialect, prompt_format, context_length, recommended)
+    parts = PromptParts(phase, tools, documents, prompt_format, dialect)
+    return parts, choose_form(parts, context_length, recommended)
 
 
-def choose_form(
-    phase: PhaseConfig,
-    tools: Mapping[str, Tool],
-    documents: Mapping[str, Document],
-    dialect: Dialect,
-    prompt_format: PromptFormat,
-    context_length: int,
-    recommended: Detail | None = None,
-) -> PromptForm:
+def choose_form(parts: PromptParts, context_length: int, recommended: Detail | None = None) -> PromptForm:
     """The form of a phase's system prompt, counted with all its tools, and the longest documents pinned.
 
     Raises ConfigError where the prompt and a reply do not fit the context, and where pinned documents leave
     no room for the conversation.
     """
-
-    def longest(detail: Detail) -> int:
-        return longest_prompt(phase, tools, documents, detail, dialect, prompt_format)
-
-    def tokens_with(pinned: Sequence[Document]) -> int:
-        return instructions_of(phase, tools, form.name, dialect, prompt_format, pinned).tokens
-
-    form = fitting_form(phase, longest, context_length, recommended)
-    bare = tokens_with(())
-    _refuse_overlong(phase, bare, context_length)
-    sets = dict.fromkeys(pinned_documents(phase, experiment, documents) for experiment in phase.experiments)
-    for pinned in filter(None, sets):
-        taken = tokens_with(pinned) - bare
-        _refuse_unpinnable(phase, pinned, taken, bare, prompt_format, context_length)
+    form = fitting_form(parts.phase, parts.longest, context_length, recommended)
+    bare = parts.tokens(form.name)
+    _refuse_overlong(parts.phase, bare, context_length)
+    for pinned in filter(None, parts.pinned_sets()):
+        taken = parts.tokens(form.name, pinned) - bare
+        _refuse_unpinnable(parts, pinned, taken, bare, context_length)
     return form
 
 
@@ -140,14 +107,10 @@ def _refuse_overlong(phase: PhaseConfig, tokens: int, context_length: int) -> No
 
 
 def _refuse_unpinnable(
-    phase: PhaseConfig,
-    pinned: Sequence[Document],
-    taken: int,
-    bare: int,
-    prompt_format: PromptFormat,
-    context_length: int,
+    parts: PromptParts, pinned: Sequence[Document], taken: int, bare: int, context_length: int
 ) -> None:
     """Raise ConfigError where documents, pinned, leave less than a task and the turns to keep may take."""
+    phase, prompt_format = parts.phase, parts.prompt_format
     reply = phase.generation.max_new_tokens
     task = max(len(prompt_format.encode(experiment.task)) for experiment in phase.experiments)
     turns = phase.memory.keep_recent_turns * (reply + LEAST_RESULT)

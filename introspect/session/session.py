@@ -17,10 +17,11 @@ from introspect.events import Status
 from introspect.phase.config import ExperimentConfig, PhaseConfig
 from introspect.prompt.prompt import Prompt, PromptFormat
 from introspect.session.constraint import ReplyConstraint, reply_constraint, reply_sampler, withheld_tools
-from introspect.session.dialect import Dialect, Instructions, choose_dialect, instructions_of, told_role
+from introspect.session.dialect import Dialect, Instructions, choose_dialect, told_role
 from introspect.session.exchange import GenerationRequest
 from introspect.session.limits import Spent, last_reply_is_due, limit_reached, result_tokens
-from introspect.session.prompt_form import PromptForm, choose_form, pinned_documents
+from introspect.session.prompt_form import PromptForm, choose_form
+from introspect.session.prompt_parts import PromptParts
 from introspect.session.protocols import Auditor, CachedTurn
 from introspect.session.pruning import Rendering
 from introspect.tally import ExperimentTally, Tally
@@ -93,11 +94,9 @@ class Session:
 
     def offer_tools(self, experiment: ExperimentConfig) -> None:
         """Offer the tools of an experiment and no others: the system prompt describes just these."""
-        self.tools = {name: self.all_tools[name] for name in self.phase.tools_of(experiment)}
-        pinned = pinned_documents(self.phase, experiment, self.all_documents)
-        self.instructions = instructions_of(
-            self.phase, self.tools, self.prompt_form.name, self.dialect, self.prompt_format, pinned
-        )
+        parts = PromptParts(self.phase, self.all_tools, self.all_documents, self.prompt_format, self.dialect)
+        self.tools = parts.offered(experiment)
+        self.instructions = parts.instructions(experiment, self.prompt_form.name)
 
     @property
     def system_tokens(self) -> int:
@@ -231,7 +230,7 @@ def open_session(
         prompt_format=prompt_format,
         dialect=dialect,
         prompt_form=prompt_form
-        or choose_form(phase, tools, documents, dialect, prompt_format, context_length),
+        or choose_form(PromptParts(phase, tools, documents, prompt_format, dialect), context_length),
         context_length=context_length,
         stop_ids=prompt_format.stop_ids(eos),
         cache=new_cache(model, phase.memory.strategy),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.errors import ModelError
+from introspect.phase.shown_paths import shell_path
 from introspect.templates.probes import ChatTemplate
 
 MOST_BYTES = 8 << 20
@@ -33,7 +34,7 @@ def template_of_file(path: Path) -> ChatTemplate:
     """
     if not path.is_file():
         what = "is a directory; give it as MODEL" if path.is_dir() else "no such file"
-        raise ModelError(f"--template {path}: {what}")
+        raise ModelError(f"--template {shell_path(path)}: {what}")
     if path.suffix != ".json":
         text = _text_of(path)
         return ChatTemplate(text, text, STAND_INS)

@@ -39,9 +39,10 @@ from typing import Any
 
 from introspect.display import one_line
 from introspect.errors import ConfigError, did_you_mean
-from introspect.phase.paths import shown
-from introspect.phase.tool_files import is_reference, parted, tool_text
+from introspect.phase.shown_paths import near
+from introspect.phase.tool_files import is_reference, parted, shown_file, tool_text
 from introspect.tools.base import Tool
+from introspect.tools.neighbour_imports import imported_neighbour, without_neighbours
 
 _MOST_SHOWN = 200
 
@@ -62,7 +63,9 @@ class Permission:
         references = [entry for entry in tools if is_reference(entry) and self.allows(entry)]
         if self.everything and references:
             return ("--allow-code",)
-        return tuple(word for reference in references for word in ("--tool", reference))
+        return tuple(
+            word for reference in references for word in ("--tool", near(os.path.expanduser(reference)))
+        )
 
     def refuse_others(self, tools: Collection[str]) -> None:
         """Raise ConfigError where a file is named that is none of a run's `tools`."""
@@ -70,15 +73,16 @@ class Permission:
         for reference in self.named:
             if _place(reference) not in places:
                 raise ConfigError(
-                    f"--tool {shown(reference)}: no tool of this run, whose record has them all"
+                    f"--tool {shown_file(reference)}: no tool of this run, whose record has them all"
                 )
 
     def refuse(self, reference: str) -> None:
         """Raise ConfigError, which says what to type, for code that may not be run."""
         if not self.allows(reference):
             raise ConfigError(
-                f"{shown(parted(reference)[0])}: the phase names code of this file, which runs only if you"
-                f" say so: add --tool {shown(reference)}, or --allow-code for every file of the phase"
+                f"{shown_file(parted(reference)[0])}: the phase names code of this file, which runs only"
+                " if you"
+                f" say so: add --tool {shown_file(reference)}, or --allow-code for every file of the phase"
                 " (from Python tools=[…] or allow_code=True)"
             )
 
@@ -89,26 +93,28 @@ NO_CODE = Permission()
 def load_tool_file(reference: str, permission: Permission, taken: Collection[str] = ()) -> Tool:
     """The tool of `FILE.py:function`; its file is run now, from the bytes that `sha256` is of.
 
-    The file's neighbours are not importable: only what is installed is. Raises ConfigError, one line, where
+    The file's neighbours are not importable, only what is installed is. Raises ConfigError, one line, where
     it is not allowed, where the file cannot be run, and where its function is no tool or its name is `taken`.
     """
     file, function = parted(reference)
     permission.refuse(reference)
     if function in taken:
         raise ConfigError(
-            f"{shown(file)}: a tool is called '{function}' already; give the function another name"
+            f"{shown_file(file)}: a tool is called '{function}' already; give the function another name"
         )
     raw = tool_text(file)
     module = _run(file, raw)
     found = getattr(module, function, None)
     if found is None:
         defined = [name for name in vars(module) if _is_defined_in(module, name)]
-        raise ConfigError(f"{shown(file)}: has no function '{function}'; {did_you_mean(function, defined)}")
+        raise ConfigError(
+            f"{shown_file(file)}: has no function '{function}'; {did_you_mean(function, defined)}"
+        )
     try:
         tool = Tool.from_function(found)
     except (Exception, SystemExit) as error:
         why = one_line(str(error) or type(error).__name__)[:_MOST_SHOWN]
-        raise ConfigError(f"{shown(file)}:{_line_of(found)}: tool '{function}': {why}") from None
+        raise ConfigError(f"{shown_file(file)}:{_line_of(found)}: tool '{function}': {why}") from None
     source = {"path": os.path.abspath(file), "sha256": hashlib.sha256(raw).hexdigest()}
     return replace(tool, name=function, file=source)
 
@@ -116,18 +122,25 @@ def load_tool_file(reference: str, permission: Permission, taken: Collection[str
 def _run(file: str, raw: bytes) -> ModuleType:
     """The module that a file's text makes. Raises ConfigError with the line of the file that fails."""
     path = os.path.abspath(file)
+    if (neighbour := imported_neighbour(path, raw)) is not None:
+        line, name = neighbour
+        raise ConfigError(
+            f"{shown_file(file)}:{line}: imports '{name}' from beside it, and the hash in a record covers"
+            " this file alone; put its code into this file, or install it as a package"
+        )
     module = ModuleType(f"introspect_tool_file_{hashlib.sha256(path.encode()).hexdigest()[:12]}")
     module.__file__ = path
     # Annotations and dataclasses look their module up by its name.
     sys.modules[module.__name__] = module
     try:
-        with redirect_stdout(sys.stderr):  # what a module prints when it is run is no data of ours
+        # What a module prints when it is run is no data of ours.
+        with without_neighbours(path), redirect_stdout(sys.stderr):
             exec(compile(raw, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         line = _line_in(error, path)
         why = one_line(f"{type(error).__name__}: {error}")[:_MOST_SHOWN]
-        raise ConfigError(f"{shown(file)}:{line}: cannot be run ({why})") from None
+        raise ConfigError(f"{shown_file(file)}:{line}: cannot be run ({why})") from None
     return module
 
 

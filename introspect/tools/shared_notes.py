@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from introspect.errors import ConfigError
+from introspect.phase.shown_paths import shell_path
 from introspect.tools.note_store import Note
 
 FILE = "notes.sqlite"
@@ -57,7 +58,8 @@ class SharedNotes:
         except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
             why = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"{self.path}: no shared notes of runs ({why}); move it away or set notes.shared to false"
+                f"{shell_path(self.path)}: no shared notes of runs ({why}); move it away or set"
+                " notes.shared to false"
             ) from None
 
     def publish(self, run: str, notes: Sequence[Note]) -> None:
