@@ -155,8 +155,10 @@ def test_what_is_compared_can_be_broken_off_or_failed(run_dir: Path, tmp_path: P
         lines = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)[:kept]
         (part / "events.jsonl").write_text("".join(lines) + '{"event":"generation","tok')
         found = measured_run(str(part), tmp_path)
-        assert found["status"] == "open" and found["damage"] == []
+        assert found["status"] == run_row(part)["status"] == "killed" and found["damage"] == []
         assert found["turns"] == len(of(whole[:kept], "generation"))
+        listed = run_row(part)
+        assert (listed["turns"], listed["seconds"]) == (found["turns"], found["seconds"])
         assert [row["status"] for row in found["experiments"]] == [
             "complete" if any(e["experiment"] == s["experiment"] for e in of(whole[:kept], "experiment_end"))
             else "open"

@@ -192,3 +192,11 @@ def test_a_record_of_events_tells_the_same(tmp_path: Path) -> None:
         assert [found.code for found in load(str(text), Path()).findings] == [same] * (same is not None)
         for file in (tmp_path / code).glob("*/*"):
             file.unlink()
+
+
+def test_the_time_between_two_sessions_of_one_file_is_no_gap() -> None:
+    """The line of signs over a session's title stands before anything says that a session begins."""
+    first, second = clean(), clean()
+    second.text = second.text.replace("2025-11-10", "2025-11-12")
+    first.text += second.text
+    assert parse_text(first.text).sessions == 2 and first.found() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from support.record_examples import CALL, PROSE, conversation, run_start, tickin
 from introspect.errors import ConfigError
 from introspect.events import Audit, Event, ExperimentStart, Prefill, ToolCall, UserMessage, Warning
 from introspect.execution.failures import record_failed
+from introspect.runlog.line_file import FileChanged
 from introspect.runlog.reader import read_events
 from introspect.runlog.textlog import render
 from introspect.runlog.writer import RunWriter
@@ -189,6 +191,103 @@ def test_a_sync_that_failed_is_not_asked_again(tmp_path: Path) -> None:
             written(writer, EVENTS)
         message = str(record_failed(writer, OSError(errno.EIO, "Input/output error")))
         assert writer.safe == safe and f"{safe} records are safe" in message
+
+
+def without_locks(patch: pytest.MonkeyPatch) -> None:
+    """A file system that knows no locks, as Lustre mounted without `flock`."""
+    patch.setattr(fcntl, "flock", refuses(errno.ENOSYS)(fcntl.flock))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_writers_that_no_lock_keeps_apart_lose_nothing(first: int, tmp_path: Path) -> None:
+    """Whoever writes first goes on; the other one stops, and takes nothing away."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_locks(patch)
+        one = RunWriter.create(tmp_path, run_start(), {}, ticking_clock())
+        written(one, EVENTS[:3])
+        writers = [one, RunWriter.reopen(one.directory, run_start().phase, ticking_clock())]
+        goes_on, stops = writers[first], writers[1 - first]
+        written(goes_on, EVENTS[3:5])
+        with pytest.raises(FileChanged) as refused:
+            stops.write(EVENTS[3])
+        written(goes_on, EVENTS[5:])
+        message = str(record_failed(stops, refused.value))
+        assert "another program" in message and "free space" not in message and "\n" not in message
+        for writer in writers:
+            writer.close()
+    log = read_events(one.directory / "events.jsonl")
+    assert log.findings == () and [read.event for read in log.events][1:] == EVENTS
+    rendered = "".join(render(read.event, read.time, read.utc_offset) for read in log.events)
+    assert one.log_path.read_text(encoding="utf-8") == rendered
+
+
+def add(foreign: bytes) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with path.open("ab") as stream:
+            stream.write(foreign)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [add(b"x"), add(b"a whole line\n"), add(b"\n" * 5000), lambda path: os.truncate(path, 100)],
+    ids=["byte", "line", "page", "cut"],
+)
+def test_what_another_program_does_to_a_record_stops_the_run_and_is_left(
+    change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer:
+        written(writer, EVENTS[:3])
+        path = writer.directory / "events.jsonl"
+        change(path)
+        before = path.read_bytes()
+        for _ in range(2):
+            with pytest.raises(FileChanged):
+                writer.write(EVENTS[3])
+        assert path.read_bytes() == before
+
+
+def test_an_old_length_that_a_file_system_says_stops_nothing(tmp_path: Path) -> None:
+    """The attributes of a file in a network come from a memory that may lag behind."""
+    with (
+        RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        true = os.fstat
+
+        def lags(descriptor: int) -> os.stat_result:
+            found = list(true(descriptor))
+            found[6] = max(0, found[6] - 700)
+            return os.stat_result(found)
+
+        patch.setattr(os, "fstat", lags)
+        written(writer, EVENTS)
+    log = read_events(writer.directory / "events.jsonl")
+    assert log.findings == () and [read.event for read in log.events][1:] == EVENTS
+
+
+@pytest.mark.parametrize("touched", ["added", "emptied", "replaced", "removed"])
+def test_a_text_log_that_somebody_touches_is_written_anew(touched: str, tmp_path: Path) -> None:
+    """It says what the record says, and no run ends for it."""
+    with RunWriter.create(tmp_path, run_start(), {}, ticking_clock()) as writer:
+        written(writer, EVENTS[:4])
+        if touched == "added":
+            with writer.log_path.open("a") as stream:
+                stream.write("[2026-01-01 00:00:00,000] [GENERATION] forged\n")
+        elif touched == "emptied":
+            os.truncate(writer.log_path, 0)
+        else:
+            writer.log_path.unlink()
+        if touched == "replaced":
+            writer.log_path.write_text("a note of my own\n")
+        written(writer, EVENTS[4:])
+    log = read_events(writer.directory / "events.jsonl")
+    rendered = "".join(render(read.event, read.time, read.utc_offset) for read in log.events)
+    assert writer.log_path.read_text(encoding="utf-8") == rendered
+    assert sorted(path.name for path in writer.directory.iterdir()) == sorted(
+        ["events.jsonl", "manifest.json", writer.log_path.name]
+    )
 
 
 @pytest.mark.parametrize("torn", [1, 40, 10_000])

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.in_process import introspect_here
 from support.record_examples import conversation, generation, prune, written
+from support.report_records import HOSTILE
 
 from introspect import events as ev
 from introspect.display import printable
@@ -207,6 +208,20 @@ def test_the_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert done.code == 2 and done.err.count("\n") == 1
     assert introspect_here(capsys, "export", str(sound), "--format", "xml").code == 2
     assert introspect_here(capsys, "export", str(sound)).code == 2
+
+
+@pytest.mark.parametrize("lines", [1, 5, None])
+def test_a_text_log_that_was_lost_is_had_back(
+    lines: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The oracle is what the writer of the run kept, event by event."""
+    run = written(tmp_path, conversation(*HOSTILE[:6], prune_before=2)[:lines])
+    [log] = run.glob("*.log")
+    kept = log.read_bytes()
+    log.unlink()
+    assert introspect_here(capsys, "export", str(run), "--format", "log").out.encode() == kept
+    done = introspect_here(capsys, "export", str(run), "--format", "log", "-o", str(tmp_path / "back.log"))
+    assert (done.code, (tmp_path / "back.log").read_bytes()) == (0, kept)
 
 
 @pytest.mark.parametrize(("form", "module"), [("parquet", "pyarrow"), ("inspect", "inspect_ai")])

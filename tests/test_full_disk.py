@@ -44,12 +44,17 @@ def opened(loaded: LoadedModel, output: Path, *texts: str) -> Run:
 
 def full(stream: Any) -> None:
     """Every write to the open file fails as on a full disk."""
-    os.dup2(os.open("/dev/full", os.O_WRONLY), stream.fileno())
+    _becomes(stream, "/dev/full", os.O_WRONLY)
 
 
 def broken(stream: Any) -> None:
     """Every write to the open file fails otherwise."""
-    os.dup2(os.open("/dev/null", os.O_RDONLY), stream.fileno())
+    _becomes(stream, "/dev/null", os.O_RDONLY)
+
+
+def _becomes(stream: Any, device: str, flags: int) -> None:
+    os.dup2(os.open(device, flags), stream.fileno())
+    stream.end = os.fstat(stream.fileno()).st_size
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
@@ -105,6 +110,25 @@ def test_a_record_that_is_moved_goes_on_where_it_is(loaded: LoadedModel, tmp_pat
 def _moved(run: Run, to: Path) -> None:
     if not to.exists():
         run.writer.directory.rename(to)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("", ": was moved or removed while the run went on"), ("notes.sqlite", r"any more \(it was moved")],
+)
+def test_notes_that_are_moved_are_told_as_that(
+    what: str, said: str, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    """What SQLite says of it is that the database is read-only, whose cure is another."""
+    run = opened(loaded, tmp_path / "runs", call_text("query_memory"), NOTE)
+
+    def watch(event: events.Event) -> None:
+        if isinstance(event, events.ToolResult) and not (tmp_path / "aside").exists():
+            (run.writer.directory / what).rename(tmp_path / "aside")
+
+    with pytest.raises(RunFailed, match=said) as failed:
+        run.execute(watch)
+    assert "readonly" not in str(failed.value) and "introspect run --resume" in str(failed.value)
 
 
 def pages(run: Run) -> None:

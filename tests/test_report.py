@@ -21,8 +21,11 @@ from support.report_records import HOSTILE, LENS, attention_record, result
 
 from introspect import events as ev
 from introspect.errors import ConfigError, RecordError
+from introspect.library.recorded_run import read_run
 from introspect.readers.comparison import measured_run
 from introspect.readers.divergence import diverged
+from introspect.readers.replay import load
+from introspect.readers.run_list import run_row
 from introspect.report.comparison_page import comparison_page
 from introspect.report.divergence_page import divergence_page
 from introspect.report.pictures import LEVELS, PICTURE_BYTES, AttentionMap, LensTable, picture_of
@@ -266,6 +269,20 @@ def test_a_reply_that_looks_garbled_is_marked_where_it_stands(tmp_path: Path) ->
     assert made.corrupt and made.html.count(">looks garbled<") == 1
     turn = made.html.index(">looks garbled<")
     assert made.html.rindex('id="t0-', 0, turn) == made.html.index('id="t0-3-h"')
+
+
+def test_findings_are_those_of_replay_and_the_status_that_of_runs(tmp_path: Path) -> None:
+    """What two commands say of one record is the same."""
+    cut = generation("I was cut", 1, finish_reason="length")
+    events = [cut if isinstance(e, ev.Generation) else e for e in conversation("Fine.")]
+    for kept in (len(events), len(events) - 1, 1):
+        run = written(tmp_path, events[:kept])
+        found = [finding.code for finding in load(str(run), tmp_path).findings]
+        assert ("reply-truncated" in found) == (kept > 1) and ("record-open" in found) == (kept < len(events))
+        _, html = page_of(run)
+        assert re.findall(r">note: ([a-z-]+)<", html) == found
+        status = run_row(run)["status"]
+        assert f">{status}</span>, " in html and read_run(run, tmp_path).summary["status"] == status
 
 
 def test_an_end_after_which_a_run_went_on_stands_between_its_turns(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ class Format(StrEnum):
     CSV = "csv"
     PARQUET = "parquet"
     INSPECT = "inspect"
+    LOG = "log"
 
 
 def _runs(given: str) -> Path:
@@ -72,10 +73,17 @@ def diff(
 def export(
     run: Run,
     runs: Runs,
-    form: Annotated[Format, typer.Option("--format", help="csv, parquet, or a log for 'inspect view'.")],
-    file: Annotated[str | None, _file("CSV goes to stdout, the rest beside the record", "EXPORT")] = None,
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="csv, parquet, inspect (for 'inspect view'), or log (the text log anew)."
+        ),
+    ],
+    file: Annotated[
+        str | None, _file("csv and log go to stdout, the rest beside the record", "EXPORT")
+    ] = None,
 ) -> None:
-    """Write a run for other programs: a row for each turn and each tool call, or a log of Inspect."""
+    """Write a run for other programs: a table, a log of Inspect, or its own text log made anew."""
     from introspect.commands.export import export_command
 
     raise typer.Exit(export_command(run, form.value, runs, file))

@@ -1,4 +1,4 @@
-"""`introspect export`: a run for other programs, as a table or as a log of Inspect."""
+"""`introspect export`: a run for other programs: a table, a log of Inspect, or its text log made anew."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from introspect.export.tables import csv_bytes, parquet_bytes
 from introspect.readers.comparison import figures_of, is_corrupt
 from introspect.runlog.reader import EVENTS, read_events
 from introspect.runlog.sources import find_source, is_event_log
+from introspect.runlog.writer import text_log
 
-Format = Literal["csv", "parquet", "inspect"]
-_NAMES: dict[Format, str | None] = {"csv": None, "parquet": "export.parquet", "inspect": "export.eval"}
+Format = Literal["csv", "parquet", "inspect", "log"]
+_NAMES: dict[Format, str | None] = {
+    "csv": None,
+    "log": None,
+    "parquet": "export.parquet",
+    "inspect": "export.eval",
+}
 """The file beside the record that each format has where none is given; None is stdout."""
 
 
 def export_command(source: str, form: Format, runs: Path, file: str | None) -> int:
     """Write a run in another format. Returns 0, or 3 where the record shows corruption.
 
-    CSV goes to stdout where no file is given, the others beside the record, with their path on stdout. Raises
-    RecordError for a source that is no event log, ConfigError for a missing library or an unfit file.
+    Where no file is given, CSV and the text log go to stdout, the others beside the record, with their path
+    on stdout. Raises RecordError for a source that is no event log, ConfigError for a missing library or an
+    unfit file.
     """
     path = find_source(source, runs)
     if not is_event_log(path):
@@ -32,12 +39,14 @@ def export_command(source: str, form: Format, runs: Path, file: str | None) -> i
             f"{path}: no event log, so nothing to export; give a run directory or its events.jsonl"
         )
     name = _NAMES[form]
-    target = derived_path("-" if name is None and file is None else file, path, name or "export.csv")
+    target = derived_path("-" if name is None and file is None else file, path, name or f"export.{form}")
     log = read_events(path)
     figures = figures_of(log)
     run = path.resolve().parent.name if path.name == EVENTS else path.name
     if form == "inspect":
         data = inspect_bytes(run, log, figures, target.suffix if target else ".eval")
+    elif form == "log":
+        data = text_log(log.events)
     else:
         rows = rows_of(run, log.events)
         data = csv_bytes(rows) if form == "csv" else parquet_bytes(rows)

@@ -39,6 +39,7 @@ def resume_command(
     Raises IntrospectError where it is no run that can go on here, and nothing is changed then.
     """
     from introspect.execution.recorded_run import recorded_run
+    from introspect.execution.recorded_tools import with_recorded_tools
 
     refuse_beside_resume(context)
     path = find_source(source, output)
@@ -63,7 +64,7 @@ def resume_command(
         return ExitCode.DONE
     if is_held(path):
         raise RecordError(f"{record.directory}: another program is writing this run; wait until it has ended")
-    code.refuse_others(record.phase.tools)
+    code.refuse_others(with_recorded_tools(record.phase, record).tools)
     return _go_on(record, console, shown, code)
 
 

@@ -40,9 +40,17 @@ def changed_conditions(recorded: RunStart, now: RunStart) -> tuple[list[str], li
         elif name in ("decode_path", "dialect", "prompt_form") and isinstance(was, dict):
             if was.get("name") != here.get("name"):
                 refused.append(_in_words(name.replace("_", " "), was.get("name"), here.get("name")))
-        elif name not in _TOLD and was != here:
-            refused.append(_in_words(name.replace("_", " "), was, here))
+        elif name not in _TOLD:
+            refused += _differences(name.replace("_", " "), was, here)
     return refused, told
+
+
+def _differences(name: str, was: Any, here: Any) -> list[str]:
+    """What differs between two values, key by key where they are objects. Where a file lies is no matter."""
+    if isinstance(was, dict) and isinstance(here, dict):
+        keys = [key for key in {**was, **here} if key != "path"]
+        return [line for key in keys for line in _differences(f"{name} {key}", was.get(key), here.get(key))]
+    return [] if was == here else [_in_words(name, was, here)]
 
 
 def _in_words(name: str, was: Any, now: Any) -> str:

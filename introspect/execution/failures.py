@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from introspect.errors import RunFailed
+from introspect.runlog.line_file import FileChanged
 from introspect.runlog.loop_events import place_of
 from introspect.runlog.writer import RunWriter
 
@@ -26,22 +27,33 @@ def record_failed(writer: RunWriter, error: OSError, permitted: Iterable[str] = 
         return RunFailed(
             f"{directory}: the record is lost ({why}); start another run, and leave its files be"
         )
+    if isinstance(error, FileChanged):
+        return RunFailed(
+            f"{directory}: {why}, so this one stops; {_safe(writer)}; see that only one program writes a run"
+        )
     with suppress(OSError, ValueError):
         writer.secure()
-    return RunFailed(f"{directory}: cannot be written any more ({why}); {_safe(writer, permitted)}")
+    return RunFailed(f"{directory}: cannot be written any more ({why}); {_goes_on(writer, permitted)}")
 
 
 def notes_failed(writer: RunWriter, error: Exception, permitted: Iterable[str] = ()) -> RunFailed:
     """The error for a file of notes that fails while the record can be written; `permitted` as there."""
     notes = writer.directory / "notes.sqlite"
-    return RunFailed(f"{notes}: notes cannot be kept any more ({error}); {_safe(writer, permitted)}")
+    if not writer.directory.is_dir():
+        return RunFailed(
+            f"{writer.directory}: was moved or removed while the run went on, and notes cannot be kept in it;"
+            f" {_safe(writer)}; `introspect run --resume` goes on from there where the run lies now"
+        )
+    why = error if notes.exists() else "it was moved or removed while the run went on"
+    return RunFailed(f"{notes}: notes cannot be kept any more ({why}); {_goes_on(writer, permitted)}")
 
 
-def _safe(writer: RunWriter, permitted: Iterable[str]) -> str:
-    """What of a run is on the disk, and how it goes on."""
+def _safe(writer: RunWriter) -> str:
+    """What of a run is on the disk."""
     last = f", the last one {place_of(writer.safe_event)}" if writer.safe_event is not None else ""
+    return f"{writer.safe} records are safe on the disk{last}"
+
+
+def _goes_on(writer: RunWriter, permitted: Iterable[str]) -> str:
     again = resume_line(str(writer.directory), permitted)
-    return (
-        f"{writer.safe} records are safe on the disk{last}; free space or look at the disk, then `{again}`"
-        " goes on from there"
-    )
+    return f"{_safe(writer)}; free space or look at the disk, then `{again}` goes on from there"

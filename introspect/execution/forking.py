@@ -25,6 +25,7 @@ from introspect.execution.options import RunOptions
 from introspect.execution.preparation import Prepared, prepare
 from introspect.execution.recorded_engine import recorded_engine
 from introspect.execution.recorded_run import RecordedRun
+from introspect.execution.recorded_tools import with_recorded_tools
 from introspect.execution.retrace import Retrace
 from introspect.execution.run import Run
 from introspect.phase.config import PhaseConfig
@@ -71,7 +72,10 @@ def forked_phase(run: RecordedRun, sets: Sequence[str], seed: int | None, known:
 
     Raises ConfigError for a setting that there is not.
     """
-    source = YamlSource(path=str(run.directory / MANIFEST), data=dict(run.start.settings))
+    located = with_recorded_tools(run.phase, run)
+    settings = {**run.start.settings, "tools": list(located.tools)}
+    settings["experiments"] = [each.model_dump(mode="json") for each in located.experiments]
+    source = YamlSource(path=str(run.directory / MANIFEST), data=settings)
     if any(item.partition("=")[0].strip() in ("generation.seed", "name") for item in sets):
         raise ConfigError("fork: --seed gives a seed, and the name of the phase stays; leave it out of --set")
     drawn = seed if seed is not None else secrets.randbits(31)

@@ -12,7 +12,7 @@ from introspect.display import Progress, one_line
 from introspect.errors import ConfigError, ModelError, RecordError, UnknownPath
 from introspect.events import RunStart
 from introspect.phase.config import ModelConfig
-from introspect.phase.paths import expanded
+from introspect.phase.paths import expanded, look, shown
 
 if TYPE_CHECKING:
     from introspect.checkpoint.loading import LoadedModel
@@ -118,10 +118,18 @@ def recorded_weights(start: RunStart, path: Path, progress: Progress | None = No
     return loaded
 
 
+def _files_of(place: str, name: str) -> str:
+    """Where the files of a model that came from no hub are: at their place, or where the run named them."""
+    found = next((path for path in (place, name) if look(path)[1]), None)
+    if found is None:
+        raise ModelError(f"{shown(place)}: the model of the record is not there any more; put it back")
+    return str(expanded(found))
+
+
 def recorded_model(start: RunStart, path: Path) -> ModelConfig:
     """The model of a record: where the manifest says its files were, else by its name and its commit.
 
-    Raises RecordError where what is written of it cannot be read.
+    Raises RecordError where what is written of it cannot be read, ModelError where it is not there any more.
     """
     manifest = path.parent / "manifest.json"
     try:
@@ -130,8 +138,8 @@ def recorded_model(start: RunStart, path: Path) -> ModelConfig:
         settings["revision"] = environment.get("model_revision")
         if manifest.is_file() and start.model != "tiny":
             place = json.loads(manifest.read_text(encoding="utf-8")).get("model_path")
-            if place is not None:
-                settings |= {"id": str(expanded(place)), "revision": None}
+            if place is not None and (look(place)[1] or settings["revision"] is None):
+                settings |= {"id": _files_of(place, start.model), "revision": None}
         return ModelConfig.model_validate(settings)
     except (
         ConfigError,

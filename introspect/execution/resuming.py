@@ -26,6 +26,7 @@ from introspect.execution.options import RunOptions
 from introspect.execution.preparation import Prepared, prepare
 from introspect.execution.recorded_engine import recorded_engine
 from introspect.execution.recorded_run import RecordedRun
+from introspect.execution.recorded_tools import with_recorded_tools
 from introspect.execution.retrace import Retrace
 from introspect.execution.run import Run
 from introspect.readers.predictions import Predictions
@@ -49,7 +50,7 @@ def prepare_again(
     `forced` are the replies that it is forced to; they are read where they came from if none are given.
     `code` says which tool files may be run: that they were allowed once allows nothing here.
     """
-    phase, start = run.phase, run.start
+    phase, start = with_recorded_tools(run.phase, run), run.start
     options = RunOptions(
         output=run.path.parent.parent,
         limit=start.limit,

@@ -72,8 +72,8 @@ class RecordedVerdicts:
 
 
 @dataclass
-class SharedTurns:
-    """A driver that gives the turns that a fork shares with its origin, and has all others sampled."""
+class SharedReplies:
+    """A driver that gives the replies that a fork shares with its origin, and has all others sampled."""
 
     driver: EngineDriver
     shared: dict[tuple[int, int], tuple[int, ...]]
@@ -110,7 +110,7 @@ def verify(
     if start.fault is not None:
         planter = RunPlanter(FAULTS[start.fault], loaded.model, session.system_tokens)
     driver = EngineDriver(engine, loaded.prompt_format, interrupts, planter, progress)
-    shared = SharedTurns(driver, _shared_turns(run))
+    shared = SharedReplies(driver, _shared_replies(run))
     short = ShortAsRecorded(shared, [event for _, event in rest])
     stream = drive(run_phase(session, session.phase.experiments[: start.limit]), short)
     _compare(stream, rest, result)
@@ -179,7 +179,7 @@ def _engine(run: RecordedRun, prepared: Prepared, interrupts: Interrupts, result
     return engine
 
 
-def _shared_turns(run: RecordedRun) -> dict[tuple[int, int], tuple[int, ...]]:
+def _shared_replies(run: RecordedRun) -> dict[tuple[int, int], tuple[int, ...]]:
     """The replies that a fork took over from its origin, by experiment and turn: it has not sampled them."""
     count = (run.start.origin or {}).get("turns", 0)
     replies = [event for event in run.events if isinstance(event, Generation)][:count]

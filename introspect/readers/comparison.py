@@ -13,6 +13,7 @@ from introspect.phase.paths import shown
 from introspect.readers.dotted import as_json, dotted
 from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
+from introspect.readers.run_list import state_of
 from introspect.runlog.loop_events import run_seconds
 from introspect.runlog.reader import EVENTS, EventLog, read_events
 from introspect.runlog.sources import find_source, is_event_log
@@ -30,11 +31,12 @@ def measured_run(source: str, output: Path) -> JSON:
     name = path.resolve().parent.name if path.name == EVENTS else str(path)
     if not any(isinstance(read.event, ev.RunStart) for read in log.events):
         raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
-    return {"source": source, "run": name, "path": str(path), **figures_of(log)}
+    figures = {**figures_of(log), "status": state_of(log, path)}
+    return {"source": source, "run": name, "path": str(path), **figures}
 
 
 def figures_of(log: EventLog) -> JSON:
-    """The figures of a record that has a `run_start`, whatever state the run is in."""
+    """The figures of a record that has a `run_start`; the status of one without an end is `open`."""
     stream = [read.event for read in log.events]
     start = next(event for event in stream if isinstance(event, ev.RunStart))
     end = stream[-1]
@@ -75,9 +77,10 @@ def figures_of(log: EventLog) -> JSON:
 def recorded_summary(log: EventLog, directory: Path) -> JSON:
     """What `run --json` prints at the end of a run, as far as a record that has a `run_start` tells it.
 
-    Counted from the events, so that there is one also where the run broke off: its status is `open` then.
+    Counted from the events, so that there is one also where the run broke off: its status is then
+    `running`, `killed`, or `open` where the system cannot say.
     """
-    figures = figures_of(log)
+    figures = figures_of(log) | {"status": state_of(log, directory / EVENTS)}
     tally = Tally.of(read.event for read in log.events)
     notes = figures["notes"]
     return figures | {

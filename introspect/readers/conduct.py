@@ -45,6 +45,7 @@ _MAX_SESSIONS = 256
 GAP_SECONDS = 60.0
 GAP_TIMES = 10.0
 _FEWEST = 5
+_RULE = "====="
 _MOST_GAPS = 1_000
 
 
@@ -135,15 +136,25 @@ def conduct(history: History) -> Iterator[Finding]:
 
 @dataclass
 class _Pace:
-    """How fast a session writes: seconds before a record by its tag, for a reply by its token."""
+    """How fast a session writes: seconds before a record by its tag, for a reply by its token.
+
+    The line over a title is held until the title: a last one is the beginning of the next session.
+    """
 
     last: Entry | None = None
+    held: Entry | None = None
     replied: bool = False
     usual: dict[str, list[float]] = field(default_factory=dict)
     longest: list[float] = field(default_factory=list)
     gaps: list[tuple[float, Entry, Entry, int]] = field(default_factory=list)
 
     def take(self, entry: Entry) -> None:
+        held, self.held = self.held, entry if entry.text.startswith(_RULE) else None
+        for each in (held, entry):
+            if each is not None and each is not self.held:
+                self._take(each)
+
+    def _take(self, entry: Entry) -> None:
         before, self.last = self.last, entry
         begins = entry.tag in ("INITIALIZATION", "INITIAL PROMPT")
         self.replied = (self.replied and not begins) or entry.tag == "MODEL"

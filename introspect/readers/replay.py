@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from introspect.errors import RecordError, did_you_mean
-from introspect.readers.conduct import conduct
-from introspect.readers.onset import judge
+from introspect.readers.findings import findings_of
 from introspect.readers.replay_view import View, show_findings
 from introspect.runlog.event_history import history_of_events
 from introspect.runlog.history import Entry, Finding, History
@@ -100,14 +99,13 @@ def load(source: str, output: Path) -> Replay:
     path = find_source(source, output)
     log = read_events(path) if is_event_log(path) else None
     history = read_text(path) if log is None else history_of_events(log)
-    suspects, garbled = judge(history)
-    findings = sorted([*history.findings, *garbled, *conduct(history)], key=lambda finding: finding.line)
+    suspects, findings = findings_of(history)
     return Replay(
         source=source,
         path=path,
         history=history,
-        suspects=frozenset(suspects),
-        findings=tuple(findings),
+        suspects=suspects,
+        findings=findings,
         log=log,
     )
 

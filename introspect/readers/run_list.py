@@ -5,13 +5,14 @@ What lies between is not looked at: `introspect replay` proves a whole record.
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 from introspect.display import one_line
 from introspect.events import JSON, RunEnd, RunStatus
-from introspect.runlog.ends import first_event, last_event
+from introspect.runlog.ends import first_event, last_event, torn_bytes
 from introspect.runlog.lock import is_held
 from introspect.runlog.loop_events import said_seconds
 from introspect.runlog.reader import EVENTS, EventLog, ReadEvent
@@ -93,7 +94,10 @@ def _generations(record: Path) -> int:
     """How many replies a record has, counted without reading them."""
     count, before = 0, b""
     with record.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        rest = stream.seek(0, os.SEEK_END) - torn_bytes(record)
+        stream.seek(0)
+        while block := stream.read(min(_BLOCK, rest)):
+            rest -= len(block)
             count += (before + block).count(_GENERATION)
             before = block[-(len(_GENERATION) - 1) :]
     return count

@@ -12,7 +12,8 @@ from introspect.errors import RecordError
 from introspect.events import JSON, Event
 from introspect.readers.comparison import figures_of
 from introspect.readers.dotted import dotted
-from introspect.readers.onset import judge
+from introspect.readers.findings import findings_of
+from introspect.readers.run_list import state_of
 from introspect.report.page import page
 from introspect.report.pictures import PICTURE_BYTES, AttentionMap, LensTable, picture_of
 from introspect.report.text import one_line_json
@@ -62,9 +63,7 @@ def report_of(path: Path) -> Report:
     start = next((read.event for read in log.events if isinstance(read.event, ev.RunStart)), None)
     if start is None:
         raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
-    history = history_of_events(log)
-    suspects, garbled = judge(history)
-    findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
+    suspects, findings = findings_of(history_of_events(log))
     experiments = experiments_of(log.events)
     pictures: list[Shown] = []
     shown = {turn_id(turn): _shown(turn, pictures, suspects) for each in experiments for turn in each.turns}
@@ -74,7 +73,7 @@ def report_of(path: Path) -> Report:
         name=path.resolve().parent.name if path.name == EVENTS else path.name,
         started=log.events[0].time,
         start=start,
-        figures=figures_of(log),
+        figures={**figures_of(log), "status": state_of(log, path)},
         findings=[(finding, _turn_at(finding, replies)) for finding in findings],
         errors=[read.event for read in log.events if isinstance(read.event, ev.Error)],
         experiments=experiments,

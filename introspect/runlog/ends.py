@@ -24,12 +24,22 @@ def first_event(path: Path) -> tuple[ReadEvent, RunStart]:
 
 
 def last_event(path: Path) -> ReadEvent | None:
-    """The event of the last line; None where that was never finished, or is of a kind not known here.
+    """The event of the last whole line; None where there is none, or it is of a kind not known here.
 
     Raises OSError, and ValueError where the line is damaged.
     """
+    raw = _last_line(path, torn_bytes(path))
+    return _sound_event(raw, LineReader(prev=None)) if raw else None
+
+
+def torn_bytes(path: Path) -> int:
+    """How long the last line is where it was never finished; 0 where it is whole but for its newline.
+
+    Raises OSError, and ValueError where the line is too long.
+    """
     raw = _last_line(path)
-    return _sound_event(raw, LineReader(prev=None)) if raw.endswith(b"\n") else None
+    whole = raw.endswith(b"\n") or not LineReader(prev=None).take(raw)[1]
+    return 0 if whole else len(raw)
 
 
 def _sound_event(raw: bytes, reader: LineReader) -> ReadEvent | None:
@@ -39,10 +49,13 @@ def _sound_event(raw: bytes, reader: LineReader) -> ReadEvent | None:
     return read
 
 
-def _last_line(path: Path) -> bytes:
-    """The last line of a file, its newline included, read from the end. ValueError where it is too long."""
+def _last_line(path: Path, after: int = 0) -> bytes:
+    """The last line of a file but for the `after` bytes at its end, its newline included, read from there.
+
+    ValueError where it is too long.
+    """
     with path.open("rb") as stream:
-        place, tail = stream.seek(0, os.SEEK_END), b""
+        place, tail = max(0, stream.seek(0, os.SEEK_END) - after), b""
         while place > 0 and b"\n" not in tail[:-1]:
             if len(tail) > MAX_LINE_BYTES:
                 raise ValueError(f"its last line is longer than {MAX_LINE_BYTES} bytes")

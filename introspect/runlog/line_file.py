@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+
+
+class FileChanged(OSError):
+    """A file is not as its writer left it: another program has written to it, or cut it."""
 
 
 class LineFile:
@@ -24,8 +29,11 @@ class LineFile:
     def append(self, line: bytes) -> None:
         """Append a line with a single write. Raises OSError where the system refuses; nothing of it is left.
 
-        What a disk has no room for may come in parts: the rest is asked for again, which tells why.
+        What a disk has no room for may come in parts: the rest is asked for again, which tells why. Raises
+        FileChanged where somebody else wrote, whose bytes are left as they are, and FileNotFoundError where
+        the file was removed: its name is gone, and what is written goes with it.
         """
+        self._refuse_changed()
         descriptor, done = self.fileno(), 0
         try:
             while done < len(line):
@@ -36,9 +44,20 @@ class LineFile:
                 done = max(done, os.fstat(descriptor).st_size - self.end)
             if done == len(line):
                 self.end += done
-            elif done:
+            elif 0 < done < len(line):
                 with suppress(OSError):
                     os.ftruncate(descriptor, self.end)
+        self._refuse_changed()
+
+    def _refuse_changed(self) -> None:
+        found = os.fstat(self.fileno())
+        if found.st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "it was removed while the run went on")
+        if found.st_size > self.end:
+            raise FileChanged(errno.EBUSY, "another program has written to it")
+        # A file system in a network may say an old length for a moment: what was written can be read, or not.
+        if found.st_size < self.end and not os.pread(self.fileno(), 1, self.end - 1):
+            raise FileChanged(errno.EBUSY, "another program has cut it")
 
     def cut(self, end: int) -> None:
         """Drop what stands after the first `end` bytes; the last line that is left gets its line end."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +28,9 @@ from introspect.events import (
     ToolResult,
 )
 from introspect.runlog.codec import canonical, parse_line, sealed, to_plain_record, typed_event
-from introspect.runlog.line_file import LineFile
+from introspect.runlog.line_file import FileChanged, LineFile
 from introspect.runlog.lock import hold
-from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, read_events
+from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, ReadEvent, read_events
 from introspect.runlog.textlog import render
 
 _SYNCED = (RunStart, RunResumed, Generation, ToolResult, Prune, ExperimentEnd, RunEnd, Error)
@@ -136,13 +135,7 @@ class RunWriter:
             )
         self.torn = max(0, self._events.end - log.sound_bytes)
         self._events.cut(log.sound_bytes)
-        fresh = self.log_path.with_name(f".{self.log_path.name}.{os.getpid()}")
-        fresh.write_bytes(
-            b"".join(_encoded(render(read.event, read.time, read.utc_offset)) for read in log.events)
-        )
-        fresh.replace(self.log_path)
-        self._log.close()
-        self._log = LineFile(self.log_path)
+        self._write_log_anew(log.events)
         last = log.events[-1]
         self.before, self._last = log, last.event
         self._seq, self._prev, self._utc_offset = last.seq + 1, last.checksum, last.utc_offset
@@ -151,7 +144,8 @@ class RunWriter:
     def write(self, event: Event) -> JSON | None:
         """Append one event and return its record; None for an ephemeral event, which is never written.
 
-        Raises OSError where the disk refuses, or the file is gone: a run does not go on without its record.
+        Raises OSError where the disk refuses, another program wrote, or the file is gone: a run does not go
+        on without its record. A text log that somebody touched is written anew.
         """
         if isinstance(event, EPHEMERAL):
             return None
@@ -165,7 +159,6 @@ class RunWriter:
                 self._seq, self._prev, self._last = self._seq + 1, record["checksum"], event
         if isinstance(event, _SYNCED):
             self.secure()
-        self._refuse_removed()
         self._log_event(line, time)
         return record
 
@@ -188,11 +181,6 @@ class RunWriter:
         finally:
             self._log.close()
 
-    def _refuse_removed(self) -> None:
-        """Raise FileNotFoundError where the file that was just written has no name any more."""
-        if os.fstat(self._events.fileno()).st_nlink == 0:
-            raise FileNotFoundError(errno.ENOENT, "it was removed while the run went on")
-
     def __enter__(self) -> Self:
         return self
 
@@ -208,7 +196,23 @@ class RunWriter:
             return
         if isinstance(event, RunStart):
             self._utc_offset = event.utc_offset
-        self._log.append(_encoded(render(event, time, self._utc_offset)))
+        try:
+            self._log.append(_encoded(render(event, time, self._utc_offset)))
+        except (FileChanged, FileNotFoundError):
+            self._write_log_anew(read_events(self.directory / EVENTS).events)
+
+    def _write_log_anew(self, events: Sequence[ReadEvent]) -> None:
+        """The text log is a function of the record, whoever has written to it or removed it."""
+        fresh = self.log_path.with_name(f".{self.log_path.name}.{os.getpid()}")
+        fresh.write_bytes(text_log(events))
+        fresh.replace(self.log_path)
+        self._log.close()
+        self._log = LineFile(self.log_path)
+
+
+def text_log(events: Iterable[ReadEvent]) -> bytes:
+    """The text log of a run, whole, as it is kept beside the record while the run goes on."""
+    return b"".join(_encoded(render(read.event, read.time, read.utc_offset)) for read in events)
 
 
 def _encoded(text: str) -> bytes:
