@@ -6,6 +6,7 @@ matrix; with `--full` it draws over ten times as many, each time others, and tak
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from support.sessions import PHASE, random_model
 from tiny.tokenizer import train_tokenizer
 from transformers import AutoTokenizer, GenerationConfig
 
-from introspect.prompt.formats import ChatML
+from introspect.phase.paths import tiny_model
+from introspect.prompt.formats import ChatML, prompt_format_for
+from introspect.prompt.prompt import PromptFormat
 
 # Daily examples are derived from the test itself, so that a commit fails or passes the same on any machine.
 settings.register_profile(
@@ -54,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("full")
 
 
+def pytest_collection_finish() -> None:
+    """What the imports made stays: no collection, such as that after an error, needs to walk it again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After pytest's own closing line: what was not tested for want of data."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
@@ -79,6 +88,15 @@ def byte_format() -> ChatML:
     return ChatML(train_tokenizer([]))
 
 
+@pytest.fixture(scope="session")
+def tiny_format() -> ChatML:
+    """ChatML with the tokenizer of the tiny model: a third of the tokens that the same texts have as bytes.
+
+    For whole sessions, which take as long as their replies have tokens.
+    """
+    return ChatML(AutoTokenizer.from_pretrained(tiny_model()))
+
+
 @pytest.fixture(scope="session", params=sorted(SHAPES))
 def case(request: Any, tmp_path_factory: pytest.TempPathFactory, byte_format: ChatML) -> Case:
     """One of ten models of five families, with its saved weights and a context of tools."""
@@ -93,10 +111,15 @@ def real_tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
+def real_format(real_tokenizer: Any) -> PromptFormat:
+    return prompt_format_for(real_tokenizer, "qwen2.5")
+
+
+@pytest.fixture(scope="session")
 def model_dir(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`model` with a tokenizer of bytes, as a directory."""
+    """`model` with the tokenizer of the tiny model, as a directory."""
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer([])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model())
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -35,8 +35,8 @@ from introspect.runlog.codec import sealed
 
 
 @pytest.fixture(scope="module")
-def turns(model: Any, byte_format: ChatML) -> list[RecordedTurn]:
-    session = forced_session(model, byte_format, a_phase(), [STEPS])
+def turns(model: Any, tiny_format: ChatML) -> list[RecordedTurn]:
+    session = forced_session(model, tiny_format, a_phase(), [STEPS])
     stream, status = run_session(session)
     assert status == "complete"
     return recorded_turns(stream)
@@ -205,11 +205,11 @@ def test_a_pass_over_nothing_is_impossible(place: int, turns: list[RecordedTurn]
 
 
 def test_a_text_that_its_ids_do_not_decode_to_is_found(
-    turns: list[RecordedTurn], byte_format: ChatML
+    turns: list[RecordedTurn], tiny_format: ChatML
 ) -> None:
     for changed, found in ((turns, []), (with_generation(turns, 4, text="I saw nothing."), [5])):
         verdict = RecordAudit("e1")
-        audit_texts(changed, byte_format, verdict)
+        audit_texts(changed, tiny_format, verdict)
         assert [f["turn"] for f in verdict.failures] == found
 
 
@@ -253,12 +253,12 @@ def test_a_reply_without_its_prompt_is_refused(turns: list[RecordedTurn]) -> Non
             recorded_turns(stream)
 
 
-def test_rounding_is_measured_once_where_it_suffices_and_gives_the_alarm(byte_format: ChatML) -> None:
+def test_rounding_is_measured_once_where_it_suffices_and_gives_the_alarm(tiny_format: ChatML) -> None:
     """Large logits round coarsely. What is told of rounding holds for every reply that was scored with it."""
     model = random_model()
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 1000)
     phase = a_phase(audit={"e0": "never", "e1": "never", "e2": "never"})
-    session = forced_session(model, byte_format, phase, [[STEPS[0], STEPS[7], DONE]])
+    session = forced_session(model, tiny_format, phase, [[STEPS[0], STEPS[7], DONE]])
     turns = recorded_turns(run_session(session)[0])
     noises = []
     for count in (0, 1, 3):

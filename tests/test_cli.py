@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli_process import introspect
+from support.cli_process import introspect, started
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
 
 
 def test_version_and_help(tmp_path: Path) -> None:
@@ -178,17 +180,23 @@ def test_what_a_terminal_cannot_show_is_no_failure(tmp_path: Path, phase: str) -
         assert done.returncode == 0 and done.stdout.isascii() and "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
-@pytest.mark.parametrize("arguments", [("tools",), ("tools", "--json"), ("run",)])
-def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path, phase: str, arguments: tuple[str, ...]) -> None:
-    given = [*arguments, phase] if arguments == ("run",) else list(arguments)
-    command = [sys.executable, "-m", "introspect", *given]
+@needs_full
+@pytest.mark.parametrize("arguments", [("tools",), ("tools", "--json")])
+def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "introspect", *arguments]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
-    if arguments == ("run",):
-        record = next(tmp_path.glob("data/runs/2*/events.jsonl")).read_text().splitlines()
-        assert json.loads(record[-1])["event"] == "run_end"
+
+
+@needs_full
+def test_a_full_disk_under_a_runs_stdout_ends_it_with_its_record(tmp_path: Path, phase: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = started("run", phase, cwd=tmp_path, stdout=full.fileno())
+    _, written = run.communicate()
+    assert run.returncode == 1 and written.count("\n") == 1 and "No space left" in written
+    record = next(tmp_path.glob("data/runs/2*/events.jsonl")).read_text().splitlines()
+    assert json.loads(record[-1])["event"] == "run_end"
 
 
 @pytest.mark.parametrize("arguments", [("tools",), ("phases",), ("--help",)])
@@ -205,10 +213,7 @@ def test_a_run_whose_reader_leaves_ends_in_good_order(
     tmp_path: Path, phase: str, options: tuple[str, ...]
 ) -> None:
     """With --json the conversation goes to stderr, and whoever reads stdout still gets the object."""
-    command = [sys.executable, "-m", "introspect", "run", phase, *options]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = started("run", phase, *options, cwd=tmp_path)
     assert process.stdout is not None and process.stderr is not None
     streams = [process.stdout, process.stderr]
     left, other = streams[::-1] if options else streams
@@ -234,10 +239,7 @@ def test_an_interrupt_ends_the_run_with_its_record(
 ) -> None:
     tasks = "".join(f"  - {{name: more-{i}, task: Look.}}\n" for i in range(2000))
     Path(phase).write_text(Path(phase).read_text() + tasks)
-    command = [sys.executable, "-m", "introspect", "run", phase, "--json"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = started("run", phase, "--json", cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("data/runs/2*/events.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)

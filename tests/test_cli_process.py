@@ -7,22 +7,27 @@ from pathlib import Path
 
 import pytest
 from support.cli_process import fresh_introspect, introspect
+from support.places import ROOT
 
 PHASE = "name: small\nmodel: {id: tiny}\ntools: [query_memory]\nexperiments: [{name: one, task: Look.}]\n"
 MEMORY_NOW = re.compile(r'"(free|room|limit)_bytes": \d+|"value": \d+(?=, "reason": "MiB that)')
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"),
+    ("arguments", "code", "env"),
     [
-        (("run", "small.yaml", "--sed", "1"), 2),
-        (("run", "small.yaml", "--dry-run", "--json"), 0),
-        (("replay", "latest"), 2),
+        (("run", "small.yaml", "--sed", "1"), 2, {}),
+        (("run", "small.yaml", "--dry-run", "--json"), 0, {}),
+        (("replay", "latest"), 2, {}),
+        (("phases",), 0, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}),
+        (("tools", "vowels:count", "--tool", "vowels.py"), 2, {"PYTHONPATH": f"/nowhere:{ROOT}"}),
     ],
 )
-def test_a_forked_program_is_a_started_one(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+def test_a_forked_program_is_a_started_one(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, env: dict[str, str]
+) -> None:
     (tmp_path / "small.yaml").write_text(PHASE, encoding="utf-8")
-    ended = [start(*arguments, cwd=tmp_path) for start in (introspect, fresh_introspect)]
+    ended = [start(*arguments, cwd=tmp_path, **env) for start in (introspect, fresh_introspect)]
     said = [(done.returncode, MEMORY_NOW.sub("", done.stdout), done.stderr) for done in ended]
     assert said[0] == said[1] and said[0][0] == code
 

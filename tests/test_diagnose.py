@@ -28,15 +28,18 @@ CHOSEN = [
 ]
 
 
+def settings_for(folder: Path) -> dict[str, Any]:
+    """What makes `phase1a` one of a small model with a short context."""
+    return {
+        "model.id": str(folder), "model.revision": None, "memory.max_conversation_tokens": 4000,
+        "system_prompt.detail": "brief",
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def conversation(request: pytest.FixtureRequest) -> RealConversation:
     folder: Path = request.getfixturevalue("model_dir")
-    # Bare bytes spell three times as many tokens as the phase counts on.
-    settings: dict[str, Any] = {
-        "model.id": str(folder), "model.revision": None, "memory.max_conversation_tokens": 7000,
-        "limits.max_result_tokens": 1500, "system_prompt.detail": "brief",
-    }  # fmt: skip
-    phase = load_phase("phase1a", settings)
+    phase = load_phase("phase1a", settings_for(folder))
     return open_conversation(load_model(phase.model), phase)
 
 
@@ -92,22 +95,14 @@ def test_a_model_whose_numbers_overflow_is_refused_with_the_reason(
     loaded = load_model(ModelConfig(id=str(model_dir)))
     with torch.no_grad():
         loaded.model.model.norm.weight[0] = float("nan")
-    settings: dict[str, Any] = {
-        "model.id": str(model_dir), "model.revision": None, "memory.max_conversation_tokens": 7000,
-        "limits.max_result_tokens": 1500, "system_prompt.detail": "brief",
-    }  # fmt: skip
     with pytest.raises(ModelError, match="nothing can be diagnosed: the logits after slot"):
-        open_conversation(loaded, load_phase("phase1a", settings))
+        open_conversation(loaded, load_phase("phase1a", settings_for(model_dir)))
 
 
 def test_each_fault_is_shown_as_soon_as_it_is_measured(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a large model a row takes minutes: what stands on stdout when the next one is begun."""
-    settings: dict[str, Any] = {
-        "model.id": str(model_dir), "model.revision": None, "memory.max_conversation_tokens": 7000,
-        "limits.max_result_tokens": 1500, "system_prompt.detail": "brief",
-    }  # fmt: skip
     shown = []
 
     def begun(*arguments: Any) -> Any:
@@ -115,7 +110,7 @@ def test_each_fault_is_shown_as_soon_as_it_is_measured(
         return examine_cache(*arguments)
 
     monkeypatch.setattr("introspect.faults.diagnose.examine_cache", begun)
-    assert diagnose_command(settings, ["stale-tokens", "prefix-aliased"], as_json=False) == 0
+    assert diagnose_command(settings_for(model_dir), ["stale-tokens", "prefix-aliased"], as_json=False) == 0
     shown.append(capsys.readouterr().out)
     assert [text.count("\n") > 0 for text in shown] == [False, True, True, True]
     assert "noise floor" in shown[1] and "\nnone " in shown[1]

@@ -93,6 +93,11 @@ def test_planting_leaves_the_clean_cache_alone(fault: Fault) -> None:
     assert here.clean.content_digest() == before
     assert here.clean.token_ids == list(CONVERSATION.ids)
     assert damaged.intended == CONVERSATION.ids
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_clean_cache_is_sound(dtype: torch.dtype) -> None:
+    here = scene(dtype)
     assert check_cache(here.model, here.clean, CONVERSATION.ids) == []
 
 

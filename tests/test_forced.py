@@ -18,11 +18,11 @@ LOOK = call_text("get_architecture_summary")
 
 
 @pytest.mark.parametrize("replies", range(5))
-def test_no_turn_begins_where_the_record_has_no_reply(model: Any, byte_format: ChatML, replies: int) -> None:
+def test_no_turn_begins_where_the_record_has_no_reply(model: Any, tiny_format: ChatML, replies: int) -> None:
     """A prune is due after every turn; the one after the last turn would be for a reply that never comes."""
     memory = {"max_turns": 1, "keep_recent_turns": 1, "max_conversation_tokens": 6000}
     phase = a_phase(memory=memory, audit=NO_AUDIT)
-    session = forced_session(model, byte_format, phase, [[LOOK] * replies])
+    session = forced_session(model, tiny_format, phase, [[LOOK] * replies])
     stream, status = run_session(session)
     end = stream[-1]
     assert status == "limited" and isinstance(end, ExperimentEnd)

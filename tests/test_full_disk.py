@@ -6,13 +6,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli_process import introspect
 from support.sessions import DONE, PHASE, call_text, phase_for
 
 from introspect import events
@@ -173,16 +172,12 @@ def test_a_limit_on_the_size_of_files_is_exit_1_and_one_line(
     tmp_path: Path,
 ) -> None:
     """The real program on a disk that takes no more: the system refuses every byte beyond the limit."""
-    resource = pytest.importorskip("resource")
     phase = tmp_path / "small.yaml"
     tasks = "".join(f"  - {{name: more-{i}, task: Look.}}\n" for i in range(99))
     phase.write_text(PHASE.replace("MODEL", str(model_dir)) + tasks)
-    done = subprocess.run(
-        [sys.executable, "-m", "introspect", "run", str(phase), "-o", str(tmp_path / "runs"), "--quiet"],
-        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
-    )  # fmt: skip
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
+    arguments = ["run", str(phase), "-o", str(tmp_path / "runs"), "--quiet"]
+    done = introspect(*arguments, cwd=tmp_path, before=limited)
     assert done.returncode == 1, done.stderr[-2000:]
     assert done.stderr.count("\n") == 1 and "File too large" in done.stderr
     [path] = (tmp_path / "runs").glob("*/events.jsonl")

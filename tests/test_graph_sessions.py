@@ -30,10 +30,10 @@ from introspect.runlog.reader import read_events
 REPLIES = [*STEPS[3:6], DONE]
 
 
-def test_a_session_decoded_by_the_graph_is_audited_by_the_graph(model: Any, byte_format: Any) -> None:
+def test_a_session_decoded_by_the_graph_is_audited_by_the_graph(model: Any, tiny_format: Any) -> None:
     engine = Engine(model, graph=Graph(model))
     phase = a_phase(memory={"max_conversation_tokens": 6000})
-    session = forced_session(model, byte_format, phase, [REPLIES], engine)
+    session = forced_session(model, tiny_format, phase, [REPLIES], engine)
     stream, status = run_session(session, engine=engine)
     assert status == "complete" and session.tally.audits["failed"] == 0 and session.tally.audits["e1"] > 0
     assert session.tally.prunes > 0 and set(session.tally.decode_paths) == {GRAPH}
@@ -110,12 +110,12 @@ def test_a_run_that_broke_off_becomes_the_run_that_it_would_have_been(
 
 @pytest.mark.parametrize("fault", ["prefix-aliased", "wrong-position"])
 def test_a_fault_that_is_planted_is_found_as_it_is_on_the_plain_path(
-    fault: str, model: Any, byte_format: Any
+    fault: str, model: Any, tiny_format: Any
 ) -> None:
     codes = []
     for engine in (Engine(model), Engine(model, graph=Graph(model))):
         phase = a_phase(memory={"max_conversation_tokens": 6000})
-        session = forced_session(model, byte_format, phase, [REPLIES], engine)
+        session = forced_session(model, tiny_format, phase, [REPLIES], engine)
         planter = RunPlanter(FAULTS[fault], model, session.system_tokens)
         stream, status = run_session(session, engine=engine, planter=planter)
         assert status == "corrupt"

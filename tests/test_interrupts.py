@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cli_process import started
 from support.sessions import DONE, PHASE, call_text, phase_for, random_model
 
 from introspect import events
@@ -309,17 +310,14 @@ def test_a_terminal_that_goes_away_ends_a_run_in_good_order(
     tmp_path: Path,
 ) -> None:
     """The hangup of a terminal is a signal, and every write to it fails from then on."""
-    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    pty = pytest.importorskip("pty")
     phase = tmp_path / "small.yaml"
     tasks = "".join(f"  - {{name: more-{i}, task: Look.}}\n" for i in range(9))
     phase.write_text(PHASE.replace("MODEL", str(model_dir)) + tasks)
     ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "introspect", "run", str(phase), "-o", str(tmp_path / "runs")],
-        cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )  # fmt: skip
+    own = "import fcntl, os, termios; os.setsid(); fcntl.ioctl(1, termios.TIOCSCTTY, 0)"
+    arguments = ["run", str(phase), "-o", str(tmp_path / "runs")]
+    child = started(*arguments, cwd=tmp_path, stdout=theirs, stderr=theirs, before=own)
     os.close(theirs)
     seen = b""
     while b"turn 1" not in seen and child.poll() is None:

@@ -35,7 +35,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(scope="module", params=FORMATS)
 def ran(request: pytest.FixtureRequest) -> tuple[PromptFormat, list[ev.Event], Any]:
     """A session of every call, by the template's own spelling, with its events."""
     prompt_format = FORMATS[request.param]

@@ -109,12 +109,12 @@ def nothing_but_minus_infinity(model: Any) -> None:
 @pytest.mark.parametrize("forced", [True, False])
 @pytest.mark.parametrize("audit", [{}, {"e0": "never", "e1": "never", "e2": "never"}])
 def test_a_run_ends_corrupt_and_says_where_and_what_to_do(
-    spoil: Any, codes: tuple[str, ...], hint: str, forced: bool, audit: dict[str, str], byte_format: ChatML
+    spoil: Any, codes: tuple[str, ...], hint: str, forced: bool, audit: dict[str, str], tiny_format: ChatML
 ) -> None:
     model = random_model()
     with torch.no_grad():
         spoil(model)
-    session = forced_session(model, byte_format, a_phase(audit=audit), [[DONE]])
+    session = forced_session(model, tiny_format, a_phase(audit=audit), [[DONE]])
     if not forced:
         session.forced_replies = None
     stream, status = run_session(session)
@@ -138,19 +138,19 @@ def spoilt_token(token_id: int) -> Any:
 
 
 @pytest.fixture
-def mid_reply(byte_format: ChatML) -> tuple[Any, Any, list[Any]]:
+def mid_reply(tiny_format: ChatML) -> tuple[Any, Any, list[Any]]:
     """A run in whose second reply a token stands that spoils everything after it."""
     text = call_text("query_memory", prose="All goes well until Z, and then no more.")
-    [token_id] = byte_format.encode("Z")
+    [token_id] = tiny_format.encode("Z")
     model = spoilt_token(token_id)
-    session = forced_session(model, byte_format, a_phase(), [[call_text("query_memory"), text, DONE]])
+    session = forced_session(model, tiny_format, a_phase(), [[call_text("query_memory"), text, DONE]])
     stream, status = run_session(session)
     assert status == "corrupt"
     return model, session, stream
 
 
 def test_a_reply_ends_before_the_row_that_is_not_finite(
-    mid_reply: tuple[Any, Any, list[Any]], byte_format: ChatML
+    mid_reply: tuple[Any, Any, list[Any]], tiny_format: ChatML
 ) -> None:
     _, session, stream = mid_reply
     replies = [e for e in stream if isinstance(e, events.Generation)]
@@ -244,14 +244,14 @@ def test_an_old_record_of_sampled_nan_is_named_and_nan_equals_nan(level: str) ->
     json.dumps([verdict.failures, verdict.noise], allow_nan=False)
 
 
-def test_masked_ids_are_no_fault_for_any_audit(byte_format: ChatML) -> None:
+def test_masked_ids_are_no_fault_for_any_audit(tiny_format: ChatML) -> None:
     """Rows of the vocabulary that are never to be chosen have logits of minus infinity."""
     model = random_model()
     model.lm_head.bias = torch.nn.Parameter(torch.zeros(640))
     with torch.no_grad():
         model.lm_head.bias[600:] = -INF
     phase = a_phase(audit={"e2": "every_turn"})
-    session = forced_session(model, byte_format, phase, [[call_text("query_memory"), DONE]])
+    session = forced_session(model, tiny_format, phase, [[call_text("query_memory"), DONE]])
     stream, status = run_session(session)
     assert status == "complete" and session.tally.audits["failed"] == 0
     turns = recorded_turns(stream)

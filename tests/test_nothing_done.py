@@ -41,9 +41,9 @@ def kinds(stream: list[Any], kind: type) -> list[Any]:
     ],
 )
 def test_the_first_claim_is_answered_once(
-    model: Any, byte_format: ChatML, replies: list[str], status: str, codes: list[str], turns: int
+    model: Any, tiny_format: ChatML, replies: list[str], status: str, codes: list[str], turns: int
 ) -> None:
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [replies])
+    session = forced_session(model, tiny_format, a_phase(audit=NO_AUDIT), [replies])
     stream, ended = run_session(session)
     assert ended == status and session.turn == turns
     assert [warning.code for warning in kinds(stream, events.Warning)] == codes
@@ -57,26 +57,26 @@ def test_the_first_claim_is_answered_once(
     assert end.tool_calls == session.tally.calls == calls
 
 
-def test_each_experiment_has_its_own_claim(model: Any, byte_format: ChatML) -> None:
+def test_each_experiment_has_its_own_claim(model: Any, tiny_format: ChatML) -> None:
     experiments = ({"name": "one", "task": "a"}, {"name": "two", "task": "b"}, {"name": "three", "task": "c"})
     replies = [[CALL, DONE], [DONE, CALL, DONE], [DONE, DONE]]
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT, experiments=experiments), replies)
+    session = forced_session(model, tiny_format, a_phase(audit=NO_AUDIT, experiments=experiments), replies)
     stream, status = run_session(session)
     assert status == "complete"
     assert [w.experiment for w in kinds(stream, events.Warning)] == [1, 2]
 
 
-def test_a_claim_is_answered_before_a_limit_ends_the_experiment(model: Any, byte_format: ChatML) -> None:
+def test_a_claim_is_answered_before_a_limit_ends_the_experiment(model: Any, tiny_format: ChatML) -> None:
     session = forced_session(
-        model, byte_format, a_phase(audit=NO_AUDIT, limits={"max_turns": 1}), [[DONE, DONE]]
+        model, tiny_format, a_phase(audit=NO_AUDIT, limits={"max_turns": 1}), [[DONE, DONE]]
     )
     stream, status = run_session(session)
     assert status == "limited" and [w.code for w in kinds(stream, events.Warning)] == ["nothing-done"]
 
 
-def test_a_record_that_ends_with_the_claim_is_forced_as_it_was(model: Any, byte_format: ChatML) -> None:
+def test_a_record_that_ends_with_the_claim_is_forced_as_it_was(model: Any, tiny_format: ChatML) -> None:
     """Records from before the claim was answered: its answer would wait for a reply that there is not."""
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [[DONE]])
+    session = forced_session(model, tiny_format, a_phase(audit=NO_AUDIT), [[DONE]])
     stream, status = run_session(session)
     assert status == "complete" and kinds(stream, events.Warning) == []
     assert [event.status for event in kinds(stream, events.ExperimentEnd)] == ["complete"]

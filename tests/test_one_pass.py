@@ -83,20 +83,20 @@ def test_the_same_switch_is_seen_in_the_record(shorter: bool, byte_format: ChatM
     ("experiments", "turns"), [(1, [(0, 3), (0, 6)]), (2, [(0, 3), (1, 6)])], ids=["one", "two"]
 )
 def test_once_is_the_first_prune_of_a_run_and_its_end(
-    experiments: int, turns: list[tuple[int, int]], model: Any, byte_format: ChatML
+    experiments: int, turns: list[tuple[int, int]], model: Any, tiny_format: ChatML
 ) -> None:
     tasks = tuple({"name": f"e{i}", "task": "Look at yourself."} for i in range(experiments))
     phase = a_phase(tools=("query_memory",), memory=PRUNED, experiments=tasks)
-    session = forced_session(model, byte_format, phase, [STEPS] * experiments)
+    session = forced_session(model, tiny_format, phase, [STEPS] * experiments)
     stream, status = run_session(session)
     assert status == "complete"
     assert [(verdict.experiment, verdict.turn) for verdict in audits(stream, "e2")] == turns
 
 
-def test_a_model_that_is_not_small_pays_within_its_share(model: Any, byte_format: ChatML) -> None:
+def test_a_model_that_is_not_small_pays_within_its_share(model: Any, tiny_format: ChatML) -> None:
     """An audit that would cost too much is told as skipped, with the reason, and stays due."""
     phase = a_phase(tools=("query_memory",), memory=PRUNED, audit={"e1": "never"})
-    session = forced_session(model, byte_format, phase, [STEPS])
+    session = forced_session(model, tiny_format, phase, [STEPS])
     auditor: Any = session.auditor
     auditor._small = False
     auditor.clock = lambda: auditor.began + 1e-9
@@ -157,11 +157,11 @@ def test_an_alarm_is_never_loosened_by_what_is_no_number() -> None:
 
 
 def test_e1_is_made_at_every_prune_whatever_the_time_and_says_which_replies_it_left(
-    model: Any, byte_format: ChatML
+    model: Any, tiny_format: ChatML
 ) -> None:
     """New passes of a prompt cost one prefill again; decoded ids would cost the whole decoding."""
     phase = a_phase(tools=("query_memory",), memory=PRUNED, audit={"e2": "never"})
-    session = forced_session(model, byte_format, phase, [STEPS])
+    session = forced_session(model, tiny_format, phase, [STEPS])
     auditor: Any = session.auditor
     auditor._small = False
     auditor.clock = lambda: auditor.began

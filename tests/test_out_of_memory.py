@@ -118,10 +118,10 @@ PATHS: list[tuple[str, Kind]] = [
 
 @pytest.mark.parametrize(("path", "kind"), PATHS)
 def test_a_turn_that_ran_out_of_memory_is_that_of_a_run_that_pruned_there(
-    model: Any, byte_format: ChatML, path: str, kind: Kind
+    model: Any, tiny_format: ChatML, path: str, kind: Kind
 ) -> None:
     """Wherever a pass fails; `scripts/oom_suite.py` takes every place."""
-    setting = Setting(model, byte_format, short_phase(4, 3), path)
+    setting = Setting(model, tiny_format, short_phase(4, 3), path)
     turns = setting.places(kind)
     assert set(turns) == {1, 2, 3, 4}
     spaced = range(len(turns) // 5, len(turns), len(turns) // (40 if full() else 4))
@@ -134,13 +134,13 @@ def test_a_turn_that_ran_out_of_memory_is_that_of_a_run_that_pruned_there(
         assert failed_audits(left) == 0
 
 
-def test_it_is_pruned_as_the_settings_would_have_it(model: Any, byte_format: ChatML) -> None:
+def test_it_is_pruned_as_the_settings_would_have_it(model: Any, tiny_format: ChatML) -> None:
     """A phase whose rules prune at the turn gives the same conversation, passes and bytes."""
 
     def left(max_turns: int, failing: bool) -> list[Any]:
         memory = {"max_turns": max_turns, "max_conversation_tokens": 6000}
         phase = a_phase(memory=memory, audit={"e0": "every_turn", "e1": "every_prune", "e2": "never"})
-        session = forced_session(model, byte_format, phase, [[LOOK, LOOK, LOOK, LOOK, DONE]])
+        session = forced_session(model, tiny_format, phase, [[LOOK, LOOK, LOOK, LOOK, DONE]])
         turn = [0]
 
         def fails(number: int) -> bool:
@@ -163,8 +163,8 @@ def test_it_is_pruned_as_the_settings_would_have_it(model: Any, byte_format: Cha
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_the_record_says_what_was_done(model: Any, byte_format: ChatML, name: str) -> None:
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [[LOOK, LOOK, LOOK, DONE]])
+def test_the_record_says_what_was_done(model: Any, tiny_format: ChatML, name: str) -> None:
+    session = forced_session(model, tiny_format, a_phase(audit=NO_AUDIT), [[LOOK, LOOK, LOOK, DONE]])
     failed = [False]
 
     def fails(number: int) -> bool:
@@ -184,9 +184,9 @@ def test_the_record_says_what_was_done(model: Any, byte_format: ChatML, name: st
 
 
 def test_what_was_streamed_of_a_reply_that_failed_is_no_part_of_the_run(
-    model: Any, byte_format: ChatML
+    model: Any, tiny_format: ChatML
 ) -> None:
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [[LOOK, DONE]])
+    session = forced_session(model, tiny_format, a_phase(audit=NO_AUDIT), [[LOOK, DONE]])
     line, tokens = LiveLine(lambda: 0.0), [0]
 
     def watch(event: Event) -> None:
@@ -201,10 +201,10 @@ def test_what_was_streamed_of_a_reply_that_failed_is_no_part_of_the_run(
 
 
 def test_a_failed_pass_leaves_nothing_behind_when_the_turn_is_tried_again(
-    model: Any, byte_format: ChatML
+    model: Any, tiny_format: ChatML
 ) -> None:
     """Activations live as long as the frames of the error that ended their pass."""
-    session = forced_session(model, byte_format, a_phase(audit=NO_AUDIT), [[LOOK, DONE]])
+    session = forced_session(model, tiny_format, a_phase(audit=NO_AUDIT), [[LOOK, DONE]])
     held: list[weakref.ref[torch.Tensor]] = []
     living: list[bool] = []
 
@@ -217,9 +217,9 @@ def test_a_failed_pass_leaves_nothing_behind_when_the_turn_is_tried_again(
     assert len(living) > 1 and not any(living)
 
 
-def test_twice_in_a_row_ends_the_run(model: Any, byte_format: ChatML) -> None:
+def test_twice_in_a_row_ends_the_run(model: Any, tiny_format: ChatML) -> None:
     session = forced_session(
-        model, byte_format, a_phase(experiments=EXPERIMENTS), [[LOOK, LOOK, LOOK, DONE], [LOOK, DONE]]
+        model, tiny_format, a_phase(experiments=EXPERIMENTS), [[LOOK, LOOK, LOOK, DONE], [LOOK, DONE]]
     )
     with full_memory(model, ERRORS["cpu"], lambda number: session.turn == 3):
         stream, status = run_session(session)
@@ -246,8 +246,8 @@ def test_the_record_of_a_run_that_ended_so_is_complete(model_dir: Path, tmp_path
     assert kinds[-3:] == [Error, ExperimentEnd, RunEnd]
 
 
-def test_failures_that_are_not_in_a_row_end_nothing(model: Any, byte_format: ChatML) -> None:
-    session = forced_session(model, byte_format, a_phase(), [[LOOK] * 6 + [DONE]])
+def test_failures_that_are_not_in_a_row_end_nothing(model: Any, tiny_format: ChatML) -> None:
+    session = forced_session(model, tiny_format, a_phase(), [[LOOK] * 6 + [DONE]])
     failed: set[int] = set()
 
     def fails(number: int) -> bool:
@@ -262,8 +262,8 @@ def test_failures_that_are_not_in_a_row_end_nothing(model: Any, byte_format: Cha
     assert not [event for event in stream if isinstance(event, Audit) and event.codes]
 
 
-def test_another_error_is_no_want_of_memory(model: Any, byte_format: ChatML) -> None:
-    session = forced_session(model, byte_format, a_phase(), [[LOOK, DONE]])
+def test_another_error_is_no_want_of_memory(model: Any, tiny_format: ChatML) -> None:
+    session = forced_session(model, tiny_format, a_phase(), [[LOOK, DONE]])
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     with full_memory(model, error, lambda number: number == 1), pytest.raises(RuntimeError, match="mat1"):
         run_session(session)
@@ -271,14 +271,14 @@ def test_another_error_is_no_want_of_memory(model: Any, byte_format: ChatML) -> 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_a_tool_without_memory_is_an_error_to_the_model_alone(
-    model: Any, byte_format: ChatML, name: str
+    model: Any, tiny_format: ChatML, name: str
 ) -> None:
     """What the model reads has no sizes in it, which are others on every machine; the cache is untouched."""
     probe = call_text("process_text", text="Hello", layer_names=["model.layers.1"])
 
     def left(failing: bool) -> list[Event]:
         phase = a_phase(audit={"e0": "every_turn", "e1": "end", "e2": "never"})
-        session = forced_session(model, byte_format, phase, [[LOOK, probe, DONE]])
+        session = forced_session(model, tiny_format, phase, [[LOOK, probe, DONE]])
         at_work = [False]
         with full_memory(model, ERRORS[name], lambda number: failing and at_work[0]):
             stream, status = run_session(
@@ -301,10 +301,10 @@ def test_a_tool_without_memory_is_an_error_to_the_model_alone(
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("level", ["e1", "e2"])
 def test_an_audit_without_memory_is_skipped_with_the_reason(
-    model: Any, byte_format: ChatML, name: str, level: str
+    model: Any, tiny_format: ChatML, name: str, level: str
 ) -> None:
     phase = a_phase(experiments=EXPERIMENTS[:1], audit=NO_AUDIT | {level: "end"})
-    session = forced_session(model, byte_format, phase, [[LOOK, LOOK, DONE]])
+    session = forced_session(model, tiny_format, phase, [[LOOK, LOOK, DONE]])
     made = [0]
 
     def watch(event: Event) -> None:

@@ -159,6 +159,12 @@ def test_entry_points_that_cannot_be_read_spoil_no_others(install: Install) -> N
     assert len(offers.unreadable) == 1 and "package garbled" in offers.unreadable[0]
 
 
+def test_entry_points_that_cannot_be_read_are_told_where_nothing_else_is_on_offer(install: Install) -> None:
+    install("garbled", "this is no entry point")
+    offers = offered_tools()
+    assert not offers.tools and len(offers.unreadable) == 1
+
+
 def run_with(tools: tuple[str, ...], moves: list[str], folder: Path, model: Any) -> tuple[Any, list[Any]]:
     """The summary and the events of a run with these replies, as they were written."""
     phase = a_phase(model={"id": str(model)}, tools=tools, generation={"max_new_tokens": 20})

@@ -91,18 +91,18 @@ def pinned_phase(**changes: Any) -> PhaseConfig:
     return a_phase(**(base | changes))
 
 
-def test_a_pinned_document_is_prefilled_once_and_never_pruned(model: Any, byte_format: Any) -> None:
+def test_a_pinned_document_is_prefilled_once_and_never_pruned(model: Any, tiny_format: Any) -> None:
     phase = pinned_phase()
     replies = [[*STEPS[:-1], call_text("query_memory"), STEPS[-1]]] * 3
-    session = forced_session(model, byte_format, phase, replies, documents={"note": note(HOSTILE)})
+    session = forced_session(model, tiny_format, phase, replies, documents={"note": note(HOSTILE)})
     with_note = session.system_tokens
     seen, _ = run_session(session)
     prefills = [e for e in seen if isinstance(e, ev.Prefill)]
     prunes = [e for e in seen if isinstance(e, ev.Prune) and e.dropped_turns]
     assert len(prunes) >= 3
-    text = byte_format.decode(prefills[0].token_ids[:with_note])
+    text = tiny_format.decode(prefills[0].token_ids[:with_note])
     assert "\n".join(HOSTILE.splitlines()) in text
-    assert set(byte_format.encode(HOSTILE)) & byte_format.added_ids == set()
+    assert set(tiny_format.encode(HOSTILE)) & tiny_format.added_ids == set()
     assert all(e.start >= with_note for e in prefills[1:] if e.experiment < 2)
     assert all(e.cached_after >= with_note for e in prunes if e.experiment < 2)
     tokens = session.tally.tokens()
@@ -115,7 +115,7 @@ def test_a_pinned_document_is_prefilled_once_and_never_pruned(model: Any, byte_f
     (changed,) = [e for e in seen if isinstance(e, ev.ExperimentStart) and e.system_prompt is not None]
     assert changed.experiment == 2 and session.instructions.text == changed.system_prompt
     first = next(e for e in prefills if e.experiment == 2)
-    assert first.start >= len(byte_format.encode(changed.system_prompt))
+    assert first.start >= len(tiny_format.encode(changed.system_prompt))
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -108,8 +108,8 @@ def test_a_record_that_says_it_otherwise_breaks_nothing(said: Any) -> None:
         assert Predictions.of([start]).tolerance == 0.1
 
 
-def test_the_tool_takes_what_can_be_measured_and_says_what_was_shown(byte_format: Any) -> None:
-    context = context_for(family_model("qwen2"), byte_format)
+def test_the_tool_takes_what_can_be_measured_and_says_what_was_shown(tiny_format: Any) -> None:
+    context = context_for(family_model("qwen2"), tiny_format)
     context.measuring = ()
     predict = ALL_TOOLS["predict_result"]
     asked = {"tool": "process_text", "figure": "probability", "value": "0.5"}
@@ -129,8 +129,8 @@ def test_the_tool_takes_what_can_be_measured_and_says_what_was_shown(byte_format
 
 
 @pytest.mark.parametrize("tool", sorted(FIGURES))
-def test_figures_that_can_be_predicted_are_in_the_results(tool: str, byte_format: Any) -> None:
-    context = context_for(family_model("qwen2"), byte_format)
+def test_figures_that_can_be_predicted_are_in_the_results(tool: str, tiny_format: Any) -> None:
+    context = context_for(family_model("qwen2"), tiny_format)
     shown = {name for name, _ in figures_in(ALL_TOOLS[tool].call(context, arguments_of(tool)))}
     assert set(FIGURES[tool]) <= shown
     assert measures(tool) and not measures("query_memory") and measures("a_tool_of_ones_own")
@@ -197,7 +197,7 @@ def test_a_run_its_summary_and_compare_say_the_same(
     assert "4 made, 2 measured" in shown and "within 10 %" in shown and "within 1 %" in shown
 
 
-def test_the_session_knows_what_each_experiment_measures(model: Any, byte_format: Any) -> None:
+def test_the_session_knows_what_each_experiment_measures(model: Any, tiny_format: Any) -> None:
     experiments = (
         {"name": "one", "task": "Look.", "tools": ("predict_result", "process_text")},
         {"name": "two", "task": "Look."},
@@ -207,7 +207,7 @@ def test_the_session_knows_what_each_experiment_measures(model: Any, byte_format
         call_text("predict_result", tool=tool, figure=figure, value=1)
         for tool, figure in (("process_text", "probability"), ("get_weight_statistics", "std"))
     ]
-    session = forced_session(model, byte_format, phase, [[*guess, DONE]] * 2)
+    session = forced_session(model, tiny_format, phase, [[*guess, DONE]] * 2)
     events, _ = run_session(session)
     answered = [event.ok for event in events if isinstance(event, ToolResult)]
     assert answered == [True, False, True, True]

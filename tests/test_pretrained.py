@@ -228,18 +228,18 @@ def test_phase1a_held_to_calls_has_calls_alone_and_a_sound_cache(tmp_path: Path)
     settings = {
         "model.id": str(PRETRAINED), "model.revision": None, "model.dtype": "float32",
         "generation.constrain": "calls", "generation.no_repeat_tools": True, "generation.temperature": 0,
-        "generation.max_new_tokens": 160, "generation.seed": 0,
-        "memory.max_turns": 2, "memory.keep_recent_turns": 1, "limits.max_turns": 4,
-        "audit.e1": "every_prune", "audit.e2": "never",
+        "generation.max_new_tokens": 100, "generation.seed": 0,
+        "memory.max_turns": 1, "memory.keep_recent_turns": 1, "limits.max_turns": 3,
+        "audit.e1": "end", "audit.e2": "never",
     }  # fmt: skip
     seen: list[Any] = []
     prepared = prepare(load_phase("phase1a", settings), RunOptions(tmp_path, limit=1))
     summary = open_run(prepared, lambda: False).execute(seen.append)
-    assert summary["status"] == "complete" and summary["turns"] == 4
+    assert summary["status"] == "complete" and summary["turns"] == 3
     assert summary["tool_calls"]["malformed"] == 0 and summary["prunes"] >= 1
     called = [event.function for event in seen if isinstance(event, ToolCall)]
-    assert len(called) >= 3 and all(one != after for one, after in pairwise(called))
+    assert len(called) >= 2 and all(one != after for one, after in pairwise(called))
     replies = [event for event in seen if isinstance(event, Generation)]
     assert {reply.finish_reason for reply in replies} == {"stop"}
     assert all(json.loads(reply.text[reply.text.index("{") :]) for reply in replies)
-    assert summary["audits"]["failed"] == 0 and summary["audits"]["e0"] == 4
+    assert summary["audits"]["failed"] == 0 and summary["audits"]["e0"] == 3

@@ -113,7 +113,7 @@ def pinning(tmp_path: Path, phase: str) -> str:
 
 
 def test_the_prompt_shown_is_the_one_that_a_run_prefills(
-    tmp_path: Path, pinning: str, capsys: Any, byte_format: Any
+    tmp_path: Path, pinning: str, capsys: Any, tiny_format: Any
 ) -> None:
     asked = ("run", pinning, "--seed", "1")
     previews = json.loads(introspect_here(capsys, *asked, "--dry-run", "--prompt", "--json").out)["prompts"]
@@ -130,7 +130,7 @@ def test_the_prompt_shown_is_the_one_that_a_run_prefills(
     assert len(prompts) == len(previews) == 3
     for (_, ids), preview in zip(prompts, previews, strict=True):
         parts = (preview["system_prompt"], preview["first_message"])
-        assert "".join(part["text"] for part in parts) == byte_format.decode(ids)
+        assert "".join(part["text"] for part in parts) == tiny_format.decode(ids)
         assert sum(part["tokens"] for part in parts) == preview["tokens"] == len(ids)
     assert summary["tokens"]["system"] == previews[0]["system_prompt"]["tokens"]
     (document,) = previews[0]["documents"]

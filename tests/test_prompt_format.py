@@ -40,8 +40,7 @@ def test_ids_are_those_of_the_template_for_bytes(system: str, conversation: list
     assert list(rendered.token_ids) == template_ids(BYTES.tokenizer, system, conversation)
 
 
-def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+def test_ids_are_those_of_the_real_template(real_tokenizer: Any, real_format: Any) -> None:
     compared = 0
 
     @given(system=spaced, conversation=conversations)
@@ -49,10 +48,10 @@ def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
     def check(system: str, conversation: list[tuple[str, str]]) -> None:
         nonlocal compared
         said = [("system", system), *conversation]
-        if not (retokenises(prompt_format, conversation) and without_control(real_tokenizer, said)):
+        if not (retokenises(real_format, conversation) and without_control(real_tokenizer, said)):
             return
         compared += 1
-        rendered = prompt_format.render(system, transcript_of(prompt_format, conversation).window())
+        rendered = real_format.render(system, transcript_of(real_format, conversation).window())
         assert list(rendered.token_ids) == template_ids(real_tokenizer, system, conversation)
 
     check()
@@ -60,10 +59,11 @@ def test_ids_are_those_of_the_real_template(real_tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("newlines", ["\n", "\n\n", " \n", "  "])
-def test_leading_white_space_of_a_task_is_as_the_template_has_it(real_tokenizer: Any, newlines: str) -> None:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+def test_leading_white_space_of_a_task_is_as_the_template_has_it(
+    real_tokenizer: Any, real_format: Any, newlines: str
+) -> None:
     conversation = [("user", f"{newlines}Look.{newlines}")]
-    rendered = prompt_format.render("S", transcript_of(prompt_format, conversation).window())
+    rendered = real_format.render("S", transcript_of(real_format, conversation).window())
     assert list(rendered.token_ids) == template_ids(real_tokenizer, "S", conversation)
 
 
@@ -102,29 +102,26 @@ def test_no_control_token_comes_out_of_pieces_of_it(text: str) -> None:
     assert_no_added_token(BYTES, BYTES.render(text, transcript.window()))
 
 
-def test_a_sampled_control_token_stays_what_was_sampled(real_tokenizer: Any) -> None:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+def test_a_sampled_control_token_stays_what_was_sampled(real_tokenizer: Any, real_format: Any) -> None:
     call = real_tokenizer.convert_tokens_to_ids("<tool_call>")
     transcript = Transcript().append("task", "x").append("reply", "<tool_call>", reply_ids=(call,))
-    assert call in prompt_format.render("s", transcript.window()).token_ids
-    assert prompt_format.decode((call,)) == "<tool_call>"
+    assert call in real_format.render("s", transcript.window()).token_ids
+    assert real_format.decode((call,)) == "<tool_call>"
 
 
-def test_spans_tell_header_from_content(real_tokenizer: Any) -> None:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+def test_spans_tell_header_from_content(real_tokenizer: Any, real_format: Any) -> None:
     transcript = Transcript().append("task", "\nHello")
-    prompt = prompt_format.render("S", transcript.window())
+    prompt = real_format.render("S", transcript.window())
     sources = [span.source for span in prompt.spans]
     assert sources == ["template", "system", "template", "template", "user", "template", "template"]
     # "user" and the newline that it shares with the content: the shared id counts as content.
     assert prompt.spans[4].length == len(real_tokenizer("\n\nHello")["input_ids"])
 
 
-def test_no_default_system_prompt_is_injected(real_tokenizer: Any) -> None:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
-    prompt = prompt_format.render("Mine.", Transcript().append("task", "Hello").window())
-    assert prompt_format.decode(prompt.token_ids).count("<|im_start|>system") == 1
-    assert "Alibaba" not in prompt_format.decode(prompt.token_ids)
+def test_no_default_system_prompt_is_injected(real_format: Any) -> None:
+    prompt = real_format.render("Mine.", Transcript().append("task", "Hello").window())
+    assert real_format.decode(prompt.token_ids).count("<|im_start|>system") == 1
+    assert "Alibaba" not in real_format.decode(prompt.token_ids)
 
 
 def test_the_tiny_template_injects_a_default_system_prompt() -> None:

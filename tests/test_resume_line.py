@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.cli_process import introspect
+from support.cli_process import introspect, started
 from support.record_examples import run_start
 from support.sessions import PHASE
 
@@ -36,19 +34,18 @@ def test_the_line_of_an_interrupted_run_can_be_pasted(
     tools = f'tools: ["{REFERENCE}", query_memory]\n'
     head, _, rest = PHASE.replace("MODEL", str(model_dir)).partition("tools: ")
     (tmp_path / "p.yaml").write_text(head + tools + rest.partition("\n")[2] + tasks)
-    child = subprocess.Popen(
-        [sys.executable, "-u", "-m", "introspect", "run", "p.yaml", "-o", "my runs", *allowed],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": columns},
-    )  # fmt: skip
-    assert child.stdout is not None
+    arguments = ["run", "p.yaml", "-o", "my runs", *allowed]
+    ours, theirs = os.pipe()
+    child = started(*arguments, cwd=tmp_path, stdout=theirs, stderr=theirs, COLUMNS=columns)
+    os.close(theirs)
     seen = ""
-    for line in child.stdout:
-        seen += line
-        if "turn 1" in line:
-            break
-    child.send_signal(signal.SIGINT)
-    seen += child.stdout.read()
+    with os.fdopen(ours, encoding="utf-8") as stream:
+        for line in stream:
+            seen += line
+            if "turn 1" in line:
+                break
+        child.send_signal(signal.SIGINT)
+        seen += stream.read()
     assert child.wait(timeout=60) == 130, seen
     [said] = [line.removeprefix("resume") for line in seen.splitlines() if line.startswith("resume ")]
     program, *words = shlex.split(said)

@@ -108,7 +108,7 @@ def test_the_control_is_as_long_as_what_it_controls_for(real_tokenizer: Any) -> 
         assert document.title == document.lines[0].removeprefix("# ") and document.summary
 
 
-def test_the_system_prompt_describes_just_the_tools_of_the_experiment(model: Any, byte_format: Any) -> None:
+def test_the_system_prompt_describes_just_the_tools_of_the_experiment(model: Any, tiny_format: Any) -> None:
     narrow = ("get_layer_names", "query_memory")
     experiments = (
         {"name": "one", "task": "Look.", "tools": narrow},
@@ -118,15 +118,15 @@ def test_the_system_prompt_describes_just_the_tools_of_the_experiment(model: Any
     )
     phase = a_phase(experiments=experiments)
     calls = [call_text("get_architecture_summary"), call_text("query_memory"), DONE]
-    session = forced_session(model, byte_format, phase, [calls] * 4)
+    session = forced_session(model, tiny_format, phase, [calls] * 4)
     first_prompt = session.instructions.text
     stream, status = run_session(session)
     assert status == "complete"
     starts = [event for event in stream if isinstance(event, events.ExperimentStart)]
     assert [start.system_prompt is None for start in starts] == [True, False, True, False]
     assert starts[3].system_prompt == first_prompt
-    assert starts[1].system_tokens == len(byte_format.encode(starts[1].system_prompt or "")) + (
-        session.system_tokens - len(byte_format.encode(first_prompt))
+    assert starts[1].system_tokens == len(tiny_format.encode(starts[1].system_prompt or "")) + (
+        session.system_tokens - len(tiny_format.encode(first_prompt))
     )
     for prompt, tools in ((first_prompt, narrow), (starts[1].system_prompt or "", phase.tools)):
         described = {name for name in phase.tools if f"\n{name}(" in prompt}
@@ -141,19 +141,19 @@ def test_the_system_prompt_describes_just_the_tools_of_the_experiment(model: Any
 
 
 @pytest.mark.parametrize("name", ["phase1c", "phase1d"])
-def test_a_late_phase_begins_as_the_baseline_does(model: Any, byte_format: Any, name: str) -> None:
+def test_a_late_phase_begins_as_the_baseline_does(model: Any, tiny_format: Any, name: str) -> None:
     prompts = []
     for phase in (read_phase("phase1a", {}, ()), read_phase(name, {}, ())):
         session = open_session(
             phase=phase,
             seed=0,
             model=model,
-            prompt_format=byte_format,
+            prompt_format=tiny_format,
             context_length=32_768,
             notes=NoteStore(),
             documents=load_documents(shipped_documents(), phase.documents),
             tools=tools_named(phase.tools),
-            auditor=RunAuditor(Engine(model), phase.audit, byte_format.tokenizer),
+            auditor=RunAuditor(Engine(model), phase.audit, tiny_format.tokenizer),
         )
         session.begin_experiment(0, phase.experiments[0])
         prompts.append(session.rendering().prompt.token_ids)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import random_model
 
-from introspect.prompt.formats import ChatML, prompt_format_for
+from introspect.prompt.formats import ChatML
 from introspect.tools.base import Tool
 from introspect.tools.calls.actions import CallRequest
 from introspect.tools.calls.execution import ToolOutcome, execute
@@ -112,9 +112,8 @@ def test_any_result_fits_any_budget_of_characters(result: Any, budget: int) -> N
 
 
 @pytest.fixture(scope="session")
-def real_count(real_tokenizer: Any) -> Count:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
-    return lambda text: len(prompt_format.encode(text))
+def real_count(real_format: Any) -> Count:
+    return lambda text: len(real_format.encode(text))
 
 
 @given(result=results, budget=st.integers(16, 700))

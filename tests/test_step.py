@@ -249,10 +249,10 @@ def test_compiled_kernels_are_the_plain_pass_up_to_rounding_in_bf16() -> None:
     assert float((stepped - exact).abs().max()) <= 2 * float((plain - exact).abs().max()) + 1e-3
 
 
-def test_a_session_decoded_by_the_step_is_audited_by_the_step(model: Any, byte_format: Any) -> None:
+def test_a_session_decoded_by_the_step_is_audited_by_the_step(model: Any, tiny_format: Any) -> None:
     engine = Engine(model, step=Step(model))
     phase = a_phase(memory={"max_conversation_tokens": 6000})
-    session = forced_session(model, byte_format, phase, [STEPS], engine)
+    session = forced_session(model, tiny_format, phase, [STEPS], engine)
     stream, status = run_session(session, engine=engine)
     assert status == "complete" and session.tally.audits["failed"] == 0 and session.tally.audits["e1"] > 0
     assert set(session.tally.decode_paths) == {STEP}

@@ -10,7 +10,6 @@ from support.sessions import a_phase
 
 from introspect.errors import ConfigError
 from introspect.phase.load import load_phase
-from introspect.prompt.formats import prompt_format_for
 from introspect.prompt.tool_framing import CallSpelling
 from introspect.session.prompt_form import choose_prompting, fitting_form
 from introspect.session.system_prompt import FINISH, build_native_prompt, build_system_prompt
@@ -78,10 +77,9 @@ def test_the_prompts_that_the_tiny_model_was_trained_on_stay(phase: str, detail:
 
 
 @pytest.mark.parametrize("detail", ["full", "brief"])
-def test_the_whole_catalogue_fits_the_size_of_the_original(real_tokenizer: Any, detail: Any) -> None:
-    prompt_format = prompt_format_for(real_tokenizer, "qwen2.5")
+def test_the_whole_catalogue_fits_the_size_of_the_original(real_format: Any, detail: Any) -> None:
     config = load_phase("phase1a")
-    tokens = prompt_format.system_length(build_system_prompt(config, ALL_TOOLS, detail))
+    tokens = real_format.system_length(build_system_prompt(config, ALL_TOOLS, detail))
     print(f"{len(ALL_TOOLS)} tools, {detail}: {tokens} tokens")  # noqa: T201
     assert tokens <= 5909
 
@@ -107,10 +105,10 @@ def test_auto_takes_what_the_model_recommends_where_it_fits(recommended: Any) ->
     assert fitting_form(asked, tokens.__getitem__, 1400, recommended).name == other
 
 
-def test_a_prompt_and_reply_beyond_the_context_are_refused(byte_format: Any) -> None:
+def test_a_prompt_and_reply_beyond_the_context_are_refused(tiny_format: Any) -> None:
     phase = a_phase()
-    tokens = byte_format.system_length(build_system_prompt(phase, tools_named(phase.tools), "brief"))
+    tokens = tiny_format.system_length(build_system_prompt(phase, tools_named(phase.tools), "brief"))
     said = f"has {tokens} tokens and a reply up to 400.*context is {tokens + 400}"
     with pytest.raises(ConfigError, match=said):
-        choose_prompting(phase, tools_named(phase.tools), {}, byte_format, tokens + 400)
-    assert choose_prompting(phase, tools_named(phase.tools), {}, byte_format, tokens + 401)[1].name == "brief"
+        choose_prompting(phase, tools_named(phase.tools), {}, tiny_format, tokens + 400)
+    assert choose_prompting(phase, tools_named(phase.tools), {}, tiny_format, tokens + 401)[1].name == "brief"

@@ -117,7 +117,7 @@ TOOLS = {**ALL_TOOLS, "peek": Tool.from_function(peek)}
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
 @pytest.mark.parametrize("name", sorted(TOOLS))
 def test_a_tool_leaves_no_trace(
-    name: str, family: str, error: type[BaseException] | None, byte_format: Any
+    name: str, family: str, error: type[BaseException] | None, tiny_format: Any
 ) -> None:
     model = family_model(family)
     # Modes and gradients of every kind, so that a tool which sets them all alike is found out.
@@ -125,7 +125,7 @@ def test_a_tool_leaves_no_trace(
     for parameter in list(model.parameters())[::2]:
         parameter.requires_grad_(False)
     model.register_forward_hook(lambda *_: None)
-    context = context_for(model, byte_format)
+    context = context_for(model, tiny_format)
     with torch.no_grad():
         cache = cached(model.eval())
     model.get_submodule(f"{layer_prefix(model)}.2").train()
@@ -168,12 +168,12 @@ def test_the_measure_of_a_trace_sees_each_kind() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RUN_THE_MODEL))
-def test_a_tool_measures_the_same_in_training_mode(name: str, byte_format: Any) -> None:
+def test_a_tool_measures_the_same_in_training_mode(name: str, tiny_format: Any) -> None:
     model = family_model("gpt2")
-    expected = call(context_for(model, byte_format), name, **arguments_for(name, model))
+    expected = call(context_for(model, tiny_format), name, **arguments_for(name, model))
     # Dropout is 0.1 here: a forward pass in this mode would differ, and draw from the global generator.
     model.train()
-    assert call(context_for(model, byte_format), name, **arguments_for(name, model)) == expected
+    assert call(context_for(model, tiny_format), name, **arguments_for(name, model)) == expected
 
 
 class FirstRepliesForced(EngineDriver):

@@ -37,9 +37,11 @@ class ContentEncoder:
         spelt = {token.content: number for number, token in added.items() if number in self.added_ids}
         self._control = {text: spelt[text] for text in sorted(spelt, key=len, reverse=True)}
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
-        self._backend = _without_added_tokens(tokenizer)
+        # A large vocabulary takes a third of a second to be written and read, so it is done once.
+        spec = _specification(tokenizer)
+        self.byte_ids = _byte_ids(tokenizer, spec["decoder"])
+        self._backend = _without_added_tokens(tokenizer, spec)
         self._encoded = lru_cache(KEPT_STRETCHES)(self._encode_stretch)
-        self.byte_ids = _byte_ids(tokenizer)
         self._tokenizer = tokenizer
         self._guard: tuple[int, ...] = ()
         if self.decode(self.encode(" x")) != " x":
@@ -112,22 +114,26 @@ def _is_text(added: Any) -> bool:
     return not added.special and not added.content.strip(_BLANK)
 
 
-def _byte_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids that a decoder with byte fallback joins to characters; empty where the tokenizer has none."""
-    backend = tokenizer.backend_tokenizer
-    decoder = json.loads(backend.to_str())["decoder"]
-    steps = (decoder or {}).get("decoders", [decoder or {}])
-    if not any(step.get("type") == "ByteFallback" for step in steps):
-        return frozenset()
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    return frozenset(number for token, number in vocabulary.items() if _BYTE.fullmatch(token))
-
-
-def _without_added_tokens(tokenizer: Any) -> Tokenizer:
+def _specification(tokenizer: Any) -> dict[str, Any]:
+    """What stands in the tokenizer's own file."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError("the tokenizer has no tokenizer.json; use a model that ships one")
-    spec = json.loads(backend.to_str())
+    spec: dict[str, Any] = json.loads(backend.to_str())
+    return spec
+
+
+def _byte_ids(tokenizer: Any, decoder: Any) -> frozenset[int]:
+    """Ids that a decoder with byte fallback joins to characters; empty where the tokenizer has none."""
+    steps = (decoder or {}).get("decoders", [decoder or {}])
+    if not any(step.get("type") == "ByteFallback" for step in steps):
+        return frozenset()
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
+    return frozenset(number for token, number in vocabulary.items() if _BYTE.fullmatch(token))
+
+
+def _without_added_tokens(tokenizer: Any, spec: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a specification, which is changed, that knows text alone."""
     model = spec["model"]
     if model["type"] != "BPE":
         raise ModelError(f"the tokenizer is {model['type']}, not BPE; use a model whose tokenizer is BPE")

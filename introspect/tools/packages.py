@@ -58,6 +58,9 @@ class Offers:
 def offered_tools() -> Offers:
     """The tools on offer. Names that are taken or unfit are refused; a broken package spoils no other."""
     offers = Offers()
+    # Most often there are none, and to read who a hundred packages are takes tens of milliseconds.
+    if not any(map(_has_tools, distributions())):
+        return offers
     for distribution in _installed():
         package = str(distribution.metadata["Name"])
         try:
@@ -70,6 +73,14 @@ def offered_tools() -> Offers:
         for entry in found:
             _take(offers, OfferedTool(package, str(distribution.version), entry))
     return offers
+
+
+def _has_tools(distribution: Distribution) -> bool:
+    """Whether a package may have something to offer; one whose entry points cannot be read may."""
+    try:
+        return any(entry.group == GROUP for entry in distribution.entry_points)
+    except Exception:
+        return True
 
 
 def _take(offers: Offers, offer: OfferedTool) -> None:

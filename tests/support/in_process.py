@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from introspect.cli import app
 from introspect.commands.exit import exit_code
@@ -19,9 +23,15 @@ class Done:
     err: str
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """The command of the program, which typer would otherwise derive again at each call."""
+    return get_command(app)
+
+
 def introspect_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
     """Run `introspect` with these arguments. An error that nobody expected is raised."""
     capsys.readouterr()
-    code = exit_code(lambda: app(list(arguments), prog_name="introspect", standalone_mode=False))
+    code = exit_code(lambda: _command()(list(arguments), prog_name="introspect", standalone_mode=False))
     written = capsys.readouterr()
     return Done(code, written.out, written.err)
