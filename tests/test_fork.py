@@ -86,6 +86,32 @@ def test_what_cannot_be_shared_is_refused(run: Path, loaded: LoadedModel, tmp_pa
         forked(run, loaded, tmp_path, 4, 1, "memory.max_turns=1")
 
 
+def test_a_fork_reads_the_documents_that_its_origin_read(loaded: LoadedModel, tmp_path: Path) -> None:
+    """The record has their texts; the files may be gone, or say something else by now."""
+    text = tmp_path / "induction.md"
+    text.write_text("# Induction\n\nA head looks for what came before.\n")
+    shipped = "how-transformers-compute"
+    phase = small_phase(
+        loaded.source.path,
+        limits={"max_turns": 3, "max_misses": 9},
+        documents=(shipped, {"file": str(text), "id": "own"}),
+        documents_pinned=True,
+    )
+    origin = made_run(phase, loaded, tmp_path / "runs", limit=1)
+    text.unlink()
+    fork = forked(origin, loaded, tmp_path / "runs", 2, 5)
+    assert first_difference(said(fork)[1:], said(origin)[1:]) is None
+    starts = [recorded_run(run / "events.jsonl").start for run in (origin, fork)]
+    assert starts[0].documents == starts[1].documents and len(starts[1].documents) == 2
+    assert starts[0].settings["documents"] == starts[1].settings["documents"]
+    given = ("fork", str(origin), "-o", str(tmp_path / "runs"), "--at", "1", "--json")
+    done = introspect(*given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for setting in ("documents=[]", "experiments.0.documents=[own]"):
+        refused = introspect(*given, "--set", setting, cwd=tmp_path)
+        assert refused.returncode == 2 and "leave them out of --set" in refused.stderr
+
+
 def test_the_command_leaves_nothing_of_a_fork_that_cannot_be(run: Path, tmp_path: Path) -> None:
     given = ("fork", str(run), "-o", str(tmp_path / "runs"))
     refused = introspect(*given, "--at", "4", "--set", "memory.max_turns=1", cwd=tmp_path)

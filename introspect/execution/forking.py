@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from collections.abc import Generator, Sequence
@@ -71,16 +72,23 @@ class SharedTurns(Retrace):
 def forked_phase(run: RecordedRun, sets: Sequence[str], seed: int | None, known: Any = None) -> PhaseConfig:
     """The phase of a fork: that of its origin with `--set` laid over it, and a seed of its own.
 
-    Raises ConfigError for a setting that there is not.
+    `known` is that of `load_phase`. The record has the texts of its documents: their files are not looked
+    for. Raises ConfigError for a setting that there is not, or that a fork shares with its origin.
     """
+    keys = [item.partition("=")[0].strip() for item in sets]
+    if any(key in ("generation.seed", "name") for key in keys):
+        raise ConfigError("fork: --seed gives a seed, and the name of the phase stays; leave it out of --set")
+    if any(re.match(r"(experiments\.\d+\.)?documents(\.|$)", key) for key in keys):
+        raise ConfigError("fork: its documents are those of the run that it shares; leave them out of --set")
     located = with_recorded_tools(run.phase, run)
-    settings = {**run.start.settings, "tools": list(located.tools)}
+    ids = [entry if isinstance(entry, str) else entry.name for entry in located.documents]
+    settings = {**run.start.settings, "tools": list(located.tools), "documents": ids}
     settings["experiments"] = [each.model_dump(mode="json") for each in located.experiments]
     source = YamlSource(path=str(run.directory / MANIFEST), data=settings)
-    if any(item.partition("=")[0].strip() in ("generation.seed", "name") for item in sets):
-        raise ConfigError("fork: --seed gives a seed, and the name of the phase stays; leave it out of --set")
     drawn = seed if seed is not None else secrets.randbits(31)
-    return load_phase(source, {"generation.seed": drawn}, sets, known)
+    names = {**(known or {}), "documents": [*(known or {}).get("documents", ()), *ids]}
+    phase = load_phase(source, {"generation.seed": drawn}, sets, names if known else None)
+    return phase.model_copy(update={"documents": located.documents})
 
 
 def shared_events(run: RecordedRun, turns: int) -> list[Event]:
