@@ -74,8 +74,7 @@ def prepare(
     """
     tools = tools_named(phase.tools, options.code)
     documents = load_documents(shipped_documents(), phase.documents) if documents is None else documents
-    if options.fault is not None:
-        refuse_unknown_fault(options.fault)
+    _refuse_unfit(phase, options)
     prompting: list[tuple[PromptParts, PromptForm]] = []
 
     def choose(model: Judgement | LoadedModel) -> None:
@@ -83,10 +82,6 @@ def prepare(
         form, length = model.recommendation.prompt_form, model.context_length
         prompting.append(choose_prompting(phase, tools, documents, model.prompt_format, length, form))
 
-    if options.writes:
-        refuse_unwritable(options.output)
-    if phase.generation.constrain != "none" and options.forced_from is None:
-        refuse_without_llguidance()
     if loaded is None:
         if phase.requires is not None or options.baseline is not None:
             source = find_model(phase.model, weights=False)
@@ -120,6 +115,16 @@ def prepare(
         notes_before=shared.read() if shared else (),
         warnings=tuple(run_warnings(phase, loaded.source.path, loaded.warnings, longest, context)),
     )
+
+
+def _refuse_unfit(phase: PhaseConfig, options: RunOptions) -> None:
+    """Raise ConfigError for what no model is needed to refuse."""
+    if options.fault is not None:
+        refuse_unknown_fault(options.fault)
+    if options.writes:
+        refuse_unwritable(options.output)
+    if phase.generation.constrain != "none" and options.forced_from is None:
+        refuse_without_llguidance()
 
 
 def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:
