@@ -17,8 +17,8 @@ from introspect.runlog.textlog import render
 
 
 def test_no_reader_has_an_uncaught_exception(tmp_path: Path) -> None:
-    targets = fuzz(4 * examples(40), 7, None, tmp_path / "kept")
-    assert [target.inputs for target in targets] == [examples(40)] * 4
+    targets = fuzz(5 * examples(40), 7, None, tmp_path / "kept")
+    assert [target.inputs for target in targets] == [examples(40)] * 5
     assert not any(target.failures for target in targets), [target.places for target in targets]
     assert not (tmp_path / "kept").exists()
 

@@ -21,7 +21,7 @@ from introspect.execution.recorded_engine import (
     recorded_weights,
     torch_threads,
 )
-from introspect.runlog.reader import EventLog, read_events
+from introspect.runlog.reader import EventLog, read_events, start_of
 from introspect.runlog.sources import find_source, is_event_log
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
             f"{path}: no event log, so no ids to recompute; give a run directory or its events.jsonl"
         )
     log = read_events(path)
-    start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
-    if start is None:
-        raise RecordError(f"{path}: has no run_start; nothing says which model it is of")
+    start = start_of(log, path)
     if not 1 <= start.schema <= SCHEMA_VERSION:
         raise RecordError(
             f"{path}: a record of schema {start.schema}, and this version knows 1 to {SCHEMA_VERSION};"

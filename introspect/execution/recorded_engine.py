@@ -110,10 +110,11 @@ def recorded_weights(start: RunStart, path: Path, progress: Progress | None = No
     from introspect.checkpoint.loading import load_model
 
     loaded = load_model(recorded_model(start, path), progress)
-    if loaded.weight_hash != start.environment["weight_hash"]:
+    recorded = start.environment.get("weight_hash")
+    if loaded.weight_hash != recorded:
         raise ModelError(
             f"{loaded.source.path}: these are not the weights of the record, hash"
-            f" {one_line(start.environment['weight_hash'])}; put those in their place"
+            f" {one_line(str(recorded)[:64])}; put those in their place"
         )
     return loaded
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect import events as ev
-from introspect.errors import RecordError
 from introspect.events import JSON, Event
 from introspect.readers.comparison import figures_of
 from introspect.readers.dotted import dotted
@@ -20,7 +19,7 @@ from introspect.report.timeline import timeline
 from introspect.report.turns import Experiment, Turn, experiments_of
 from introspect.runlog.event_history import history_of_events
 from introspect.runlog.history import Finding
-from introspect.runlog.reader import EVENTS, read_events
+from introspect.runlog.reader import EVENTS, read_events, start_of
 from introspect.tally import saved_note
 
 MOST_RESULT = 4_000
@@ -59,9 +58,7 @@ def report_of(path: Path) -> Report:
     Raises RecordError where it cannot be read, or has no `run_start` to say what it is of.
     """
     log = read_events(path)
-    start = next((read.event for read in log.events if isinstance(read.event, ev.RunStart)), None)
-    if start is None:
-        raise RecordError(f"{path}: has no run_start, so nothing says what it is of; give another run")
+    start = start_of(log, path)
     history = history_of_events(log)
     suspects, garbled = judge(history)
     findings = sorted([*history.findings, *garbled], key=lambda finding: finding.line)
