@@ -67,7 +67,8 @@ def _audited(
     except RecordError as error:
         raise RecordError(f"{path}: {error}; `introspect replay` shows what else is wrong with it") from None
     notes = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "note"]
-    verdict = audit_schedule(turns, start.environment.get("vocabulary"))
+    vocabulary = start.environment.get("vocabulary")
+    verdict = audit_schedule(turns, vocabulary if type(vocabulary) is int else None)
     if level != "e0" and any(failure["why"] != FAILED_IN_RUN for failure in verdict.failures):
         notes.append(f"no {level}: passes that cannot have been are not executed; this is E0")
     elif level != "e0":

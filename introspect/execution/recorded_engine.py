@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from introspect.engine.engine import Engine
     from introspect.engine.interrupts import Interrupts
 
+_MOST = 2**20
+"""Threads of a run, and ids of one of its passes, above which its record is not believed."""
+
 
 def recorded_engine(
     start: RunStart, path: Path, model: Any, repeats: bool, interrupts: Interrupts | None = None
@@ -87,7 +90,7 @@ def _strategy(start: RunStart, path: Path) -> str:
 def recorded_amount(start: RunStart, name: str, path: Path) -> int:
     """A number of what the run ran under. Raises RecordError where the record has none."""
     value = start.environment.get(name)
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= _MOST:
         raise RecordError(f"{path}: its environment has no {name} that a run can have")
     return value
 
