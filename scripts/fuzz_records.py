@@ -65,10 +65,11 @@ def drawn_lines(rng: random.Random) -> Lines:
     kinds: list[Any] = [kind for kind in get_args(ev.Event) if kind not in ev.EPHEMERAL]
     rest = kinds[1:] * rng.choice((1, 1, 2))
     rng.shuffle(rest)
-    return [to_plain_record(_event(kind, rng)) for kind in [ev.RunStart, *rest]]
+    return [to_plain_record(event_of(kind, rng)) for kind in [ev.RunStart, *rest]]
 
 
-def _event(kind: Any, rng: random.Random) -> Any:
+def event_of(kind: Any, rng: random.Random) -> Any:
+    """An event of a kind, every field of it drawn by its type."""
     hints = get_type_hints(kind)
     return kind(**{each.name: of_type(hints[each.name], rng) for each in dataclasses.fields(kind)})
 
