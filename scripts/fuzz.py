@@ -1,11 +1,13 @@
-"""Feed the four readers of foreign text with mutated samples and made ones, and count what no error answers.
+"""Feed what reads foreign text with mutated samples and made ones, and count what no error answers.
 
-    python scripts/fuzz.py --inputs 1000000 --seed 0 [--only calls] [--keep data/fuzz]
+    python scripts/fuzz.py --inputs 1000000 --seed 0 [--only calls] [--keep data/fuzz] [--runs data/runs]
 
 Of each target as many inputs as of the others: `text` (the reader of text logs and what judges them),
-`events` (that of records), `calls` (what a reply asks for), `phases` (the loader of phase files). An error of
-the program's own kind is an answer; any other exception is a failure: its input is kept in a file, once for
-each place that raised it. Exits with 1 where there was one. The same seed gives the same inputs.
+`events` (that of records), `calls` (what a reply asks for), `phases` (the loader of phase files), `views`
+(each view of a record whose checksums fit; `--runs` are real ones that it begins with). An error of the
+program's own kind is an answer; any other exception is a failure, and so is a view with something in it that
+acts: its input is kept in a file, once for each place that raised it. Exits with 1 where there was one. The
+same seed gives the same inputs.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzz_inputs import SAMPLES, made, mutated
+from fuzz_views import Views, made_runs, run_files, view_inputs
 
 from introspect.errors import IntrospectError
 from introspect.phase.load import load_phase
@@ -103,6 +106,8 @@ class Target:
             self.failures += 1
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+            if isinstance(error, AssertionError):
+                place += f" ({str(error)[:60]})"
             if place not in self.places:
                 keep.mkdir(parents=True, exist_ok=True)
                 self.places[place] = keep / f"{self.name}-{len(self.places)}.bin"
@@ -119,24 +124,31 @@ class Target:
         )
 
 
-def fuzz(inputs: int, seed: int, only: str | None, keep: Path) -> list[Target]:
-    """Feed each target its share of `inputs`, drawn from `seed`."""
+def fuzz(inputs: int, seed: int, only: str | None, keep: Path, runs: Sequence[Path] = ()) -> list[Target]:
+    """Feed each target its share of `inputs`, drawn from `seed`. `runs` are directories of real runs."""
+    records = [run_files(path) for path in runs] or made_runs()
+    draw = {name: _drawing(name) for name in SAMPLES} | {"views": view_inputs(records)}
     with tempfile.TemporaryDirectory() as folder:
         targets = [
             Target("text", read_log),
             Target("events", read_record),
             Target("calls", read_call),
             Target("phases", phase_reader(Path(folder))),
+            Target("views", Views(Path(folder), records[0])),
         ]
         chosen = [target for target in targets if only in (None, target.name)]
         for target in chosen:
             rng = random.Random(f"{seed} {target.name}")
-            samples = SAMPLES[target.name]()
             for _ in range(inputs // len(chosen)):
-                from_grammar = rng.random() < MADE_SHARE
-                target.take(made(target.name, rng) if from_grammar else mutated(samples, rng), keep)
+                target.take(draw[target.name](rng), keep)
             print(target.told(), flush=True)
     return chosen
+
+
+def _drawing(name: str) -> Callable[[random.Random], bytes]:
+    """What draws the inputs of a target: a sample with changes, or one from its grammar."""
+    samples = SAMPLES[name]()
+    return lambda rng: made(name, rng) if rng.random() < MADE_SHARE else mutated(samples, rng)
 
 
 def main() -> int:
@@ -144,10 +156,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["text", "events", "calls", "phases"])
+    parser.add_argument("--only", choices=["text", "events", "calls", "phases", "views"])
     parser.add_argument("--keep", type=Path, default=Path("data/fuzz"))
+    parser.add_argument("--runs", type=Path, help="a directory of runs that the hostile records are made of")
     given = parser.parse_args()
-    targets = fuzz(given.inputs, given.seed, given.only, given.keep)
+    runs = sorted(path.parent for path in given.runs.glob("*/events.jsonl")) if given.runs else []
+    targets = fuzz(given.inputs, given.seed, given.only, given.keep, runs)
     for target in targets:
         for place, path in target.places.items():
             print(f"{target.name}: {place}, kept in {path}")

@@ -224,6 +224,18 @@ def test_a_text_log_that_was_lost_is_had_back(
     assert (done.code, (tmp_path / "back.log").read_bytes()) == (0, kept)
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet", "inspect"])
+def test_a_record_without_its_first_event_is_one_line(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = written(tmp_path, conversation("One."))
+    kept = (run / "events.jsonl").read_bytes().splitlines(keepends=True)[1:]
+    (run / "events.jsonl").write_bytes(b"".join(kept))
+    done = introspect_here(capsys, "export", str(run), "--format", form)
+    assert done.code == 2 and done.out == "" and "has no run_start" in done.err
+    assert done.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("form", "module"), [("parquet", "pyarrow"), ("inspect", "inspect_ai")])
 def test_a_missing_library_is_one_line(
     form: str, module: str, run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

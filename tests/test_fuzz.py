@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from fuzz import Target, fuzz
 from fuzz_inputs import SAMPLES, made, mutated
+from fuzz_records import event_of
 from support.amounts import examples
 
 from introspect import events as ev
 from introspect.errors import ConfigError, IntrospectError, ModelError, RecordError
 from introspect.phase.load import load_phase
+from introspect.runlog.codec import canonical, parse_line, to_plain_record, typed_event
 from introspect.runlog.textlog import render
 
 
 def test_no_reader_has_an_uncaught_exception(tmp_path: Path) -> None:
-    targets = fuzz(4 * examples(40), 7, None, tmp_path / "kept")
-    assert [target.inputs for target in targets] == [examples(40)] * 4
+    targets = fuzz(5 * examples(40), 7, None, tmp_path / "kept")
+    assert [target.inputs for target in targets] == [examples(40)] * 5
     assert not any(target.failures for target in targets), [target.places for target in targets]
     assert not (tmp_path / "kept").exists()
 
@@ -69,3 +73,13 @@ def test_an_unknown_key_with_dots_in_it_is_one_line(tmp_path: Path, key: str) ->
     path.write_text(f'"{key}": 1\ntools: [query_memory]\nexperiments:\n  - name: a\n    task: Examine.\n')
     with pytest.raises(ConfigError, match="unknown key"):
         load_phase(str(path))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(ev.Event) if kind not in ev.EPHEMERAL])
+def test_every_field_of_every_event_comes_back_from_its_record(kind: type) -> None:
+    rng = random.Random(kind.__name__)
+    for _ in range(examples(20)):
+        record = to_plain_record(event_of(kind, rng))
+        assert set(record) == {"event", *(each.name for each in dataclasses.fields(kind))}
+        read = typed_event(parse_line(canonical(record)))
+        assert read is not None and to_plain_record(read) == record

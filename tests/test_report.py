@@ -308,7 +308,7 @@ def test_what_was_broken_off_has_a_report(tmp_path: Path) -> None:
         report_of(run / "events.jsonl")
 
 
-@pytest.mark.parametrize("count", [-5, 0, 10**400])
+@pytest.mark.parametrize("count", [-5, 0, 10**400, -(10**400)])
 def test_a_count_that_none_can_have_stops_no_report(tmp_path: Path, count: int) -> None:
     events = [
         generation("One.", cached_tokens=count, seconds=float("inf")),

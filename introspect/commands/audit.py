@@ -22,7 +22,7 @@ from introspect.execution.recorded_engine import (
     torch_threads,
 )
 from introspect.phase.shown_paths import shell_path
-from introspect.runlog.reader import EventLog, read_events
+from introspect.runlog.reader import EventLog, read_events, start_of
 from introspect.runlog.sources import find_source, is_event_log
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
             " events.jsonl"
         )
     log = read_events(path)
-    start = next((read.event for read in log.events if isinstance(read.event, RunStart)), None)
-    if start is None:
-        raise RecordError(f"{shell_path(path)}: has no run_start; nothing says which model it is of")
+    start = start_of(log, path)
     if not 1 <= start.schema <= SCHEMA_VERSION:
         raise RecordError(
             f"{shell_path(path)}: a record of schema {start.schema}, and this version knows 1 to"
@@ -74,7 +72,8 @@ def _audited(
             f"{shell_path(path)}: {error}; `introspect replay` shows what else is wrong with it"
         ) from None
     notes = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "note"]
-    verdict = audit_schedule(turns, start.environment.get("vocabulary"))
+    vocabulary = start.environment.get("vocabulary")
+    verdict = audit_schedule(turns, vocabulary if type(vocabulary) is int else None)
     if level != "e0" and any(failure["why"] != FAILED_IN_RUN for failure in verdict.failures):
         notes.append(f"no {level}: passes that cannot have been are not executed; this is E0")
     elif level != "e0":

@@ -66,7 +66,8 @@ def _run_start(view: EventPage, event: events.RunStart) -> None:
     made = event.environment
     where = f"{made.get('dtype')} on {made.get('device')}"
     view.say(one_line(f"{event.model}: {made.get('placement') or where}"), "dim")
-    if form := made.get("prompt_form"):
+    form = made.get("prompt_form")
+    if isinstance(form, dict):
         view.say(one_line(f"prompt form {form.get('name')}: {form.get('reason')}"), "dim")
     if note := made.get("model_note"):
         view.say(one_line(f"{event.model} {note}"), "dim")

@@ -13,7 +13,7 @@ from introspect.export.rows import rows_of
 from introspect.export.tables import csv_bytes, parquet_bytes
 from introspect.phase.shown_paths import near, shell_path
 from introspect.readers.comparison import figures_of, is_corrupt
-from introspect.runlog.reader import EVENTS, read_events
+from introspect.runlog.reader import EVENTS, read_events, start_of
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.runlog.writer import text_log
 
@@ -31,8 +31,8 @@ def export_command(source: str, form: Format, runs: Path, file: str | None) -> i
     """Write a run in another format. Returns 0, or 3 where the record shows corruption.
 
     Where no file is given, CSV and the text log go to stdout, the others beside the record, with their path
-    on stdout. Raises RecordError for a source that is no event log, ConfigError for a missing library or an
-    unfit file.
+    on stdout. Raises RecordError for a source that is no event log of a run, ConfigError for a missing
+    library or an unfit file.
     """
     path = find_source(source, runs)
     if not is_event_log(path):
@@ -43,6 +43,7 @@ def export_command(source: str, form: Format, runs: Path, file: str | None) -> i
     name = _NAMES[form]
     target = derived_path("-" if name is None and file is None else file, path, name or f"export.{form}")
     log = read_events(path)
+    start_of(log, path)
     figures = figures_of(log)
     run = path.resolve().parent.name if path.name == EVENTS else path.name
     if form == "inspect":

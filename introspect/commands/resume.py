@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from introspect.commands.console import CommandConsole
+from introspect.commands.console import CommandConsole, print_json
 from introspect.commands.options import refuse_beside_resume
-from introspect.commands.run import ViewOptions, conduct, read_phase, show_end
+from introspect.commands.run import ViewOptions, conduct, read_phase
 from introspect.commands.status import loading
+from introspect.commands.summary import show_summary
 from introspect.commands.terminal import RunView
 from introspect.display import one_line
 from introspect.engine.interrupts import Interrupts
 from introspect.errors import ConfigError, ExitCode, RecordError
 from introspect.phase.shown_paths import shell_path
+from introspect.readers.comparison import recorded_summary
 from introspect.runlog.lock import is_held
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tools.files import Permission
@@ -61,9 +63,11 @@ def resume_command(
     console = CommandConsole(stderr=shown.as_json)
     if record.end is not None:
         console.print(Text(f"this run has ended ({record.end.status}); nothing is left to do"), style="dim")
-        summary = {**record.end.summary, "run": str(record.directory)}
+        # Counted anew for people: what the last record says of the run may be anything.
         log = record.directory / f"{record.start.phase}.log"
-        show_end(console, summary, log, as_json=shown.as_json, may_be_unread=False)
+        show_summary(console, recorded_summary(record.log, record.directory), log)
+        if shown.as_json:
+            print_json({**record.end.summary, "run": str(record.directory)})
         return ExitCode.DONE
     if is_held(path):
         raise RecordError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from introspect.errors import RecordError
 from introspect.events import Generation, RunStart
+from introspect.execution.recorded_run import are_ids
 from introspect.phase.shown_paths import shell_path
 from introspect.prompt.prompt import PromptFormat
 from introspect.runlog.reader import read_events
@@ -26,15 +27,23 @@ class ForcedReplies:
 
 
 def forced_replies(
-    source: str, output: Path, prompt_format: PromptFormat, tokenizer_hash: str
+    source: str, output: Path, prompt_format: PromptFormat, tokenizer_hash: str, vocabulary: int
 ) -> ForcedReplies:
-    """The replies of a record. Raises RecordError where it cannot be read or has none."""
+    """The replies of a record. Raises RecordError where it cannot be read, has none, or ids of no token.
+
+    `vocabulary` is how many tokens the model knows.
+    """
     path, start, made = forcing_record(source, output)
     same = start.environment.get("tokenizer_hash") == tokenizer_hash
     replies = {}
     for event in made:
         ended = (prompt_format.end_id,) if event.finish_reason == "stop" else ()
         ids = event.token_ids if same else (*prompt_format.encode(event.text), *ended)
+        if not are_ids(ids, vocabulary):
+            raise RecordError(
+                f"{source}: turn {event.turn} has an id that is not in the vocabulary of {vocabulary};"
+                " force replies of another run"
+            )
         replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
     return ForcedReplies(token_ids=replies, retokenised=not same, path=path)
 

@@ -131,4 +131,5 @@ def _forced(options: RunOptions, loaded: LoadedModel) -> ForcedReplies | None:
     if options.forced_from is None:
         return None
     digest = tokenizer_hash(loaded.tokenizer)
-    return forced_replies(options.forced_from, options.output, loaded.prompt_format, digest)
+    vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
+    return forced_replies(options.forced_from, options.output, loaded.prompt_format, digest, vocabulary)

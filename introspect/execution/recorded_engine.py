@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from introspect.engine.engine import Engine
     from introspect.engine.interrupts import Interrupts
 
+_MOST = 2**20
+"""Threads of a run, and ids of one of its passes, above which its record is not believed."""
+
 
 def recorded_engine(
     start: RunStart, path: Path, model: Any, repeats: bool, interrupts: Interrupts | None = None
@@ -90,7 +93,7 @@ def _strategy(start: RunStart, path: Path) -> str:
 def recorded_amount(start: RunStart, name: str, path: Path) -> int:
     """A number of what the run ran under. Raises RecordError where the record has none."""
     value = start.environment.get(name)
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= _MOST:
         raise RecordError(f"{shell_path(path)}: its environment has no {name} that a run can have")
     return value
 
@@ -113,10 +116,11 @@ def recorded_weights(start: RunStart, path: Path, progress: Progress | None = No
     from introspect.checkpoint.loading import load_model
 
     loaded = load_model(recorded_model(start, path), progress)
-    if loaded.weight_hash != start.environment["weight_hash"]:
+    recorded = start.environment.get("weight_hash")
+    if loaded.weight_hash != recorded:
         raise ModelError(
             f"{shell_path(loaded.source.path)}: these are not the weights of the record, hash"
-            f" {one_line(start.environment['weight_hash'])}; put those in their place"
+            f" {one_line(str(recorded)[:64])}; put those in their place"
         )
     return loaded
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from introspect.errors import RecordError, first_line
-from introspect.events import JSON, SCHEMA_VERSION, Event, RunEnd, RunStart
+from introspect.events import JSON, SCHEMA_VERSION, Event, Generation, RunEnd, RunStart
 from introspect.phase.config import PhaseConfig
 from introspect.phase.shown_paths import shell_path
 from introspect.runlog.loop_events import has_ended
@@ -66,6 +67,11 @@ class RecordedRun:
         return str(self.manifest.get("forced_path") or self.start.forced_from)
 
 
+def are_ids(token_ids: Sequence[int], vocabulary: int = 2**31) -> bool:
+    """Whether each can be the id of a token where there are `vocabulary` of them."""
+    return not token_ids or (min(token_ids) >= 0 and max(token_ids) < vocabulary)
+
+
 def recorded_run(path: Path) -> RecordedRun:
     """Read the record of a run. Raises RecordError where this version cannot execute it."""
     log = read_events(path)
@@ -83,6 +89,11 @@ def recorded_run(path: Path) -> RecordedRun:
             f"{shell_path(path)}: a record of another version (schema {start.schema}, here {SCHEMA_VERSION});"
             " execute it with the version that wrote it"
         )
+    for read in log.events:
+        if isinstance(read.event, Generation) and not are_ids(read.event.token_ids):
+            raise RecordError(
+                f"{shell_path(path)}: line {read.line} has an id that no vocabulary has; audit the run"
+            )
     return RecordedRun(path, log, start, _manifest(path.with_name(MANIFEST), start))
 
 

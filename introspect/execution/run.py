@@ -110,7 +110,7 @@ class Run:
             "seed": self.start.seed,
             "status": self.status,
             "dialect": self.session.dialect.name,
-            "constrain": self.start.environment["constrain"],
+            "constrain": self.start.environment.get("constrain", "none"),
             "no_repeat_tools": self.start.environment.get("no_repeat_tools", False),
             "no_tool_used": tally.no_tool_used,
             "turns": tally.turns,

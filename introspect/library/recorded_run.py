@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from introspect.errors import RecordError
-from introspect.events import JSON, Event, RunStart
+from introspect.events import JSON, Event
 from introspect.library.turn_rows import COLUMNS, spread_results, turn_rows
 from introspect.phase.paths import expanded
 from introspect.phase.shown_paths import shell_path
 from introspect.readers.comparison import recorded_summary
 from introspect.readers.run_list import state_of
 from introspect.runlog.history import Finding
-from introspect.runlog.reader import MANIFEST, EventLog, read_events
+from introspect.runlog.reader import MANIFEST, EventLog, read_events, start_of
 from introspect.runlog.sources import find_source, is_event_log, run_id
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def read_run(run: str | os.PathLike[str], output: str | os.PathLike[str]) -> Rec
     if not is_event_log(path):
         raise RecordError(f"{shell_path(path)} is a text log; give the run directory or its events.jsonl")
     log = read_events(path)
-    if not any(isinstance(read.event, RunStart) for read in log.events):
-        raise RecordError(f"{shell_path(path)} has no run_start, so nothing says what it is of")
+    start_of(log, path)
     return RecordedRun(
         path=path.parent, status=state_of(log, path), manifest=_manifest(path.parent / MANIFEST), log=log
     )

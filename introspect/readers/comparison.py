@@ -16,7 +16,7 @@ from introspect.readers.predictions import Predictions
 from introspect.readers.quoted_figures import VERDICTS, judged_quotes
 from introspect.readers.run_list import state_of
 from introspect.runlog.loop_events import run_seconds
-from introspect.runlog.reader import EVENTS, EventLog, read_events
+from introspect.runlog.reader import EVENTS, EventLog, read_events, start_of
 from introspect.runlog.sources import find_source, is_event_log
 from introspect.tally import Tally, saved_note
 
@@ -31,10 +31,7 @@ def measured_run(source: str, output: Path) -> JSON:
         )
     log = read_events(path)
     name = path.resolve().parent.name if path.name == EVENTS else str(path)
-    if not any(isinstance(read.event, ev.RunStart) for read in log.events):
-        raise RecordError(
-            f"{shell_path(path)}: has no run_start, so nothing says what it is of; give another run"
-        )
+    start_of(log, path)
     figures = {**figures_of(log), "status": state_of(log, path)}
     return {"source": source, "run": name, "path": str(path), **figures}
 

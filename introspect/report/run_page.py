@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from introspect import events as ev
-from introspect.errors import RecordError
 from introspect.events import JSON, Event
-from introspect.phase.shown_paths import shell_path
 from introspect.readers.comparison import figures_of
 from introspect.readers.dotted import dotted
 from introspect.readers.findings import findings_of
@@ -22,7 +20,7 @@ from introspect.report.timeline import timeline
 from introspect.report.turns import Experiment, Turn, experiments_of
 from introspect.runlog.event_history import history_of_events
 from introspect.runlog.history import Finding
-from introspect.runlog.reader import EVENTS, read_events
+from introspect.runlog.reader import EVENTS, read_events, start_of
 from introspect.tally import saved_note
 
 MOST_RESULT = 4_000
@@ -61,11 +59,7 @@ def report_of(path: Path) -> Report:
     Raises RecordError where it cannot be read, or has no `run_start` to say what it is of.
     """
     log = read_events(path)
-    start = next((read.event for read in log.events if isinstance(read.event, ev.RunStart)), None)
-    if start is None:
-        raise RecordError(
-            f"{shell_path(path)}: has no run_start, so nothing says what it is of; give another run"
-        )
+    start = start_of(log, path)
     suspects, findings = findings_of(history_of_events(log))
     experiments = experiments_of(log.events)
     pictures: list[Shown] = []

@@ -15,7 +15,7 @@ UNIT = 10
 _BAR = 8
 """Width of a bar, of a column of `UNIT`."""
 _MOST = 2**53
-"""A number of tokens above which none is drawn: a damaged record may name any."""
+"""A number of tokens above which none is drawn, nor below 0: a record may name any."""
 TOKENS_HEIGHT, SPEED_HEIGHT, AUDIT_HEIGHT = 160, 56, 14
 
 
@@ -50,7 +50,7 @@ def timeline(turns: Sequence[Turn]) -> Timeline:
     """The charts of these turns, in their order."""
     width = UNIT * max(1, len(turns))
     kinds: dict[str, Callable[[Turn], float]] = {
-        "cached": lambda turn: min(turn.cached, _MOST),
+        "cached": lambda turn: max(0, min(turn.cached, _MOST)),
         "prefilled": lambda turn: turn.prefilled,
         "generated": lambda turn: turn.generated,
     }

@@ -142,6 +142,16 @@ def read_events(path: Path) -> EventLog:
     return EventLog(reading.records, tuple(events), tuple(findings), reading.sound_bytes)
 
 
+def start_of(log: EventLog, path: Path) -> RunStart:
+    """The first `run_start` of the record that was read at `path`. Raises RecordError where it has none."""
+    for read in log.events:
+        if isinstance(read.event, RunStart):
+            return read.event
+    raise RecordError(
+        f"{shell_path(path)}: has no run_start, so nothing says what it is of; give another run"
+    )
+
+
 def _read_into(path: Path, reading: LineReader, events: list[ReadEvent], findings: list[Finding]) -> None:
     for raw in _raw_lines(path):
         torn = not raw.endswith(b"\n")
