@@ -37,7 +37,6 @@ from introspect.commands.exit import exit_code
 from introspect.errors import ModelError
 
 RUN, BASE = "{run}", "{base}"
-_CODES = (0, 1, 2, 3, 4)
 _COMMANDS = {
     "replay": ["replay", RUN],
     "replay-v": ["replay", RUN, "-v"],
@@ -73,7 +72,6 @@ VIEWS = [
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SPINNER = re.compile(r"\r|\x1b\[(2K|1A|\?25[lh])")
 """What rich writes to a terminal on its own: colours, and to stderr a line that is drawn over and over."""
-_ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _KEPT = "\n\t\u200c\u200d"
 _INERT = """
 html head meta title style body header nav main section article footer h1 h2 h3 h4 p ul ol li a
@@ -103,13 +101,17 @@ def acting(text: str) -> set[str]:
     """The characters of a text that act on a display."""
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return set()
-    return {one for one in set(text) if unicodedata.category(one) in _ACTING and one not in _KEPT}
+    return {
+        one
+        for one in set(text)
+        if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp") and one not in _KEPT
+    }
 
 
 def judge(view: str, code: int, out: bytes, err: bytes) -> None:
     """AssertionError where what a view wrote does harm."""
     shown, said = out.decode("utf-8"), err.decode("utf-8")
-    assert code in _CODES, f"exit code {code}"
+    assert code in range(5), f"exit code {code}"
     said = _SPINNER.sub("", _COLOUR.sub("", said))
     assert not acting(said), f"stderr: {acting(said)}"
     if code in (1, 2, 4) and view != "resume":
