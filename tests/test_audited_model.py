@@ -26,9 +26,13 @@ def test_the_commit_of_the_record_is_taken_and_the_files_it_names_before_it(tmp_
     events = tmp_path / "events.jsonl"
     by_name = recorded_model(start(), events)
     assert (by_name.id, by_name.revision) == ("a/b", COMMIT)
-    (tmp_path / "manifest.json").write_text(json.dumps({"model_path": "/models/b"}))
+    files = tmp_path / "models" / "b"
+    (tmp_path / "manifest.json").write_text(json.dumps({"model_path": str(files)}))
+    left_the_cache = recorded_model(start(), events)
+    assert (left_the_cache.id, left_the_cache.revision) == ("a/b", COMMIT)
+    files.mkdir(parents=True)
     by_files = recorded_model(start(), events)
-    assert (by_files.id, by_files.revision) == ("/models/b", None)
+    assert (by_files.id, by_files.revision) == (str(files), None)
 
 
 @pytest.mark.parametrize(
