@@ -40,7 +40,7 @@ PUBLIC_HOSTS = {
         "example.com",
         "example.org",
     ),
-    *("localhost", "127.0.0.1"),
+    *("localhost", "127.0.0.1", ".invalid"),
 }
 HOST = re.compile(r"https?://(?:[^\s/@]*@)?([A-Za-z0-9.-]+)")
 # An absolute path into somebody's machine: the folders where people and build machines keep checkouts.
