@@ -213,6 +213,7 @@ def test_two_writers_that_no_lock_keeps_apart_lose_nothing(first: int, tmp_path:
         written(goes_on, EVENTS[5:])
         message = str(record_failed(stops, refused.value))
         assert "another program" in message and "free space" not in message and "\n" not in message
+        assert f"--resume {one.directory}` goes on" in message
         for writer in writers:
             writer.close()
     log = read_events(one.directory / "events.jsonl")

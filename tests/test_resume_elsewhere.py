@@ -141,7 +141,8 @@ def test_a_record_that_cannot_be_written_is_executed_but_not_gone_on_with(
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     record = recorded_run(whole_run(project) / "events.jsonl")
     assert verify(record, loaded, Interrupts(), ALLOWED).first_divergence is None
-    with pytest.raises(RecordError, match=rf"runs/{record.directory.name}: cannot be written to.*copy") as refused:
+    said = rf"runs/{record.directory.name}: cannot be written to.*copy"
+    with pytest.raises(RecordError, match=said) as refused:
         record.refuse_read_only()
     assert "--output" not in str(refused.value)
 

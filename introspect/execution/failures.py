@@ -9,6 +9,7 @@ from introspect.errors import RunFailed
 from introspect.phase.shown_paths import near, shell_line, shell_path
 from introspect.runlog.line_file import FileChanged
 from introspect.runlog.loop_events import place_of
+from introspect.runlog.reader import EVENTS
 from introspect.runlog.writer import RunWriter
 
 
@@ -29,8 +30,8 @@ def record_failed(writer: RunWriter, error: OSError, permitted: Iterable[str] = 
         )
     if isinstance(error, FileChanged):
         return RunFailed(
-            f"{shell_path(directory)}: {why}, so this one stops; {_safe(writer)}; see that only one"
-            " program writes a run"
+            f"{shell_path(directory)}: {why}, so this one stops; {_safe(writer)}; see that one program alone"
+            f" writes it and that {EVENTS} has no other's lines, then `{_again(writer, permitted)}` goes on"
         )
     with suppress(OSError, ValueError):
         writer.secure()
@@ -61,5 +62,9 @@ def _safe(writer: RunWriter) -> str:
 
 
 def _goes_on(writer: RunWriter, permitted: Iterable[str]) -> str:
-    again = resume_line(near(writer.directory), permitted)
+    again = _again(writer, permitted)
     return f"{_safe(writer)}; free space or look at the disk, then `{again}` goes on from there"
+
+
+def _again(writer: RunWriter, permitted: Iterable[str]) -> str:
+    return resume_line(near(writer.directory), permitted)
