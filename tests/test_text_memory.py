@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from introspect.readers.garble import evidence_of
-from introspect.readers.text_memory import MOST_CHARACTERS, remembered
+from introspect.readers.text_memory import MOST_CHARACTERS, MOST_TEXTS, remembered
 
 
 class Found:
@@ -19,7 +19,10 @@ class Found:
         self.text = text
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2 * MOST_CHARACTERS)), max_size=12))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2 * MOST_CHARACTERS)), max_size=12)
+    | st.lists(st.tuples(st.just("a"), st.integers(0, 2000)), min_size=100, max_size=200)
+)
 def test_it_gives_what_was_found_and_keeps_so_many_characters(drawn: list[tuple[str, int]]) -> None:
     alive: WeakSet[Found] = WeakSet()
 
@@ -36,7 +39,7 @@ def test_it_gives_what_was_found_and_keeps_so_many_characters(drawn: list[tuple[
         if length < MOST_CHARACTERS:
             assert find(text) is first
         del first
-        assert sum(len(found.text) for found in alive) <= MOST_CHARACTERS
+        assert sum(len(found.text) for found in alive) <= MOST_CHARACTERS and len(alive) <= MOST_TEXTS
 
 
 def test_texts_of_any_length_leave_little_memory_taken() -> None:
