@@ -204,6 +204,18 @@ def test_what_would_change_bytes_is_refused_by_name(
     assert (run / "events.jsonl").read_bytes() == before
 
 
+def test_a_record_of_before_replies_could_be_constrained_goes_on(
+    forced: Path, loaded: LoadedModel, tmp_path: Path
+) -> None:
+    def unsaid(record: dict[str, Any]) -> None:
+        if record["event"] == "run_start":
+            del record["environment"]["constrain"]
+
+    run = rewritten(cut_run(forced, tmp_path / "20260101T000000Z-test-0001", 20), unsaid)
+    summary = resumed(run, loaded)
+    assert (summary["status"], summary["constrain"]) == ("complete", "none")
+
+
 def test_a_manifest_that_is_gone_is_told_without_the_number_of_an_error(forced: Path, tmp_path: Path) -> None:
     run = cut_run(forced, tmp_path / "20260101T000000Z-test-0001", 20)
     (run / "manifest.json").unlink()
