@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +14,7 @@ import pytest
 from support.in_process import introspect_here
 from support.record_examples import conversation, generation, run_start, written
 
+import introspect
 from introspect import events as ev
 from introspect.commands.console import CommandConsole
 from introspect.commands.replay import replay_command
@@ -50,6 +53,17 @@ def test_a_run_that_has_ended_is_shown_by_its_events_and_not_by_what_its_end_say
     done = introspect_here(capsys, "run", "--resume", str(run), "--json")
     assert done.code == 0 and json.loads(done.out) == {**said, "run": str(run)}
     assert "architecture" in done.err and "1 e0" in done.err
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "mean"),
+    [((-1.0, -2.0), -1.5), ((1.7e308, 1.7e308), math.inf), ((math.inf, -math.inf), math.nan), ((), None)],
+)
+def test_log_probabilities_that_none_can_have_stop_no_table(
+    logprobs: tuple[float, ...], mean: float | None, tmp_path: Path
+) -> None:
+    run = introspect.read(written(tmp_path, [replace(generation("One."), logprobs=logprobs)]))
+    assert repr(run.frame()["mean_logprob"].tolist()[0]) in (repr(mean), "nan" if mean is None else "")
 
 
 @pytest.mark.parametrize("environment", [{}, {"weight_hash": ["0" * 32]}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any, get_args
 
 from introspect import events as ev
@@ -86,7 +85,7 @@ def _reply(event: ev.Generation, experiment: str, time: str) -> dict[str, Any]:
         "prompt_tokens": event.prompt_tokens,
         "cached_tokens": event.cached_tokens,
         "seconds": event.seconds,
-        "mean_logprob": fmean(event.logprobs) if event.logprobs else None,
+        "mean_logprob": sum(event.logprobs) / len(event.logprobs) if event.logprobs else None,
         "failed_audits": [],
     }
 
