@@ -43,15 +43,13 @@ def refuse_architecture(file: GgufFile) -> None:
     """Raise ModelError for a file of an architecture that is not read, or that is a part of a split one."""
     if (file.number("split.count") or 1) > 1:
         raise ModelError(
-            f"{shell_path(file.path)}: one of {file.number('split.count')} parts of a split GGUF file;"
-            " join them first"
-            " (llama-gguf-split --merge)"
+            f"{shell_path(file.path)}: one of {file.number('split.count')} parts of a split GGUF file; join"
+            " them first (llama-gguf-split --merge)"
         )
     if file.architecture not in TAKEN:
         raise ModelError(
-            f"{shell_path(file.path)}: a GGUF file of architecture '{one_line(file.architecture)[:40]}',"
-            " and those of"
-            f" {', '.join(TAKEN)} are read; give the directory of the original model"
+            f"{shell_path(file.path)}: a GGUF file of architecture '{one_line(file.architecture)[:40]}', and"
+            f" those of {', '.join(TAKEN)} are read; give the directory of the original model"
         )
 
 

@@ -109,15 +109,13 @@ def _refuse(file: GgufFile) -> None:
     if kind not in (BYTES, PIECES):
         raise ModelError(
             f"{shell_path(file.path)}: its tokenizer '{one_line(kind)[:40]}' is no BPE, which is not"
-            " supported;"
-            " use a model with a BPE tokenizer"
+            " supported; use a model with a BPE tokenizer"
         )
     known = {*UNSAID, *LIKE_GPT2, *SINGLE_DIGITS, *GGUF_PRE_TOKENIZER_SPLITS}
     if kind == BYTES and cut not in known:
         raise ModelError(
-            f"{shell_path(file.path)}: its tokenizer cuts text as '{one_line(str(cut))[:40]}' does, which"
-            " is not known;"
-            " give the directory of the original model"
+            f"{shell_path(file.path)}: its tokenizer cuts text as '{one_line(str(cut))[:40]}' does, which is"
+            " not known; give the directory of the original model"
         )
 
 

@@ -197,15 +197,13 @@ def _refuse_misplaced(header: GgufFile) -> None:
         if expected is not None and tensor.start != expected:
             raise ModelError(
                 f"{shell_path(header.path)}: a damaged GGUF file ({one_line(name)} begins at byte"
-                f" {tensor.start}, not at"
-                f" {expected}, where what stands before it ends); download it again"
+                f" {tensor.start}, not at {expected}, where what stands before it ends); download it again"
             )
         expected = -(-(tensor.start + _bytes(tensor)) // header.alignment) * header.alignment
     if expected is not None and header.size > expected:
         raise ModelError(
-            f"{shell_path(header.path)}: a damaged GGUF file ({header.size - expected} bytes stand behind"
-            " its last"
-            " tensor); download it again"
+            f"{shell_path(header.path)}: a damaged GGUF file ({header.size - expected} bytes stand behind its"
+            " last tensor); download it again"
         )
 
 

@@ -46,8 +46,7 @@ def audit_command(source: str, level: str, output: Path, as_json: bool) -> int:
     if not 1 <= start.schema <= SCHEMA_VERSION:
         raise RecordError(
             f"{shell_path(path)}: a record of schema {start.schema}, and this version knows 1 to"
-            f" {SCHEMA_VERSION};"
-            " audit it with the version that wrote it"
+            f" {SCHEMA_VERSION}; audit it with the version that wrote it"
         )
     console = CommandConsole(stderr=True)
     with busy(console, f"reading {one_line(source)}") as tell:

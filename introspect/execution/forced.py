@@ -56,8 +56,7 @@ def forcing_record(source: str, output: Path) -> tuple[Path, RunStart, list[Gene
     if damage is not None:
         raise RecordError(
             f"{shell_path(path)}: its record is damaged (line {damage.line}: {damage.message}), so its"
-            " replies are not"
-            " to be trusted; `introspect replay` shows all of it"
+            " replies are not to be trusted; `introspect replay` shows all of it"
         )
     events = [read.event for read in log.events]
     start = next((event for event in events if isinstance(event, RunStart)), None)

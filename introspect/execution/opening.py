@@ -128,8 +128,7 @@ def opened_notes(writer: RunWriter, prepared: Prepared) -> NoteStore:
         notes.extend(prepared.notes_before)
     except (sqlite3.Error, StoreFailed) as error:
         raise ConfigError(
-            f"--output {shell_path(prepared.options.output)}: cannot write a run there ({error}); free"
-            " space, or choose"
-            " another"
+            f"--output {shell_path(prepared.options.output)}: cannot write a run there ({error}); free space,"
+            " or choose another"
         ) from None
     return notes

@@ -112,7 +112,6 @@ def _manifest(path: Path, start: RunStart) -> JSON:
         if manifest.get(name, value) != value:
             raise RecordError(
                 f"{shell_path(path)}: its {name} is not that of the run's first record; a run keeps its"
-                " settings, so"
-                " put it back, or start another run"
+                " settings, so put it back, or start another run"
             )
     return manifest

@@ -81,9 +81,8 @@ class Permission:
         if not self.allows(reference):
             raise ConfigError(
                 f"{shown_file(parted(reference)[0])}: the phase names code of this file, which runs only"
-                " if you"
-                f" say so: add --tool {shown_file(reference)}, or --allow-code for every file of the phase"
-                " (from Python tools=[…] or allow_code=True)"
+                f" if you say so: add --tool {shown_file(reference)}, or --allow-code for every file of the"
+                " phase (from Python tools=[…] or allow_code=True)"
             )
 
 
