@@ -41,8 +41,8 @@ def forced_replies(
         ids = event.token_ids if same else (*prompt_format.encode(event.text), *ended)
         if not are_ids(ids, vocabulary):
             raise RecordError(
-                f"{source}: turn {event.turn} has an id that is not in the vocabulary of {vocabulary};"
-                " force replies of another run"
+                f"{shell_path(path)}: turn {event.turn} has an id that is not in the vocabulary of"
+                f" {vocabulary}; force replies of another run"
             )
         replies[event.experiment, event.turn] = ids or (prompt_format.end_id,)
     return ForcedReplies(token_ids=replies, retokenised=not same, path=path)

@@ -86,8 +86,8 @@ def forked_phase(run: RecordedRun, sets: Sequence[str], seed: int | None, known:
     settings["experiments"] = [each.model_dump(mode="json") for each in located.experiments]
     source = YamlSource(path=str(run.directory / MANIFEST), data=settings)
     drawn = seed if seed is not None else secrets.randbits(31)
-    names = {**(known or {}), "documents": [*(known or {}).get("documents", ()), *ids]}
-    phase = load_phase(source, {"generation.seed": drawn}, sets, names if known else None)
+    names = known and {**known, "documents": [*known["documents"], *ids]}
+    phase = load_phase(source, {"generation.seed": drawn}, sets, names)
     return phase.model_copy(update={"documents": located.documents})
 
 
