@@ -9,6 +9,7 @@ from introspect.audits.gaps import finite_or_none
 from introspect.engine.schedule import Schedule
 from introspect.errors import RecordError
 from introspect.events import Audit, Event, Generation, Prefill
+from introspect.runlog.plain_values import are_ids
 
 FAILED_IN_RUN = "the run's own audit failed here"
 
@@ -110,6 +111,6 @@ def _impossible(turn: RecordedTurn, cached: int, vocabulary: int | None) -> str 
     if len(generation.logprobs) != len(generation.token_ids):
         return "there is not one log-probability for each id"
     ids = (*prefill.token_ids, *generation.token_ids)
-    if min(ids) < 0 or (vocabulary is not None and max(ids) >= vocabulary):
+    if not are_ids(ids, vocabulary):
         return "an id is not in the vocabulary"
     return None

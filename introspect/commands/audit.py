@@ -78,7 +78,7 @@ def _audited(
     elif level != "e0":
         tell(f"loading {start.model}")
         verdict = _executed(turns, start, path, level=level, tell=tell, notes=notes)
-    damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
+    damage = [f"line {f.line}: {f.message}" for f in log.damage]
     return {
         "level": verdict.level,
         "checked": verdict.checked,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from introspect.errors import RecordError
 from introspect.events import Generation, RunStart
-from introspect.execution.recorded_run import are_ids
 from introspect.phase.shown_paths import shell_path
 from introspect.prompt.prompt import PromptFormat
+from introspect.runlog.plain_values import are_ids
 from introspect.runlog.reader import read_events
 from introspect.runlog.sources import find_source
 
@@ -52,10 +52,10 @@ def forcing_record(source: str, output: Path) -> tuple[Path, RunStart, list[Gene
     """The path of a record, its start and its generations. Raises RecordError where it can force no reply."""
     path = find_source(source, output).resolve()
     log = read_events(path)
-    damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
-    if damage is not None:
+    if log.damage:
+        first = log.damage[0]
         raise RecordError(
-            f"{shell_path(path)}: its record is damaged (line {damage.line}: {damage.message}), so its"
+            f"{shell_path(path)}: its record is damaged (line {first.line}: {first.message}), so its"
             " replies are not to be trusted; `introspect replay` shows all of it"
         )
     events = [read.event for read in log.events]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,10 @@ from introspect.events import JSON, SCHEMA_VERSION, Event, Generation, RunEnd, R
 from introspect.phase.config import PhaseConfig
 from introspect.phase.shown_paths import shell_path
 from introspect.runlog.loop_events import has_ended
+from introspect.runlog.plain_values import are_ids
 from introspect.runlog.reader import EVENTS, MANIFEST, EventLog, read_events
+
+_LARGEST_VOCABULARY = 2**31
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,13 @@ class RecordedRun:
         return str(self.manifest.get("forced_path") or self.start.forced_from)
 
 
-def are_ids(token_ids: Sequence[int], vocabulary: int = 2**31) -> bool:
-    """Whether each can be the id of a token where there are `vocabulary` of them."""
-    return not token_ids or (min(token_ids) >= 0 and max(token_ids) < vocabulary)
-
-
 def recorded_run(path: Path) -> RecordedRun:
     """Read the record of a run. Raises RecordError where this version cannot execute it."""
     log = read_events(path)
-    damage = next((finding for finding in log.findings if finding.severity == "corrupt"), None)
-    if damage is not None:
+    if log.damage:
+        first = log.damage[0]
         raise RecordError(
-            f"{shell_path(path)}: damaged at line {damage.line}: {damage.message}; a damaged run cannot be"
+            f"{shell_path(path)}: damaged at line {first.line}: {first.message}; a damaged run cannot be"
             " executed again"
         )
     start = log.events[0].event
@@ -90,7 +87,7 @@ def recorded_run(path: Path) -> RecordedRun:
             " execute it with the version that wrote it"
         )
     for read in log.events:
-        if isinstance(read.event, Generation) and not are_ids(read.event.token_ids):
+        if isinstance(read.event, Generation) and not are_ids(read.event.token_ids, _LARGEST_VOCABULARY):
             raise RecordError(
                 f"{shell_path(path)}: line {read.line} has an id that no vocabulary has; audit the run"
             )

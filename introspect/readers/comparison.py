@@ -41,7 +41,7 @@ def figures_of(log: EventLog) -> JSON:
     stream = [read.event for read in log.events]
     start = next(event for event in stream if isinstance(event, ev.RunStart))
     end = stream[-1]
-    damage = [f"line {f.line}: {f.message}" for f in log.findings if f.severity == "corrupt"]
+    damage = [f"line {f.line}: {f.message}" for f in log.damage]
     tally = Tally.of(stream)
     return {
         "phase": start.phase,

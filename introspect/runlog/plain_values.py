@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 MAX_DEPTH = 64
@@ -15,6 +16,11 @@ MAX_DEPTH = 64
 TOO_DEEP = "(nested too deeply to record)"
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 """How floats are written that are no numbers; `float` takes each of them back."""
+
+
+def are_ids(token_ids: Sequence[int], vocabulary: int | None) -> bool:
+    """Whether each can be the id of a token where there are `vocabulary` of them; None says not how many."""
+    return not token_ids or (min(token_ids) >= 0 and (vocabulary is None or max(token_ids) < vocabulary))
 
 
 def spelled(number: float) -> float | NonFinite:

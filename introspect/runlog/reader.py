@@ -53,6 +53,11 @@ class EventLog:
     findings: tuple[Finding, ...]
     sound_bytes: int
 
+    @property
+    def damage(self) -> tuple[Finding, ...]:
+        """The findings for which nothing in the record is to be trusted."""
+        return tuple(finding for finding in self.findings if finding.severity == "corrupt")
+
 
 @dataclass
 class LineReader:

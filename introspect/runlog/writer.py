@@ -128,10 +128,10 @@ class RunWriter:
         """Go on after what is there; nobody else writes by now."""
         path = self.directory / EVENTS
         log = read_events(path)
-        damaged = [finding for finding in log.findings if finding.severity == "corrupt"]
-        if damaged:
+        if log.damage:
+            first = log.damage[0]
             raise RecordError(
-                f"{shell_path(path)} is damaged at line {damaged[0].line}: {damaged[0].message}; "
+                f"{shell_path(path)} is damaged at line {first.line}: {first.message}; "
                 "a damaged run cannot be continued, start a new one"
             )
         self.torn = max(0, self._events.end - log.sound_bytes)
